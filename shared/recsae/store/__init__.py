@@ -1,0 +1,1 @@
+"""Durable state: atomic files, content-addressed artifacts, Redis keys, histories."""
