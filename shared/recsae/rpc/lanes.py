@@ -1,0 +1,87 @@
+"""Thread pools a server's calls run in, and their bounds: load is shed before it queues.
+
+Three lanes, because `maximum_concurrent_rpcs` would shed health checks too and as many open streams as threads
+would starve every unary call: unary calls, streams, and an express lane for health checks and refusals. A lane
+counts what was submitted and has not ended, by the futures of the pool itself, so a call cancelled before it ran
+never leaks a place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from recsae.errors import ResourceExhaustedError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_EXPRESS_THREADS = 2
+
+
+class Lane(ThreadPoolExecutor):
+    """A thread pool that knows how many calls it holds and the most it should."""
+
+    def __init__(self, name: str, *, threads: int, waiting: int) -> None:
+        """Runs `threads` calls at once; `waiting` more may queue."""
+        super().__init__(max_workers=threads, thread_name_prefix=f"recsae-{name}")
+        self.name = name
+        self.capacity = threads + waiting
+        self._held = 0
+        self._changed = threading.Condition()
+
+    @property
+    def held(self) -> int:
+        """Calls running or waiting."""
+        return self._held
+
+    def check_room(self) -> None:
+        """ResourceExhaustedError when the lane is full."""
+        if self._held >= self.capacity:
+            raise ResourceExhaustedError(
+                f"{self._held} {self.name} calls are held, the most is {self.capacity}; "
+                "retry with a back-off or add replicas"
+            )
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As ThreadPoolExecutor; the call is held until its future is done."""
+        with self._changed:
+            self._held += 1
+        try:
+            future = super().submit(fn, *args, **kwargs)
+        except BaseException:
+            self._release()
+            raise
+        future.add_done_callback(lambda _future: self._release())
+        return future
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """True once no call is held; False when that took longer than `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._held == 0, timeout_s)
+
+    def _release(self) -> None:
+        with self._changed:
+            self._held -= 1
+            self._changed.notify_all()
+
+
+class Lanes:
+    """The three lanes of a server."""
+
+    def __init__(self, *, unary_threads: int, unary_waiting: int, streams: int) -> None:
+        """`streams` is both the threads for streams and the most that may be open."""
+        self.unary = Lane("unary", threads=unary_threads, waiting=unary_waiting)
+        self.streams = Lane("stream", threads=streams, waiting=0)
+        self.express = Lane("express", threads=_EXPRESS_THREADS, waiting=1_000_000)
+
+    def choose(self, *, streaming: bool) -> Lane:
+        """The lane of a call."""
+        return self.streams if streaming else self.unary
+
+    def close(self) -> None:
+        """Takes no more calls; does not wait for those running."""
+        for lane in (self.unary, self.streams, self.express):
+            lane.shutdown(wait=False, cancel_futures=True)
