@@ -1,0 +1,1 @@
+"""The `recsae` command: local platform, data, models, refreshes, concepts, steering."""

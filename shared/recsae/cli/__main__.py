@@ -1,0 +1,5 @@
+"""`python -m recsae.cli` is `recsae`."""
+
+from recsae.cli.app import main
+
+main()

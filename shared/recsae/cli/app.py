@@ -1,0 +1,80 @@
+"""The root of the `recsae` command: global options, commands, and how errors reach people."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsae import __version__
+from recsae.cli.commands import concepts, data, models, platform, runs, steering
+from recsae.cli.commands.demo import demo
+from recsae.cli.commands.doctor import doctor
+from recsae.cli.context import CliContext, default_home
+from recsae.cli.output import console, errors
+from recsae.cli.workspace import Workspace
+from recsae.errors import RecsaeError
+from recsae.rpc.client import ClientOptions
+
+app = typer.Typer(
+    name="recsae",
+    help="Opens up recommendation models in production with sparse autoencoders.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+platform.register(app)
+app.command()(doctor)
+app.command()(demo)
+app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="model")
+runs.register(app)
+app.add_typer(concepts.app, name="concepts")
+concepts.register(app)
+app.add_typer(steering.app, name="steer")
+steering.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"recsae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    home: Annotated[
+        Path | None, typer.Option(help="Workspace folder; default: $RECSAE_HOME, else ./.recsae", show_default=False)
+    ] = None,
+    recommender: Annotated[
+        str, typer.Option(envvar="RECSAE_RECOMMENDER", help="HOST:PORT of a recommender elsewhere")
+    ] = "",
+    interpreter: Annotated[
+        str, typer.Option(envvar="RECSAE_INTERPRETER", help="HOST:PORT of an interpreter elsewhere")
+    ] = "",
+    token: Annotated[str, typer.Option(envvar="RECSAE_TOKEN", help="Bearer token", show_default=False)] = "",
+    ca: Annotated[
+        Path | None, typer.Option(envvar="RECSAE_CA", help="CA of the services' certificates (PEM)", exists=True)
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Opens up recommendation models in production with sparse autoencoders."""
+    ctx.obj = CliContext(Workspace(home or default_home()), recommender, interpreter, ClientOptions(ca=ca, token=token or None))
+
+
+def main() -> None:
+    """Entry point: errors become one sentence on standard error and exit code 1."""
+    try:
+        app()
+    except RecsaeError as error:
+        errors.print(f"[bold red]{error.code.replace('_', ' ')}:[/] ", end="")
+        errors.print(str(error), markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

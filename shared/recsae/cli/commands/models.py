@@ -1,0 +1,121 @@
+"""`recsae model train | export | import | list`: model bundles of the workspace."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from recsae.cli.context import JsonFlag, context_of
+from recsae.cli.output import console, print_json, table
+from recsae.cli.training import TrainedModels, train_models
+from recsae.cli.workspace import ModelEntry
+
+app = typer.Typer(help="Models: train, export, import, list.", no_args_is_help=True)
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    data: Annotated[str, typer.Option(help="Data set name; default: the newest one")] = "",
+    name: Annotated[str, typer.Option(help="Name of the model")] = "sasrec",
+    epochs: Annotated[int, typer.Option(min=0, help="Most epochs; 0 = the default schedule")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed")] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Train a SASRec on a data set, export it to ONNX and publish the bundle, beside an untrained control.
+
+    Example: [bold]recsae model train --data ml-100k[/]
+    """
+    workspace = context_of(ctx).workspace
+    with training_progress() as progress:
+        task = progress.add_task("training", total=1.0)
+        trained = train_models(
+            workspace,
+            workspace.dataset(data),
+            name=name,
+            epochs=epochs,
+            seed=seed,
+            progress=lambda share, text: progress.update(task, completed=share, description=text),
+        )
+    if json:
+        print_json({"model": vars(trained.model), "control": vars(trained.control)})
+        return
+    console.print(quality_table(trained))
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Folder to write the bundle to; must not exist yet")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Model name; default: the first one")] = "",
+) -> None:
+    """Write a model's bundle (ONNX trunk and head, items, manifest) to a folder.
+
+    Example: [bold]recsae model export bundle/ --model sasrec[/]
+    """
+    workspace = context_of(ctx).workspace
+    entry = workspace.model(model)
+    artifact = workspace.artifacts().fetch("model", entry.version)
+    shutil.copytree(artifact.folder, folder)
+    console.print(f"Wrote {entry.name} {entry.version} to {folder}.")
+
+
+@app.command(name="import")
+def import_(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with trunk.onnx, head.onnx, items.json, bundle.json", exists=True)
+    ],
+    name: Annotated[str, typer.Option(help="Name of the model; default: the bundle's own")] = "",
+    data: Annotated[str, typer.Option(help="Data set whose histories it serves; default: none")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """Check a bundle made elsewhere by running it, and publish it.
+
+    Example: [bold]recsae model import bundle/ --name mine --data ml-100k[/]
+    """
+    from recsae.recommenders.importing import import_bundle
+
+    workspace = context_of(ctx).workspace
+    imported = import_bundle(workspace.artifacts(), folder, name=name or None)
+    entry = ModelEntry(imported.name, imported.version, workspace.dataset(data).name if data else "")
+    workspace.add_model(entry)
+    print_json(vars(entry)) if json else console.print(f"Added [bold]{entry.name}[/], version {entry.version}.")
+
+
+@app.command(name="list")
+def list_(ctx: typer.Context, json: JsonFlag = False) -> None:
+    """List the models `recsae up` serves."""
+    entries = context_of(ctx).workspace.models()
+    if json:
+        print_json([vars(entry) for entry in entries])
+        return
+    rows = [(e.name, e.version, e.dataset, *_scores(e)) for e in entries]
+    console.print(table("Models", ["name", "version", "data set", ">HR@10", ">NDCG@10"], rows))
+
+
+def training_progress() -> Progress:
+    """A bar for work measured as a share."""
+    return Progress(
+        TextColumn("{task.description:<46}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(), console=console,
+    )  # fmt: skip
+
+
+def quality_table(trained: TrainedModels) -> object:
+    """HR and NDCG of the model beside the popularity baseline."""
+    scores = trained.model.scores
+    rows = [
+        (label, *(f"{scores[f'{prefix}{metric}@{k}']:.4f}" for metric in ("hr", "ndcg") for k in (5, 10, 20)))
+        for label, prefix in ((trained.model.name, ""), ("popularity", "popularity_"))
+    ]
+    columns = ["model", *(f">{metric}@{k}" for metric in ("HR", "NDCG") for k in (5, 10, 20))]
+    return table("Test quality, full ranking, seen items left out", columns, rows)
+
+
+def _scores(entry: ModelEntry) -> tuple[str, str]:
+    return tuple(f"{entry.scores[name]:.4f}" if name in entry.scores else "" for name in ("hr@10", "ndcg@10"))  # type: ignore[return-value]

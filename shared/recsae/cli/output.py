@@ -1,0 +1,49 @@
+"""How the CLI looks: one console, one table style, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[RenderableType]]) -> Table:
+    """A table in the house style; a column name that starts with `>` is right-aligned."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def print_json(value: Message | Any) -> None:
+    """A message or a plain value as JSON on standard output, nothing else around it."""
+    console.file.write(json.dumps(as_plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def as_plain(value: Message | Any) -> Any:
+    """A protobuf message as a dict with the contract's field names; anything else as it is."""
+    if isinstance(value, Message):
+        return MessageToDict(value, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return value
+
+
+def share(value: float) -> str:
+    """A share as per cent with one digit."""
+    return f"{100 * value:.1f} %"
+
+
+def bar(value: float, width: int = 12) -> str:
+    """A value between 0 and 1 as a bar of `width` cells."""
+    filled = round(max(0.0, min(1.0, value)) * width)
+    return "█" * filled + "·" * (width - filled)

@@ -1,0 +1,200 @@
+"""How concepts, explanations, lists and receipts look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.text import Text
+
+from recsae.cli.output import bar, share, table
+from recsae.v1 import common_pb2, interpreter_pb2, steering_pb2
+
+_SHOWN_HISTORY = 6
+
+
+def concept_list(reply: interpreter_pb2.ListConceptsResponse) -> RenderableType:
+    """A page of concepts."""
+    rows = [_concept_row(concept) for concept in reply.concepts]
+    title = f"{len(reply.concepts)} of {reply.total} concepts, SAE {reply.triple.sae_version}"
+    return table(title, ["concept", "label", "kind", "status", ">confidence", ">control", ">density", "promotes"], rows)
+
+
+def concept_hits(reply: interpreter_pb2.SearchConceptsResponse) -> RenderableType:
+    """Search results."""
+    rows = [(hit.concept.id, escape(hit.concept.label), escape(hit.matched_in), f"{hit.score:.2f}") for hit in reply.hits]
+    return table(f"{len(rows)} concepts found", ["concept", "label", "found in", ">score"], rows)
+
+
+def concept_detail(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
+    """Everything about one concept."""
+    concept = detail.concept
+    head = Text.assemble(
+        (f"{concept.id}  ", "bold"), (concept.label, "bold cyan"), f"  ({kind(concept.kind)}, {status(concept.status)})\n",
+        f"rule: {concept.predicate}\n",
+        f"fires on {share(concept.density)} of positions; {detail.positives} verification cases "
+        f"of {detail.users} users; effective deciding items {detail.effective_items:.1f}\n",
+    )  # fmt: skip
+    return Group(
+        head,
+        _scores(detail),
+        *(evidence_lines(detail.evidence)),
+        _items("Promotes", detail.promoted),
+        _items("Suppresses", detail.suppressed),
+        _neighbours(detail.neighbours),
+    )
+
+
+def evidence_lines(evidence: Iterable[interpreter_pb2.Evidence], limit: int = 5) -> list[Text]:
+    """One line per top user: recent titles, the deciding one marked."""
+    lines = []
+    for number, case in enumerate(list(evidence)[:limit], start=1):
+        line = Text(f"  user {number} (strength {case.strength:.2f}): ")
+        for position, item in enumerate(case.items[-_SHOWN_HISTORY:]):
+            line.append(" · " if position else "")
+            line.append(f"▶{item.title}◀" if item.deciding else item.title, "bold yellow" if item.deciding else "dim")
+        lines.append(line)
+    return lines
+
+
+def explanation(reply: interpreter_pb2.ExplainResponse) -> RenderableType:
+    """What fires, and where the scores come from."""
+    firings = [
+        (f.concept_id, escape(f.label), f"{f.strength:.2f}", bar(f.strength / 2), f"{f.confidence:.2f}", status(f.status))
+        for f in reply.firings
+    ]
+    columns = ["concept", "label", ">strength", "", ">confidence", "status"]
+    fires = table(f"{len(firings)} concepts fire", columns, firings)
+    unexplained = Text(f"Unexplained share of this activation: {share(reply.unexplained_share)}")
+    if not reply.explainable:
+        return Group(fires, unexplained, Text(reply.refusal, "yellow"))
+    labels = {firing.concept_id: firing.label for firing in reply.firings}
+    rows = [_attribution_row(rank, item, labels) for rank, item in enumerate(reply.items, start=1)]
+    columns = [">#", "item", ">score", ">mean", ">base", "largest concepts", ">others", ">unexplained"]
+    return Group(fires, unexplained, table("Where the scores come from (the parts add up)", columns, rows))
+
+
+def ranked(title: str, items: Sequence[common_pb2.ScoredItem]) -> RenderableType:
+    """One ranked list."""
+    rows = [(str(rank), title_of(item), f"{item.score:.4f}") for rank, item in enumerate(items, start=1)]
+    return table(title, [">#", "item", ">score"], rows)
+
+
+def before_after(
+    before: Sequence[common_pb2.ScoredItem], after: Sequence[common_pb2.ScoredItem], title: str
+) -> RenderableType:
+    """Two lists side by side with rank moves."""
+    rank_of = {item.item_id: rank for rank, item in enumerate(before, start=1)}
+    rows = [
+        (str(rank), title_of(old), f"{old.score:.3f}", title_of(new), f"{new.score:.3f}", _move(rank_of.get(new.item_id), rank))
+        for rank, (old, new) in enumerate(zip(before, after, strict=False), start=1)
+    ]
+    return table(title, [">#", "before", ">score", "after", ">score", ">move"], rows)
+
+
+def receipt(value: common_pb2.Receipt) -> Text:
+    """A receipt in one line."""
+    if not value.applied:
+        reason = common_pb2.UnsteeredReason.Name(value.reason).removeprefix("UNSTEERED_REASON_").lower()
+        return Text(f"Receipt: unsteered ({reason}), plan revision {value.plan_revision}", "dim")
+    policies = ", ".join(f"{ref.policy_id} rev {ref.revision}" for ref in value.applied)
+    return Text(
+        f"Receipt: {policies}; plan revision {value.plan_revision}; |dx| = {value.delta_norm:.3f} "
+        f"({share(value.delta_share)} of |x|); model {value.triple.model_version}, SAE {value.triple.sae_version}, "
+        f"dictionary {value.triple.dictionary_version}",
+        "green",
+    )
+
+
+def preview(reply: steering_pb2.PreviewResponse) -> RenderableType:
+    """Before and after of a preview, with strengths and receipt."""
+    strengths = [
+        (change.concept_id, escape(change.label), f"{change.before:.2f}", f"{change.target:.2f}")
+        for change in reply.strengths
+    ]
+    return Group(
+        table("Strengths", ["concept", "label", ">before", ">asked for"], strengths),
+        before_after(reply.before, [item.item for item in reply.after], f"Preview, overlap {reply.overlap:.2f}"),
+        receipt(reply.receipt),
+    )
+
+
+def title_of(item: common_pb2.ScoredItem) -> str:
+    """Title, else id."""
+    return escape(item.title or item.item_id)
+
+
+def kind(value: interpreter_pb2.ConceptKind) -> str:
+    """`semantic`, `item set` ..."""
+    return _plain(interpreter_pb2.ConceptKind.Name(value), "CONCEPT_KIND_")
+
+
+def status(value: interpreter_pb2.ConceptStatus) -> str:
+    """`verified`, `too rare` ..."""
+    return _plain(interpreter_pb2.ConceptStatus.Name(value), "CONCEPT_STATUS_")
+
+
+def _plain(name: str, prefix: str) -> str:
+    text = name.removeprefix(prefix).lower().replace("_", " ")
+    return "" if text == "unspecified" else text
+
+
+def _concept_row(concept: interpreter_pb2.Concept) -> tuple[str, ...]:
+    return (
+        concept.id,
+        escape(concept.label),
+        kind(concept.kind),
+        status(concept.status),
+        f"{concept.confidence:.2f}",
+        f"{concept.control_confidence:.2f}",
+        share(concept.density),
+        escape(concept.output_label),
+    )
+
+
+def _scores(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
+    rows = [
+        (name, f"{value.value:.2f}", f"{value.low:.2f} to {value.high:.2f}")
+        for name, value in (
+            ("precision", detail.precision),
+            ("recall", detail.recall),
+            ("F1, natural mix", detail.f1),
+            ("F1, balanced", detail.balanced_f1),
+            ("F1, matched negatives", detail.matched_f1),
+            ("F1, hard negatives", detail.hard_f1),
+        )
+    ]
+    rows.append(("F1 of swapped labels (control)", f"{detail.concept.control_confidence:.2f}", "95th percentile"))
+    return table("Verification, unseen users", ["score", ">value", "95 % interval"], rows)
+
+
+def _items(title: str, items: Sequence[common_pb2.ScoredItem]) -> Text:
+    return Text.assemble((f"{title}: ", "bold"), " · ".join(item.title or item.item_id for item in items) or "nothing")
+
+
+def _neighbours(found: Sequence[interpreter_pb2.Neighbour]) -> RenderableType:
+    rows = [(n.concept_id, escape(n.label), f"{n.correlation:+.2f}") for n in found]
+    return table("Fires together with", ["concept", "label", ">correlation"], rows)
+
+
+def _attribution_row(rank: int, item: interpreter_pb2.ItemAttribution, labels: dict[str, str]) -> tuple[str, ...]:
+    parts = [f"{part.score:+.2f} {escape(labels.get(part.concept_id, part.concept_id))}" for part in item.contributions[:3]]
+    return (
+        str(rank),
+        title_of(item.item),
+        f"{item.item.score:.2f}",
+        f"{item.catalogue_mean:.2f}",
+        f"{item.base:+.2f}",
+        "\n".join(parts),
+        f"{item.other_concepts + sum(part.score for part in item.contributions[3:]):+.2f}",
+        f"{item.unexplained:+.2f}",
+    )
+
+
+def _move(before: int | None, after: int) -> str:
+    if before is None:
+        return "[green]new[/]"
+    if before == after:
+        return "="
+    return f"[green]▲{before - after}[/]" if before > after else f"[red]▼{after - before}[/]"
