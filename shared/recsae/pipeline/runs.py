@@ -1,0 +1,150 @@
+"""The record of a refresh run: the one truth about what it was asked for, where it stands and why it ended.
+
+Pure values and their transitions. Not here: where records are kept (`run_store`, `runs_redis`) and what the
+stages do (`stages`).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from recsae.errors import InvalidRequestError
+from recsae.pipeline.triples import Triple
+
+MAX_REASON = 500
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class RunState(StrEnum):
+    """State of a run or of a stage."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing changes any more."""
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to train and on what. Zeros stand for defaults until `completed` fills them in."""
+
+    model: str
+    dataset_version: str
+    width: int = 0
+    k: int = 0
+    epochs: int = 0
+    seed: int = 0
+    promote: bool = False
+    control_model: str = ""
+
+    def validate(self) -> None:
+        """InvalidRequestError names the first field that can never work, with its range."""
+        if not _MODEL.fullmatch(self.model):
+            raise InvalidRequestError(f"model {self.model!r} is not a model name; use letters, digits, '.', '_', '-'")
+        if self.control_model and not _MODEL.fullmatch(self.control_model):
+            raise InvalidRequestError(f"control_model {self.control_model!r} is not a model name; leave it empty")
+        if self.control_model == self.model:
+            raise InvalidRequestError(f"control_model is {self.model!r} too; name the untrained model or none")
+        if not _VERSION.fullmatch(self.dataset_version):
+            raise InvalidRequestError(
+                f"dataset_version {self.dataset_version!r} is not a version; give the 16 hex digits of a data set"
+            )
+        for name, low, high in (("width", 16, 1_048_576), ("k", 1, 1_024), ("epochs", 1, 1_000)):
+            value = getattr(self, name)
+            if value and not low <= value <= high:
+                raise InvalidRequestError(f"{name} {value} is out of range; give {low} to {high}, or 0 for the default")
+        if self.width and self.k > self.width:
+            raise InvalidRequestError(f"k {self.k} is larger than width {self.width}; choose k <= width")
+        if not 0 <= self.seed < 1 << 63:
+            raise InvalidRequestError(f"seed {self.seed} is out of range; give 0 to 2^63 - 1")
+
+    def completed(self, dim: int) -> RunConfig:
+        """The configuration for activations of length `dim`: width 16 x d and k = d / 4 where they were left 0.
+
+        `epochs` stays 0 until the number of rows is known; the train stage chooses it.
+        """
+        width = self.width or min(1_048_576, max(16, 16 * dim))
+        return replace(self, width=width, k=self.k or min(width, 1_024, max(1, dim // 4)))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where one stage stands. Times are seconds since the epoch, None until they happened."""
+
+    name: str
+    state: RunState = RunState.QUEUED
+    progress: float = 0.0
+    detail: str = ""
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempts_by_shard: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def attempts(self) -> int:
+        """Times it was begun: of its shards, the one begun most often."""
+        return max(self.attempts_by_shard.values(), default=0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One refresh. `revision` counts its changes, from 1, and guards every write."""
+
+    id: str
+    config: RunConfig
+    stages: tuple[Stage, ...]
+    created_at: float
+    updated_at: float
+    state: RunState = RunState.QUEUED
+    reason: str = ""
+    triple: Triple = field(default_factory=Triple)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    revision: int = 0
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name; KeyError when this run has none."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    def with_stage(self, changed: Stage) -> Run:
+        """The run with that stage in place of the one of the same name."""
+        return replace(self, stages=tuple(changed if stage.name == changed.name else stage for stage in self.stages))
+
+
+def stage_names(config: RunConfig) -> tuple[str, ...]:
+    """Stages of a run in order; the control's stages only when a control model is named."""
+    control = ("control_collect", "control_train", "control_verify") if config.control_model else ()
+    promote = ("promote",) if config.promote else ()
+    return ("collect", "train", "evaluate", "describe", "verify", *control, "publish", *promote)
+
+
+def new_run(config: RunConfig, now: float) -> Run:
+    """A queued run with a fresh id, e.g. "r-20261123-2041-7f3a1c"; `now` in seconds since the epoch."""
+    config.validate()
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M")
+    stages = tuple(Stage(name) for name in stage_names(config))
+    return Run(f"r-{stamp}-{secrets.token_hex(3)}", config, stages, created_at=now, updated_at=now)
+
+
+def ended(run: Run, state: RunState, reason: str, now: float) -> Run:
+    """The run in a final state; stages at work take that state too. A run already ended comes back unchanged."""
+    if run.state.ended:
+        return run
+    stages = tuple(
+        replace(stage, state=state, finished_at=now) if stage.state is RunState.RUNNING else stage
+        for stage in run.stages
+    )
+    return replace(run, state=state, reason=reason[:MAX_REASON], stages=stages)

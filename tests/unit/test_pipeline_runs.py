@@ -1,0 +1,132 @@
+"""Run records: validation, transitions, compare-and-set, JSON."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from recsae.errors import ConflictError, FailedPreconditionError, InvalidRequestError, NotFoundError
+from recsae.pipeline.contracts import AdvanceRun, CompareDrift, RunStep, SweepRuns, from_payload, queue_of, to_payload
+from recsae.pipeline.run_json import run_from_json, run_to_json
+from recsae.pipeline.run_store import InMemoryRunStore, cancel, start_refresh, update
+from recsae.pipeline.runs import RunConfig, RunState, Stage, ended, new_run
+
+CONFIG = RunConfig(model="sasrec", dataset_version="0123456789abcdef")
+
+
+def test_defaults_follow_the_dimension() -> None:
+    completed = CONFIG.completed(64)
+    assert (completed.width, completed.k) == (1024, 16)
+    assert RunConfig("m", "0" * 16, width=32, k=4).completed(64).width == 32
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": ""}, "model ''"),
+        ({"dataset_version": "x"}, "dataset_version 'x'"),
+        ({"width": 8}, "width 8"),
+        ({"k": 2000}, "k 2000"),
+        ({"width": 16, "k": 17}, "choose k <= width"),
+        ({"control_model": "sasrec"}, "control_model"),
+        ({"seed": -1}, "seed -1"),
+    ],
+)
+def test_a_config_that_can_never_work_is_refused_by_field(change: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words):
+        new_run(replace(CONFIG, **change), 0.0)  # type: ignore[arg-type]
+
+
+def test_stages_include_control_and_promotion_only_when_asked() -> None:
+    plain = [stage.name for stage in new_run(CONFIG, 0.0).stages]
+    full = [stage.name for stage in new_run(replace(CONFIG, control_model="untrained", promote=True), 0.0).stages]
+    assert plain == ["collect", "train", "evaluate", "describe", "verify", "publish"]
+    assert full[-1] == "promote"
+    assert "control_train" in full
+
+
+def test_a_record_comes_back_from_json_equal() -> None:
+    run = new_run(CONFIG, 1_790_000_000.5)
+    run = run.with_stage(Stage("train", RunState.RUNNING, 0.5, "epoch 3 of 6", 1.0, None, {"": 2}))
+    run = replace(run, scores={"sae.fvu": 0.1}, revision=4)
+    assert run_from_json(run_to_json(run)) == run
+
+
+def test_a_record_of_another_schema_is_refused() -> None:
+    with pytest.raises(FailedPreconditionError, match="schema 2"):
+        run_from_json(run_to_json(new_run(CONFIG, 0.0)).replace('"schema_version": 1', '"schema_version": 2'))
+
+
+def test_the_same_key_returns_the_first_run() -> None:
+    store = InMemoryRunStore()
+    first = start_refresh(store, CONFIG, "key")
+    assert start_refresh(store, CONFIG, "key").id == first.id
+    assert start_refresh(store, CONFIG).id != first.id
+
+
+def test_an_old_revision_does_not_overwrite() -> None:
+    store = InMemoryRunStore()
+    run = start_refresh(store, CONFIG)
+    store.replace(replace(run, reason="one"))
+    with pytest.raises(ConflictError, match="at revision 2, not 1"):
+        store.replace(replace(run, reason="two"))
+
+
+def test_concurrent_updates_all_land() -> None:
+    store = InMemoryRunStore()
+    run = start_refresh(store, CONFIG)
+
+    def count() -> None:
+        for _ in range(20):
+            update(store, run.id, lambda r: replace(r, scores={"n": r.scores.get("n", 0.0) + 1}))
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.get(run.id).scores["n"] == 80
+
+
+def test_cancelling_ends_the_run_once_and_keeps_its_reason() -> None:
+    store = InMemoryRunStore()
+    run = start_refresh(store, CONFIG)
+    store.replace(run.with_stage(Stage("collect", RunState.RUNNING)))
+    cancelled = cancel(store, run.id, "wrong data set")
+    assert (cancelled.state, cancelled.reason) == (RunState.CANCELLED, "wrong data set")
+    assert cancelled.stage("collect").state is RunState.CANCELLED
+    assert cancel(store, run.id, "again") == cancelled
+    assert ended(cancelled, RunState.FAILED, "late", 0.0) is cancelled
+
+
+def test_listing_is_newest_first_by_model_and_by_activity() -> None:
+    store = InMemoryRunStore()
+    old = start_refresh(store, CONFIG, clock=lambda: 1.0)
+    new = start_refresh(store, CONFIG, clock=lambda: 2.0)
+    start_refresh(store, replace(CONFIG, model="other"), clock=lambda: 3.0)
+    cancel(store, old.id, "not needed")
+    assert [run.id for run in store.list("sasrec")] == [new.id, old.id]
+    assert [run.id for run in store.list("sasrec", active_only=True)] == [new.id]
+    assert len(store.list(limit=1)) == 1
+
+
+def test_an_unknown_run_is_not_found() -> None:
+    with pytest.raises(NotFoundError, match="r-0"):
+        InMemoryRunStore().get("r-0")
+
+
+@pytest.mark.parametrize("task", [AdvanceRun("r"), RunStep("r", "train", ""), SweepRuns(), CompareDrift("m")])
+def test_payloads_come_back_equal(task: AdvanceRun | RunStep | SweepRuns | CompareDrift) -> None:
+    assert from_payload(type(task), to_payload(task)) == task  # type: ignore[type-var]
+
+
+def test_a_payload_of_another_version_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="version 2"):
+        from_payload(AdvanceRun, {"payload_version": 2, "run_id": "r"})
+
+
+def test_steps_wait_in_the_queue_of_their_kind() -> None:
+    steps = {stage: queue_of(RunStep("r", stage, "")) for stage in ("collect", "train", "verify", "control_train")}
+    assert steps == {"collect": "collect", "train": "train", "verify": "concepts", "control_train": "train"}
