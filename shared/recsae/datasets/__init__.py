@@ -1,0 +1,1 @@
+"""Data sets: loading, facets, splits, and a generator with known truth."""

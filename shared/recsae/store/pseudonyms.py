@@ -1,0 +1,13 @@
+"""Keyed pseudonyms: how user ids appear in artifacts."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+_DIGITS = 16
+
+
+def pseudonym(key: bytes, user_id: str) -> str:
+    """HMAC-SHA256 of a user id, 16 hex digits: the same id under the same key, and no way back without the key."""
+    return hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
