@@ -1,0 +1,98 @@
+"""Every panel of every Grafana dashboard gets data from a real Prometheus that scrapes the running platform."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from recsae.cli.workspace import Workspace
+from recsae.v1 import recommender_pb2, recommender_pb2_grpc
+
+_DASHBOARDS = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards"
+_DATA_S = 120.0
+_VARIABLES = {"$__rate_interval": "30s", "$__interval": "15s", "$__range": "5m"}
+_USERS = 400
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    platform: None, home: Path, tmp_path_factory: pytest.TempPathFactory, require_binary: Callable[[str, str], str]
+) -> Iterator[str]:
+    """Base URL of a Prometheus that scrapes the platform every second, after some live traffic."""
+    binary = require_binary("prometheus", "Debian: apt-get install prometheus")
+    addresses = Workspace(home).addresses()
+    assert addresses is not None
+    folder = tmp_path_factory.mktemp("prometheus")
+    jobs = [
+        {"job_name": name, "static_configs": [{"targets": [urllib.parse.urlsplit(url).netloc]}]}
+        for name, url in addresses.metrics.items()
+    ]
+    config = folder / "prometheus.yml"
+    config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [binary, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+    process = subprocess.Popen(
+        [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _send_traffic(addresses.recommender)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(timeout=20)
+
+
+def _panels() -> list[Any]:
+    found = []
+    for path in sorted(_DASHBOARDS.glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for number, target in enumerate(panel.get("targets", [])):
+                found.append(pytest.param(target["expr"], id=f"{path.stem}-{panel['title']}-{number}"))
+    return found
+
+
+@pytest.mark.parametrize("expression", _panels())
+def test_panel_query_returns_data(prometheus: str, expression: str) -> None:
+    for variable, value in _VARIABLES.items():
+        expression = expression.replace(variable, value)
+    expression = re.sub(r"\$\{?\w+(?::\w+)?\}?", ".*", expression)
+    deadline = time.monotonic() + _DATA_S
+    while not (result := _query(prometheus, expression)):
+        assert time.monotonic() < deadline, f"no data for {expression}"
+    assert all(series["metric"] is not None for series in result)
+
+
+def test_the_drift_dashboard_exists() -> None:
+    titles = [json.loads(path.read_text())["title"] for path in _DASHBOARDS.glob("*.json")]
+    assert "Concept drift" in titles
+
+
+def _query(base: str, expression: str) -> list[dict[str, Any]]:
+    url = f"{base}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            result: list[dict[str, Any]] = json.load(reply)["data"]["result"]
+            return result
+    except urllib.error.HTTPError as error:
+        raise AssertionError(f"{expression}: {error.read().decode()}") from error
+    except OSError:
+        return []
+
+
+def _send_traffic(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        stub = recommender_pb2_grpc.RecommenderStub(channel)
+        for number in range(1, _USERS + 1):
+            stub.Recommend(recommender_pb2.RecommendRequest(user_id=f"u{number}", k=10), timeout=5)
