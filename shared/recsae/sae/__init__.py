@@ -1,0 +1,1 @@
+"""Sparse autoencoders: training (torch), export, evaluation and the runtime that serves them (numpy + onnxruntime)."""
