@@ -1,0 +1,190 @@
+"""What is known about one concept, as plain values, and their JSON form.
+
+The same fields as `ConceptDetail` of the contract plus the named control scores. Not here: how any of it is computed
+(`describing`, `verification`, `evidence`), the collection and its files (`dictionary`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class ConceptStatus(StrEnum):
+    """State of a concept."""
+
+    VERIFIED = "verified"
+    UNVERIFIED = "unverified"
+    TOO_RARE = "too_rare"
+    DEAD = "dead"
+
+
+class ConceptKind(StrEnum):
+    """Class of a concept's label; NONE for a latent nothing describes."""
+
+    NONE = ""
+    SEMANTIC = "semantic"
+    ITEM_SET = "item_set"
+    FACET = "facet"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+@dataclass(frozen=True)
+class EvidenceItem:
+    """An item of an evidence sequence; `drop` = share of the strength lost when it is left out."""
+
+    item_id: str
+    title: str
+    drop: float = 0.0
+    deciding: bool = False
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A sequence that makes a concept fire, newest items last; `strength` = value over p95."""
+
+    strength: float
+    items: tuple[EvidenceItem, ...]
+
+
+@dataclass(frozen=True)
+class QuantileBand:
+    """Firings between two strengths: how many there were, and one of them."""
+
+    low: float
+    high: float
+    firings: int
+    example: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class ItemScore:
+    """An item and how much the concept raises its score, in score units per unit of latent value."""
+
+    item_id: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another concept and its firing correlation (phi), -1 to 1."""
+
+    concept_id: str
+    label: str
+    correlation: float
+
+
+@dataclass(frozen=True)
+class FacetLift:
+    """A facet, its log-odds ratio against the popularity-matched null (natural log) and the lower 95 % bound."""
+
+    facet: str
+    log_odds: float
+    low: float
+
+
+@dataclass(frozen=True)
+class LiteralRecord:
+    """One literal of a rule: joined to what stands before it by `joined` ("", "and", "and not" or "or").
+
+    `kind` is "recent" (recency-weighted share of `facet` >= threshold), "last" (the newest item has `facet`),
+    "popularity" (ln of the newest item's count >= threshold) or "length" (items in the history >= threshold).
+    """
+
+    joined: str
+    kind: str
+    facet: str
+    threshold: float
+
+
+@dataclass(frozen=True)
+class RuleRecord:
+    """A predicate any history can be tested on: literals, or "one of `item_ids` among the newest `window` items"."""
+
+    literals: tuple[LiteralRecord, ...] = ()
+    item_ids: tuple[str, ...] = ()
+    window: int = 0
+
+
+@dataclass(frozen=True)
+class ConceptRecord:
+    """Everything known about a concept. Scores are on verification users; 0 where the concept was not judged.
+
+    `scores` holds what the contract has no field for, by name: prevalence, lift, weak_share, always_true_f1,
+    popularity_f1, swap_balanced_f1, unseen_balanced_f1, strength_if_true, strength_if_false and others; a score that
+    could not be computed is absent.
+    """
+
+    id: str
+    latent: int
+    label: str = ""
+    output_label: str = ""
+    kind: ConceptKind = ConceptKind.NONE
+    status: ConceptStatus = ConceptStatus.UNVERIFIED
+    density: float = 0.0
+    p95: float = 1.0
+    confidence: float = 0.0
+    control_confidence: float = 0.0
+    predicate: str = ""
+    precision: Estimate = Estimate()
+    recall: Estimate = Estimate()
+    f1: Estimate = Estimate()
+    balanced_f1: Estimate = Estimate()
+    matched_f1: Estimate = Estimate()
+    hard_f1: Estimate = Estimate()
+    positives: int = 0
+    users: int = 0
+    effective_items: float = 0.0
+    evidence: tuple[Evidence, ...] = ()
+    bands: tuple[QuantileBand, ...] = ()
+    promoted: tuple[ItemScore, ...] = ()
+    suppressed: tuple[ItemScore, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    input_facets: tuple[FacetLift, ...] = ()
+    output_facets: tuple[FacetLift, ...] = ()
+    rule: RuleRecord = RuleRecord()
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain lists, dicts, strings and numbers."""
+        return asdict(self)
+
+
+def concept_from_json(value: Mapping[str, Any]) -> ConceptRecord:
+    """The record `as_json` was made from."""
+    fields = dict(value)
+    for name in ("precision", "recall", "f1", "balanced_f1", "matched_f1", "hard_f1"):
+        fields[name] = Estimate(**fields[name])
+    fields["kind"] = ConceptKind(fields["kind"])
+    fields["status"] = ConceptStatus(fields["status"])
+    fields["evidence"] = tuple(_evidence(each) for each in fields["evidence"])
+    fields["bands"] = tuple(
+        QuantileBand(**(band | {"example": band["example"] and _evidence(band["example"])})) for band in fields["bands"]
+    )
+    fields["promoted"] = tuple(ItemScore(**each) for each in fields["promoted"])
+    fields["suppressed"] = tuple(ItemScore(**each) for each in fields["suppressed"])
+    fields["neighbours"] = tuple(Neighbour(**each) for each in fields["neighbours"])
+    fields["input_facets"] = tuple(FacetLift(**each) for each in fields["input_facets"])
+    fields["output_facets"] = tuple(FacetLift(**each) for each in fields["output_facets"])
+    rule = fields["rule"]
+    fields["rule"] = RuleRecord(
+        literals=tuple(LiteralRecord(**each) for each in rule["literals"]),
+        item_ids=tuple(rule["item_ids"]),
+        window=rule["window"],
+    )
+    return ConceptRecord(**fields)
+
+
+def _evidence(value: Mapping[str, Any]) -> Evidence:
+    return Evidence(value["strength"], tuple(EvidenceItem(**item) for item in value["items"]))
