@@ -81,7 +81,10 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """Where one stage stands. Times are seconds since the epoch, None until they happened."""
+    """Where one stage stands. Times are seconds since the epoch, None until they happened.
+
+    `error` is that of the newest attempt, empty while it runs and when its worker died.
+    """
 
     name: str
     state: RunState = RunState.QUEUED
@@ -90,6 +93,7 @@ class Stage:
     started_at: float | None = None
     finished_at: float | None = None
     attempts_by_shard: Mapping[str, int] = field(default_factory=dict)
+    error: str = ""
 
     @property
     def attempts(self) -> int:

@@ -22,6 +22,7 @@ _PREFIX = "recsae:run:"
 _INDEX = "recsae:runs"
 _ACTIVE = "recsae:runs:active"
 _KEY_TTL_S = 7 * 24 * 3600
+_PAGE = 100
 _MAX_RUNS = 2_000  # oldest ended records go first; what they published stays in the artifact store
 
 # KEYS: record, index, active, idempotency key.  ARGV: id, JSON, created_at, has key, key TTL, most runs, prefix.
@@ -115,14 +116,14 @@ class RedisRunStore:
         if active_only:
             active = {_text(name) for name in self._client.smembers(_ACTIVE)}
             ids = [name for name in ids if _text(name) in active]
+        keys = [_PREFIX + _text(name) for name in ids]
         found: list[Run] = []
-        for name in ids:
+        for start in range(0, len(keys), _PAGE):
+            stored = [text for text in self._client.mget(keys[start : start + _PAGE]) if text is not None]
+            found += [run for run in map(run_from_json, stored) if model in ("", run.config.model)]
             if len(found) >= limit:
                 break
-            stored = self._client.get(_PREFIX + _text(name))
-            if stored is not None and model in ("", (run := run_from_json(stored)).config.model):
-                found.append(run)
-        return found
+        return found[:limit]
 
 
 def _text(value: str | bytes) -> str:

@@ -1,0 +1,89 @@
+"""The Celery app: queues, delivery rules and beat's schedule.
+
+Imported by the parent of a prefork pool, so nothing here or below it imports numeric code: a fork of a process that
+ran torch or numba hangs. Tasks import what they need when they run, in the child.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+# Read by billiard when it is first imported. A stopped worker then gives its task back within the soft timeout
+# instead of finishing it, and the step goes on elsewhere from its last checkpoint.
+os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+
+from celery import Celery, signals
+from kombu import Queue
+
+from recsae.pipeline.contracts import COMPARE, DRIFT_QUEUE, QUEUES, SWEEP, CompareDrift, SweepRuns, queue_of, to_payload
+from recsae.rpc.settings import load_settings
+from recsae_worker.settings import WorkerSettings
+
+# A message of a killed worker comes back after this and is dropped if the step is done or held by then; the sweep
+# brings the step itself back sooner, so a task longer than this only costs an empty delivery.
+_VISIBILITY_TIMEOUT_S = 300
+
+
+def build_app(settings: WorkerSettings) -> Celery:
+    """The app for these settings; connects to nothing."""
+    celery = Celery("recsae", broker=settings.bus_url, include=["recsae_worker.tasks"])
+    celery.conf.update(
+        task_queues=[Queue(name) for name in QUEUES],
+        task_default_queue=QUEUES[0],
+        task_create_missing_queues=False,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1,
+        worker_soft_shutdown_timeout=3.0,
+        worker_enable_soft_shutdown_on_idle=False,
+        worker_send_task_events=False,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": _VISIBILITY_TIMEOUT_S,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 10.0,
+            "socket_connect_timeout": 5.0,
+            "retry_on_timeout": True,
+        },
+        task_serializer="json",
+        accept_content=["json"],
+        timezone="UTC",
+        beat_schedule=_schedule(settings),
+        beat_max_loop_interval=5,
+    )
+    return celery
+
+
+def _schedule(settings: WorkerSettings) -> dict[str, Any]:
+    """Periodic tasks expire when the next one is due: a busy worker finds one of each, not an hour of them."""
+    return {
+        "sweep-runs": {
+            "task": SWEEP,
+            "schedule": settings.sweep_every_s,
+            "kwargs": {"payload": to_payload(SweepRuns())},
+            "options": {"queue": queue_of(SweepRuns()), "expires": settings.sweep_every_s},
+        },
+        "compare-drift": {
+            "task": COMPARE,
+            "schedule": settings.drift_every_s,
+            "kwargs": {"payload": to_payload(CompareDrift())},
+            "options": {"queue": DRIFT_QUEUE, "expires": settings.drift_every_s},
+        },
+    }
+
+
+@signals.setup_logging.connect
+def _configure_logging(**_: Any) -> None:
+    from recsae.telemetry.logging import configure_logging
+
+    configure_logging("worker", level=settings.log_level, format=settings.log_format)
+
+
+settings = load_settings(WorkerSettings)
+app = build_app(settings)

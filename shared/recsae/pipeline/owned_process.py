@@ -1,0 +1,134 @@
+"""A subprocess owned by a step: it reports on stdout and cannot outlive its owner.
+
+Three ways out are covered: the step stops it (SIGTERM, then SIGKILL for its group), the owner dies (its stdin
+reaches end of file, and on Linux the kernel kills it), or it ends by itself. Numeric libraries start threads, so
+training never runs inside a worker that forks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
+
+from recsae.errors import RecsaeError
+from recsae.pipeline.leases import Lease
+
+_PR_SET_PDEATHSIG = 1
+_GRACE_S = 5.0
+_POLL_S = 0.2
+_STDERR_TAIL = 600
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class SubprocessFailedError(RecsaeError):
+    """The subprocess ended without saying it was done."""
+
+
+def run_owned(
+    command: Sequence[str], lease: Lease, on_event: Callable[[Mapping[str, Any]], None], env: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Runs a command whose stdout is JSON lines; returns the one whose "event" is "done".
+
+    Every other line goes to `on_event`. StepStopped when the lease says so; SubprocessFailedError, with what it
+    said last, when it ended otherwise.
+    """
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, **env},
+            start_new_session=True,
+            preexec_fn=_die_with_owner,
+        )
+        lines = _LineReader(child)
+        try:
+            while not lines.ended.wait(_POLL_S):
+                lines.deliver(on_event)
+                lease.check()
+            lines.deliver(on_event)
+            code = child.wait(_GRACE_S)
+        finally:
+            _end(child)
+        lease.check()
+        if lines.done is None or code != 0:
+            raise SubprocessFailedError(_failure(lines.failed, code, errors))
+        return lines.done
+
+
+class _LineReader:
+    """Reads stdout in a thread; the owner's thread delivers, so that callbacks never run beside it."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        self._lines: list[bytes] = []
+        self._lock = threading.Lock()
+        self.ended = threading.Event()
+        self.done: Mapping[str, Any] | None = None
+        self.failed = ""
+        threading.Thread(target=self._read, name="subprocess-lines", daemon=True).start()
+
+    def deliver(self, on_event: Callable[[Mapping[str, Any]], None]) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a library printed something
+            if not isinstance(event, dict):
+                continue
+            if event.get("event") == "done":
+                self.done = event
+            elif event.get("event") == "failed":
+                self.failed = str(event.get("message", ""))
+            else:
+                on_event(event)
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        with contextlib.suppress(ValueError):  # closed by the owner after it ended the child
+            for line in self._child.stdout:
+                with self._lock:
+                    self._lines.append(line)
+        self.ended.set()
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        with contextlib.suppress(OSError):
+            child.stdin.close()
+    if child.poll() is None:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_S)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    if child.stdout is not None:
+        child.stdout.close()
+
+
+def _failure(message: str, code: int, errors: IO[bytes]) -> str:
+    if message:
+        return message
+    size = errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, size - _STDERR_TAIL))
+    tail = errors.read().decode(errors="replace").strip()
+    ending = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"the subprocess {ending}; it said last: {tail or 'nothing'}"
+
+
+def _die_with_owner() -> None:
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

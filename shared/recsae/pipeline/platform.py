@@ -1,0 +1,37 @@
+"""What the pipeline works with, gathered once by a worker (or a test) and passed down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recsae.pipeline.contracts import TaskQueue
+from recsae.pipeline.leases import LeaseStore
+from recsae.pipeline.run_store import RunStore
+from recsae.pipeline.workspace import Workspace
+from recsae.store.artifacts import ArtifactStore
+
+if TYPE_CHECKING:
+    from recsae.pipeline.publishing import Publisher
+    from recsae.pipeline.sources import ModelSource
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The adapters a run needs. `artifact_root` is the URL `artifacts` was opened with."""
+
+    runs: RunStore
+    leases: LeaseStore
+    queue: TaskQueue
+    artifacts: ArtifactStore
+    artifact_root: str
+    source: ModelSource
+    publisher: Publisher
+    clock: Callable[[], float] = time.time
+    lease_ttl_s: float = 15.0
+
+    def workspace(self, run_id: str) -> Workspace:
+        """The work folder of a run."""
+        return Workspace(self.artifact_root, run_id)

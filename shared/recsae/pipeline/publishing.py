@@ -1,0 +1,20 @@
+"""Pointing channels at what a run published: what the pipeline needs of `recsae.store.channels`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from recsae.pipeline.triples import Triple
+
+
+class Publisher(Protocol):
+    """Moves the channels of a model, each move one compare-and-set with its audit event."""
+
+    def set_candidate(self, model: str, triple: Triple, reason: str) -> None:
+        """Points `candidate` at the triple; nothing changes when it does already."""
+
+    def set_production(self, model: str, triple: Triple, reason: str) -> None:
+        """Points `production` at the triple; nothing changes when it does already."""
+
+    def production(self, model: str) -> Triple | None:
+        """Where `production` points; None when nowhere."""
