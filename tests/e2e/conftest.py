@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 _DEMO_S = 420.0
 
 
-class Recsae(Protocol):
-    """Runs the `recsae` command on the shared workspace."""
-
-    def __call__(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Returns the ended command with its output."""
+Recsae = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")

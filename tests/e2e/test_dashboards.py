@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -69,8 +70,10 @@ def test_panel_query_returns_data(prometheus: str, expression: str) -> None:
         expression = expression.replace(variable, value)
     expression = re.sub(r"\$\{?\w+(?::\w+)?\}?", ".*", expression)
     deadline = time.monotonic() + _DATA_S
+    scraped = threading.Event()
     while not (result := _query(prometheus, expression)):
         assert time.monotonic() < deadline, f"no data for {expression}"
+        scraped.wait(0.5)  # a scrape announces itself to nobody
     assert all(series["metric"] is not None for series in result)
 
 

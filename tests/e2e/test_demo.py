@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Recsae  # type: ignore[import-not-found]
+
+Recsae = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_demo_shows_every_part_of_the_main_job(demo_output: str) -> None:
