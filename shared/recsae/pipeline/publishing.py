@@ -18,3 +18,23 @@ class Publisher(Protocol):
 
     def production(self, model: str) -> Triple | None:
         """Where `production` points; None when nowhere."""
+
+
+class InMemoryPublisher:
+    """Channels in memory, for tests and single-process use."""
+
+    def __init__(self) -> None:
+        """Nothing points anywhere."""
+        self.channels: dict[tuple[str, str], Triple] = {}
+
+    def set_candidate(self, model: str, triple: Triple, reason: str) -> None:
+        """See `Publisher`."""
+        self.channels[model, "candidate"] = triple
+
+    def set_production(self, model: str, triple: Triple, reason: str) -> None:
+        """See `Publisher`."""
+        self.channels[model, "production"] = triple
+
+    def production(self, model: str) -> Triple | None:
+        """See `Publisher`."""
+        return self.channels.get((model, "production"))
