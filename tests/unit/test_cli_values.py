@@ -23,7 +23,7 @@ def test_operations_are_read() -> None:
 
 @pytest.mark.parametrize("text", ["c-12ab", "c-12ab:boost=2", "c-12ab:add", "c-12ab:add=", ":ablate"])
 def test_bad_operations_are_refused_with_the_form(text: str) -> None:
-    with pytest.raises(InvalidRequestError, match="add=1.5"):
+    with pytest.raises(InvalidRequestError, match=r"add=1\.5"):
         parse_operation(text)
 
 

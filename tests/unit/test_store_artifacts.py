@@ -70,9 +70,10 @@ def test_a_crash_before_the_rename_leaves_nothing_visible(
     def crash(staging: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(artifacts, "_rename_into_place", crash)
-        store.publish("sae", source, config={}, lineage={})
+        with pytest.raises(KeyboardInterrupt):
+            store.publish("sae", source, config={}, lineage={})
     assert store.versions("sae") == []
     version = store.publish("sae", source, config={}, lineage={})
     assert store.versions("sae") == [version]

@@ -65,7 +65,9 @@ def root(
     ] = False,
 ) -> None:
     """Opens up recommendation models in production with sparse autoencoders."""
-    ctx.obj = CliContext(Workspace(home or default_home()), recommender, interpreter, ClientOptions(ca=ca, token=token or None))
+    ctx.obj = CliContext(
+        Workspace(home or default_home()), recommender, interpreter, ClientOptions(ca=ca, token=token or None)
+    )
 
 
 def main() -> None:

@@ -21,7 +21,9 @@ from recsae.v1 import interpreter_pb2_grpc, pipeline_pb2_grpc, recommender_pb2_g
 DEFAULT_TIMEOUT_S = 20.0
 Reply = TypeVar("Reply")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-ModelName = Annotated[str, typer.Option("--model", "-m", help="Model name; default: the only or first one.", show_default=False)]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="Model name; default: the only or first one.", show_default=False)
+]
 
 
 @dataclass

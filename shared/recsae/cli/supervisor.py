@@ -235,7 +235,7 @@ class Supervisor:
     def _wait_for_health(self, name: str, port: int) -> None:
         """Waits until the gRPC health service of a child says SERVING."""
         import grpc
-        from grpc_health.v1 import health_pb2, health_pb2_grpc
+        from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
         deadline = time.monotonic() + _READY_S
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -260,7 +260,9 @@ class Supervisor:
                 self._processes["worker"].fail_if_dead()
                 if app.control.ping(timeout=0.5, limit=1):
                     return
-        raise UnavailableError(f"worker was not ready within {_READY_S:.0f} s; see {self._processes['worker'].log_path}")
+        raise UnavailableError(
+            f"worker was not ready within {_READY_S:.0f} s; see {self._processes['worker'].log_path}"
+        )
 
 
 def _free_or(port: int) -> int:
@@ -272,5 +274,3 @@ def _free_or(port: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise UnavailableError("no free port on 127.0.0.1")
-
-

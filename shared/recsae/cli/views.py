@@ -23,7 +23,9 @@ def concept_list(reply: interpreter_pb2.ListConceptsResponse) -> RenderableType:
 
 def concept_hits(reply: interpreter_pb2.SearchConceptsResponse) -> RenderableType:
     """Search results."""
-    rows = [(hit.concept.id, escape(hit.concept.label), escape(hit.matched_in), f"{hit.score:.2f}") for hit in reply.hits]
+    rows = [
+        (hit.concept.id, escape(hit.concept.label), escape(hit.matched_in), f"{hit.score:.2f}") for hit in reply.hits
+    ]
     return table(f"{len(rows)} concepts found", ["concept", "label", "found in", ">score"], rows)
 
 
@@ -31,7 +33,9 @@ def concept_detail(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
     """Everything about one concept."""
     concept = detail.concept
     head = Text.assemble(
-        (f"{concept.id}  ", "bold"), (concept.label, "bold cyan"), f"  ({kind(concept.kind)}, {status(concept.status)})\n",
+        (f"{concept.id}  ", "bold"),
+        (concept.label, "bold cyan"),
+        f"  ({kind(concept.kind)}, {status(concept.status)})\n",
         f"rule: {concept.predicate}\n",
         f"fires on {share(concept.density)} of positions; {detail.positives} verification cases "
         f"of {detail.users} users; effective deciding items {detail.effective_items:.1f}\n",
@@ -61,7 +65,14 @@ def evidence_lines(evidence: Iterable[interpreter_pb2.Evidence], limit: int = 5)
 def explanation(reply: interpreter_pb2.ExplainResponse) -> RenderableType:
     """What fires, and where the scores come from."""
     firings = [
-        (f.concept_id, escape(f.label), f"{f.strength:.2f}", bar(f.strength / 2), f"{f.confidence:.2f}", status(f.status))
+        (
+            f.concept_id,
+            escape(f.label),
+            f"{f.strength:.2f}",
+            bar(f.strength / 2),
+            f"{f.confidence:.2f}",
+            status(f.status),
+        )
         for f in reply.firings
     ]
     columns = ["concept", "label", ">strength", "", ">confidence", "status"]
@@ -87,7 +98,14 @@ def before_after(
     """Two lists side by side with rank moves."""
     rank_of = {item.item_id: rank for rank, item in enumerate(before, start=1)}
     rows = [
-        (str(rank), title_of(old), f"{old.score:.3f}", title_of(new), f"{new.score:.3f}", _move(rank_of.get(new.item_id), rank))
+        (
+            str(rank),
+            title_of(old),
+            f"{old.score:.3f}",
+            title_of(new),
+            f"{new.score:.3f}",
+            _move(rank_of.get(new.item_id), rank),
+        )
         for rank, (old, new) in enumerate(zip(before, after, strict=False), start=1)
     ]
     return table(title, [">#", "before", ">score", "after", ">score", ">move"], rows)
@@ -125,12 +143,12 @@ def title_of(item: common_pb2.ScoredItem) -> str:
     return escape(item.title or item.item_id)
 
 
-def kind(value: interpreter_pb2.ConceptKind) -> str:
+def kind(value: interpreter_pb2.ConceptKind.ValueType) -> str:
     """`semantic`, `item set` ..."""
     return _plain(interpreter_pb2.ConceptKind.Name(value), "CONCEPT_KIND_")
 
 
-def status(value: interpreter_pb2.ConceptStatus) -> str:
+def status(value: interpreter_pb2.ConceptStatus.ValueType) -> str:
     """`verified`, `too rare` ..."""
     return _plain(interpreter_pb2.ConceptStatus.Name(value), "CONCEPT_STATUS_")
 
@@ -179,7 +197,9 @@ def _neighbours(found: Sequence[interpreter_pb2.Neighbour]) -> RenderableType:
 
 
 def _attribution_row(rank: int, item: interpreter_pb2.ItemAttribution, labels: dict[str, str]) -> tuple[str, ...]:
-    parts = [f"{part.score:+.2f} {escape(labels.get(part.concept_id, part.concept_id))}" for part in item.contributions[:3]]
+    parts = [
+        f"{part.score:+.2f} {escape(labels.get(part.concept_id, part.concept_id))}" for part in item.contributions[:3]
+    ]
     return (
         str(rank),
         title_of(item.item),

@@ -57,9 +57,7 @@ def assemble(
     return Dataset(name, item_table, user_table, histories)
 
 
-def _index(
-    values: Text, described: Entities | None
-) -> tuple[Text, NDArray[np.int64], NDArray[np.int64]]:
+def _index(values: Text, described: Entities | None) -> tuple[Text, NDArray[np.int64], NDArray[np.int64]]:
     """Unique ids in order, the index of each value, and each id's row in `described` (-1 = not described)."""
     unique, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     rows = np.full(len(unique), -1, dtype=np.int64)

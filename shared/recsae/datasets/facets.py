@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,10 @@ _YEARS = (1800, 2100)
 _NUMERIC_SHARE = 0.95
 _WORD = re.compile(r"[A-Za-z][A-Za-z']{2,}")
 _STOPWORDS = frozenset(
-    "the and for with from that this les une des der die das los las not you your his her its our are was all into part".split()
+    _WORD.findall(
+        "the and for with from that this not you your his her its our are was all into part about when one two three "
+        "les une des der die das los las"
+    )
 )
 
 
@@ -60,9 +64,9 @@ def build_facets(items: ItemTable, histories: Histories, spec: FacetSpec | None 
     owners: list[str] = []
     blocks = [sparse.csr_matrix((items.count + 1, 0), dtype=np.float32)]
     for family, per_item in families.items():
-        values, block = _block(per_item, spec)
-        names += [f"{family}={value}" for value in values]
-        owners += [family] * len(values)
+        kept, block = _block(per_item, spec)
+        names += [f"{family}={value}" for value in kept]
+        owners += [family] * len(kept)
         blocks.append(block)
     return FacetTable(tuple(names), tuple(owners), sparse.hstack(blocks, format="csr", dtype=np.float32))
 
@@ -88,7 +92,7 @@ def _decade(text: str) -> list[str]:
 def _binned(values: Sequence[str], numbers: NDArray[np.float64], spec: FacetSpec) -> list[Sequence[str]]:
     """Quantile bins, named by their ends."""
     edges = np.unique(np.quantile(numbers, np.linspace(0, 1, spec.numeric_bins + 1)))
-    labels = [f"{low:g}–{high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    labels = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges)]
     parsed, good = as_numbers(np.array(values, dtype=np.str_))
     at = np.clip(np.searchsorted(edges, parsed, side="right") - 1, 0, len(labels) - 1)
     return [[labels[position]] if fine else [] for position, fine in zip(at, good, strict=True)]
@@ -115,7 +119,9 @@ def _block(per_item: Iterable[Sequence[str]], spec: FacetSpec) -> tuple[list[str
     kept = [value for value, count in counts.most_common(spec.max_values_per_column) if count >= spec.min_items]
     kept = [value for value in kept if counts[value] < len(listed)]
     position = {value: at for at, value in enumerate(sorted(kept))}
-    pairs = [(row, position[value]) for row, values in enumerate(listed, 1) for value in set(values) if value in position]
+    pairs = [
+        (row, position[value]) for row, values in enumerate(listed, 1) for value in set(values) if value in position
+    ]
     rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
     shape = (len(listed) + 1, len(position))
     matrix = sparse.csr_matrix((np.ones(len(pairs), dtype=np.float32), (rows, columns)), shape=shape)

@@ -40,7 +40,7 @@ def make_planted(
     rng = np.random.default_rng(seed)
     concept_of_item = np.concatenate([[-1], np.arange(n_items) % n_concepts])
     names = tuple(f"genre {chr(ord('A') + number % 26)}{number // 26 or ''}" for number in range(n_concepts))
-    popularity = 1.0 / np.arange(1, n_items + 1) ** _ZIPF
+    popularity = np.arange(1, n_items + 1, dtype=np.float64) ** -_ZIPF
     rows = [_history(rng, concept_of_item, popularity, mean_length, persistence) for _ in range(n_users)]
     users = np.repeat(np.arange(n_users), [len(row) for row in rows])
     times = np.concatenate([np.arange(len(row), dtype=np.float64) for row in rows])

@@ -23,7 +23,9 @@ class RowReport:
 
     def __str__(self) -> str:
         """One sentence for people."""
-        return f"{self.skipped} of {self.read} rows left out" + (f": {'; '.join(self.examples)}" if self.examples else "")
+        return f"{self.skipped} of {self.read} rows left out" + (
+            f": {'; '.join(self.examples)}" if self.examples else ""
+        )
 
 
 @dataclass(frozen=True)

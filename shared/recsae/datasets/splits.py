@@ -1,4 +1,4 @@
-"""Splits of histories for training and testing a recommender. Splits of users for concepts: `recsae.concepts.splits`."""
+"""Splits of histories to train and test a recommender. Splits of users for concepts: `recsae.concepts.splits`."""
 
 from __future__ import annotations
 

@@ -93,8 +93,7 @@ class ArtifactStore:
         if self._fs.exists(f"{target}/{_MANIFEST}"):
             return version
         manifest = canonical_json(
-            identity
-            | {"version": version, "scores": dict(scores or {}), "created_at": datetime.now(UTC).isoformat()}
+            identity | {"version": version, "scores": dict(scores or {}), "created_at": datetime.now(UTC).isoformat()}
         )
         if self._local:
             _publish_local(Path(target), source, sorted(files), manifest)

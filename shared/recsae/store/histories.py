@@ -105,7 +105,7 @@ class RedisHistoryStore:
 
     def get(self, user_id: str) -> tuple[str, ...]:
         """See `HistoryStore`."""
-        return tuple(self._redis.lrange(_history_key(user_id), 0, -1))
+        return tuple(str(item) for item in self._redis.lrange(_history_key(user_id), 0, -1))
 
     def append(self, user_id: str, item_ids: Sequence[str]) -> None:
         """See `HistoryStore`."""
@@ -130,13 +130,14 @@ class RedisHistoryStore:
 
     def attributes(self, user_id: str) -> Mapping[str, AttributeValue]:
         """See `HistoryStore`."""
-        return {name: _typed(value) for name, value in self._redis.hgetall(_attributes_key(user_id)).items()}
+        stored = self._redis.hgetall(_attributes_key(user_id))
+        return {str(name): _typed(str(value)) for name, value in stored.items()}
 
     def users(self, cursor: str, limit: int) -> UserPage:
         """See `HistoryStore`; SCAN order: a user appended meanwhile may be missed, none present throughout is."""
         position, keys = self._redis.scan(int(cursor or 0), match=_history_key("*"), count=limit)
         prefix = len(_history_key(""))
-        return UserPage(tuple(key[prefix:] for key in keys), "" if position == 0 else str(position))
+        return UserPage(tuple(str(key)[prefix:] for key in keys), "" if position == 0 else str(position))
 
 
 def open_history_store(url: str) -> HistoryStore:

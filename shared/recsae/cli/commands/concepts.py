@@ -85,7 +85,9 @@ def search(
 def explain(
     ctx: typer.Context,
     user: Annotated[str, typer.Argument(help="User id; leave out when --item is given")] = "",
-    item: Annotated[list[str] | None, typer.Option("--item", help="History to explain, repeatable, oldest first")] = None,
+    item: Annotated[
+        list[str] | None, typer.Option("--item", help="History to explain, repeatable, oldest first")
+    ] = None,
     model: ModelName = "",
     concepts: Annotated[int, typer.Option(min=0, max=256, help="Most concepts; 0 = all")] = 10,
     items: Annotated[int, typer.Option(min=0, max=100, help="Recommended items to attribute; 0 = 10")] = 10,

@@ -19,10 +19,10 @@ from recsae.cli.commands.platform import addresses_table, stop_on_signals
 from recsae.cli.commands.runs import fail_unless_succeeded, follow, start_refresh
 from recsae.cli.commands.steering import parse_duration, window_of
 from recsae.cli.context import CliContext, Platform, context_of
-from recsae.cli.output import console, table
+from recsae.cli.output import console, share, table
 from recsae.cli.supervisor import Ports, ServingOptions, Supervisor
 from recsae.cli.training import TrainedModels, train_models
-from recsae.cli.views import before_after, evidence_lines, explanation, kind, receipt, sae_quality, share, title_of
+from recsae.cli.views import before_after, evidence_lines, explanation, kind, receipt, sae_quality, title_of
 from recsae.cli.workspace import DatasetEntry
 from recsae.errors import FailedPreconditionError, UnavailableError
 from recsae.v1 import common_pb2, interpreter_pb2, pipeline_pb2, recommender_pb2, steering_pb2

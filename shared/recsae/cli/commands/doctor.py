@@ -77,7 +77,9 @@ def _packages(workspace: Workspace) -> Iterator[Finding]:
     for role, names in _ROLES.items():
         absent = [name for name in names if importlib.util.find_spec(name) is None]
         if absent:
-            yield Finding(f"role {role}", State.OPTIONAL, f"without {', '.join(absent)}", f"pip install 'recsae[{role}]'")
+            yield Finding(
+                f"role {role}", State.OPTIONAL, f"without {', '.join(absent)}", f"pip install 'recsae[{role}]'"
+            )
         else:
             yield Finding(f"role {role}", State.FINE, "all packages")
 
@@ -96,7 +98,9 @@ def _tools(workspace: Workspace) -> Iterator[Finding]:
         ("docker", "docker compose up", "docs.docker.com/engine/install"),
     ):
         found = shutil.which(name)
-        yield Finding(name, State.FINE if found else State.OPTIONAL, found or f"none ({purpose})", "" if found else remedy)
+        yield Finding(
+            name, State.FINE if found else State.OPTIONAL, found or f"none ({purpose})", "" if found else remedy
+        )
 
 
 def _ports(workspace: Workspace) -> Iterator[Finding]:
@@ -105,7 +109,9 @@ def _ports(workspace: Workspace) -> Iterator[Finding]:
         return
     taken = [f"{name} {port}" for name, port in asdict(Ports()).items() if not _is_free(port)]
     found = f"taken: {', '.join(taken)}" if taken else "all default ports are free"
-    yield Finding("ports", State.OPTIONAL if taken else State.FINE, found, "others are chosen by `recsae up`" if taken else "")
+    yield Finding(
+        "ports", State.OPTIONAL if taken else State.FINE, found, "others are chosen by `recsae up`" if taken else ""
+    )
 
 
 def _disk(workspace: Workspace) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import grpc
 import typer
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from rich.table import Table
 
 from recsae.cli.context import CliContext, JsonFlag, context_of
@@ -152,7 +152,7 @@ def _health(address: str, options: ClientOptions) -> str:
         return error_from(error).code.replace("_", " ")
     finally:
         connection.close()
-    return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status).lower()
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)).lower()
 
 
 def _worker_health(bus_url: str) -> str:

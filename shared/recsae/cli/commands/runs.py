@@ -148,11 +148,11 @@ def _model_name(context: CliContext, model: str) -> str:
     return model or context.workspace.model("").name
 
 
-def _state(state: pipeline_pb2.RunState) -> str:
+def _state(state: pipeline_pb2.RunState.ValueType) -> str:
     return pipeline_pb2.RunState.Name(state).removeprefix("RUN_STATE_").lower()
 
 
-def _coloured(state: pipeline_pb2.RunState) -> str:
+def _coloured(state: pipeline_pb2.RunState.ValueType) -> str:
     return f"[{_COLOURS.get(state, 'default')}]{_state(state)}[/]"
 
 

@@ -184,7 +184,15 @@ def window_of(duration: timedelta) -> common_pb2.TimeWindow:
 
 def _policies(found: object) -> object:
     rows = [
-        (policy.id, escape(policy.name), _state(policy), _operations(policy), _scope(policy), _end(policy), str(policy.priority))
+        (
+            policy.id,
+            escape(policy.name),
+            _state(policy),
+            _operations(policy),
+            _scope(policy),
+            _end(policy),
+            str(policy.priority),
+        )
         for policy in found  # type: ignore[attr-defined]
     ]
     return table("Policies", ["policy", "name", "state", "operations", "for", "until (UTC)", ">priority"], rows)
@@ -208,7 +216,11 @@ def _scope(policy: steering_pb2.Policy) -> str:
     scope = policy.scope
     parts = [f"{len(scope.user_ids)} users"] if scope.user_ids else []
     parts += ["a segment"] if scope.HasField("segment") else []
-    parts += [f"{scope.rollout_percent:g} % rollout"] if scope.HasField("rollout_percent") and scope.rollout_percent < 100 else []
+    parts += (
+        [f"{scope.rollout_percent:g} % rollout"]
+        if scope.HasField("rollout_percent") and scope.rollout_percent < 100
+        else []
+    )
     return ", ".join(parts) or "everyone"
 
 
