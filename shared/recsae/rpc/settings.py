@@ -26,6 +26,10 @@ def split_commas(value: object) -> object:
     return value
 
 
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
 CommaSeparated = BeforeValidator(split_commas)
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -63,7 +67,9 @@ class ServiceSettings(BaseSettings):
         default=2, ge=0, le=60, description="On SIGTERM: seconds of serving on while NOT_SERVING is seen by probes."
     )
     drain_grace_s: float = Field(default=20, ge=0, le=600, description="Most seconds for calls in flight after that.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
+        default="INFO", description="Least level logged."
+    )
     log_format: Literal["json", "console"] = Field(default="json", description="JSON lines, or text for people.")
 
     @field_validator("tokens")

@@ -1,0 +1,1 @@
+"""The recommender service: serves models, exports activations, applies steering plans."""

@@ -1,0 +1,112 @@
+"""Composition root: makes the parts of a running recommender and ties them together; starts and stops them."""
+
+from __future__ import annotations
+
+import grpc
+import structlog
+
+from recsae.rpc.client import channel
+from recsae.rpc.server import build_server
+from recsae.store.artifacts import ArtifactStore
+from recsae.store.histories import open_history_store
+from recsae.telemetry.metrics import MetricsServer, MetricsTls, RecommenderMetrics, RpcMetrics, new_registry
+from recsae.v1 import recommender_pb2_grpc
+from recsae_recommender.handlers.embed import EmbedHandler
+from recsae_recommender.handlers.export import ExportHandler
+from recsae_recommender.handlers.items import ItemsHandler
+from recsae_recommender.handlers.rank import RankHandler
+from recsae_recommender.handlers.recommend import RecommendHandler
+from recsae_recommender.loading import load_recommender, serve_model
+from recsae_recommender.models import ModelTable, ServedModel
+from recsae_recommender.observer import Observer, Sample
+from recsae_recommender.servicers import (
+    ACTIVATION_EXPORTER,
+    RECOMMENDER,
+    ActivationExporterServicer,
+    RecommenderServicer,
+)
+from recsae_recommender.settings import RecommenderSettings
+from recsae_recommender.steering import ModelSteering
+from recsae_recommender.subjects import SubjectReader
+
+_log = structlog.get_logger(__name__)
+
+
+class RecommenderApp:
+    """A recommender: loads its models when made, serves between `start` and `stop`."""
+
+    def __init__(self, settings: RecommenderSettings) -> None:
+        """RecsaeError when a model, the history store or a certificate is not what the settings say."""
+        self._settings = settings
+        self._registry = new_registry()
+        self._metrics = RecommenderMetrics(self._registry)
+        self._interpreter = channel(settings.interpreter, settings.client_options()) if settings.interpreter else None
+        self._observer = self._make_observer()
+        self._steerings: list[ModelSteering] = []
+        self._models = ModelTable([self._make_model(name, version) for name, version in settings.model_versions()])
+        self.server = build_server(settings, RpcMetrics(self._registry))
+        self._add_services(SubjectReader(open_history_store(settings.history) if settings.history else None))
+        self._exposition: MetricsServer | None = None
+
+    @property
+    def metrics_port(self) -> int:
+        """Port of the metrics endpoint, once started."""
+        return self._exposition.port if self._exposition else 0
+
+    def start(self) -> None:
+        """Binds both ports and reports READY: every model has answered a warm-up request by now."""
+        settings = self._settings
+        tls = None
+        if settings.tls_cert and settings.tls_key:
+            tls = MetricsTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        self._exposition = MetricsServer(self._registry, settings.metrics_port, settings.metrics_host, tls)
+        self.server.start()
+        self.server.mark_ready()
+
+    def stop(self) -> None:
+        """Drains the server, then ends what it used, in reverse order."""
+        self.server.drain()
+        self._models.close()
+        for steering in self._steerings:
+            steering.close()
+        if self._observer is not None:
+            self._observer.close()
+        if self._interpreter is not None:
+            self._interpreter.close()
+        if self._exposition is not None:
+            self._exposition.close()
+
+    def _make_observer(self) -> Observer | None:
+        settings = self._settings
+        if self._interpreter is None or settings.observe_sample == 0:
+            return None
+        return Observer(
+            self._interpreter, self._metrics, share=settings.observe_sample, capacity=settings.observe_buffer
+        )
+
+    def _make_model(self, name: str, version: str) -> ServedModel:
+        settings = self._settings
+        store = ArtifactStore(settings.artifacts)
+        recommender = load_recommender(store, name, version, settings.threads_per_model)
+        steering = ModelSteering(recommender, self._interpreter, settings, self._metrics)
+        self._steerings.append(steering)
+        return serve_model(recommender, steering, self._observe, settings, self._metrics)
+
+    def _observe(self, sample: Sample) -> None:
+        if self._observer is not None:
+            self._observer.offer(sample)
+
+    def _add_services(self, subjects: SubjectReader) -> None:
+        models = self._models
+        self.server.add(
+            recommender_pb2_grpc.add_RecommenderServicer_to_server,
+            RecommenderServicer(RecommendHandler(models, subjects, self._metrics), RankHandler(models)),
+            RECOMMENDER,
+        )
+        self.server.add(
+            recommender_pb2_grpc.add_ActivationExporterServicer_to_server,
+            ActivationExporterServicer(
+                models, EmbedHandler(models, subjects), ExportHandler(models, subjects), ItemsHandler(models)
+            ),
+            ACTIVATION_EXPORTER,
+        )

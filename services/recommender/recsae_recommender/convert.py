@@ -1,0 +1,197 @@
+"""Messages of the recommender's contract to and from the handlers' values. Nothing here computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsae.errors import InvalidRequestError
+from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc.request import RequestInfo
+from recsae.rpc.tensors import from_tensor, to_tensor
+from recsae.v1 import common_pb2, recommender_pb2
+from recsae_recommender.handlers.embed import EmbeddedSubject
+from recsae_recommender.handlers.export import (
+    MOST_ROWS,
+    ExportPage,
+    ExportQuery,
+    GivenHistories,
+    ItemPage,
+    UserPage,
+)
+from recsae_recommender.handlers.items import ItemsPage
+from recsae_recommender.handlers.rank import RankedLists, RankQuery
+from recsae_recommender.handlers.recommend import Recommendation, RecommendQuery
+from recsae_recommender.ranking import RankedItem
+from recsae_recommender.steering import attributes_from, receipt_message
+
+_SIDES = {"user": common_pb2.SIDE_USER, "item": common_pb2.SIDE_ITEM}
+_HEADS = {"dot_product": recommender_pb2.HEAD_KIND_DOT_PRODUCT, "opaque": recommender_pb2.HEAD_KIND_OPAQUE}
+
+
+def recommend_query(request: recommender_pb2.RecommendRequest, info: RequestInfo) -> RecommendQuery:
+    """The handler's query for a request."""
+    return RecommendQuery(
+        request_id=info.request_id,
+        model=request.model,
+        user_id=request.user_id,
+        history=list(request.history.item_ids) if request.HasField("history") else None,
+        k=request.k,
+        exclude=list(request.exclude_item_ids),
+        candidates=list(request.candidate_item_ids),
+        include_seen=request.include_seen,
+        attributes=attributes_from(request.attributes),
+        deadline=info.deadline,
+    )
+
+
+def recommend_response(found: Recommendation, info: RequestInfo) -> recommender_pb2.RecommendResponse:
+    """The response for a recommendation."""
+    receipt = receipt_message(found.ranking.receipt)
+    return recommender_pb2.RecommendResponse(
+        items=scored_items(found.recommender, found.ranking.items),
+        model=found.recommender.name,
+        triple=receipt.triple,
+        receipt=receipt,
+        request_id=info.request_id,
+    )
+
+
+def rank_query(request: recommender_pb2.RankRequest) -> RankQuery:
+    """The handler's query for a request; InvalidRequestError for malformed tensors."""
+    return RankQuery(
+        activations=from_tensor(
+            request.activations, name="activations", dtype=np.float32, shape=(None, None), finite=True
+        ),
+        passthrough=_named(request.passthrough),
+        model=request.model,
+        model_version=request.model_version,
+        k=request.k,
+        exclude=[list(one.item_ids) for one in request.exclude],
+        candidates=[list(one.item_ids) for one in request.candidates],
+    )
+
+
+def rank_response(found: RankedLists) -> recommender_pb2.RankResponse:
+    """The response for ranked lists."""
+    return recommender_pb2.RankResponse(
+        lists=[recommender_pb2.RankedList(items=scored_items(found.recommender, items)) for items in found.lists],
+        model_version=found.recommender.version,
+    )
+
+
+def embed_response(found: EmbeddedSubject) -> recommender_pb2.EmbedResponse:
+    """The response for one embedded subject."""
+    subject = common_pb2.RowSubject(user_id=found.subject.user_id, position=len(found.subject.indices))
+    return recommender_pb2.EmbedResponse(
+        batch=_batch(found.recommender, found.hook, found.embedded.activation, [subject], found.embedded.passthrough),
+        history=common_pb2.History(item_ids=found.subject.item_ids),
+    )
+
+
+def export_query(request: recommender_pb2.ExportActivationsRequest) -> ExportQuery:
+    """The handler's query for a request; InvalidRequestError when it names no source."""
+    source: GivenHistories | UserPage | ItemPage
+    match request.WhichOneof("source"):
+        case "histories":
+            source = GivenHistories([list(history.item_ids) for history in request.histories.histories])
+        case "users":
+            source = UserPage(request.users.cursor, request.users.limit)
+        case "items":
+            source = ItemPage(request.items.cursor, request.items.limit)
+        case _:
+            raise InvalidRequestError("no source came; set histories, users or items")
+    return ExportQuery(
+        source=source,
+        model=request.model,
+        model_version=request.model_version,
+        hook=request.hook,
+        all_positions=request.positions == recommender_pb2.POSITIONS_ALL,
+    )
+
+
+def export_response(page: ExportPage) -> recommender_pb2.ExportActivationsResponse:
+    """The response for a page of activations."""
+    subjects = [
+        common_pb2.RowSubject(
+            user_id=row.user_id, item_id=row.item_id, position=row.position, history_index=row.history_index
+        )
+        for row in page.rows
+    ]
+    return recommender_pb2.ExportActivationsResponse(
+        batch=_batch(page.recommender, page.hook, page.activations, subjects, page.passthrough),
+        next_cursor=page.next_cursor,
+    )
+
+
+def items_response(page: ItemsPage) -> recommender_pb2.ExportItemsResponse:
+    """The response for a page of items."""
+    return recommender_pb2.ExportItemsResponse(
+        item_ids=page.item_ids,
+        titles=page.titles,
+        vectors=None if page.vectors is None else to_tensor(page.vectors),
+        biases=None if page.biases is None else to_tensor(page.biases),
+        model_version=page.recommender.version,
+        next_cursor=page.next_cursor,
+    )
+
+
+def model_info(recommender: OnnxRecommender) -> recommender_pb2.ModelInfo:
+    """The description of a model."""
+    return recommender_pb2.ModelInfo(
+        name=recommender.name,
+        version=recommender.version,
+        family=recommender.bundle.description.family,
+        hooks=[
+            recommender_pb2.HookInfo(
+                name=hook.name,
+                side=_SIDES[hook.side],
+                dim=hook.dim,
+                steerable=hook.steerable,
+                all_positions=hook.all_positions,
+            )
+            for hook in recommender.hooks
+        ],
+        max_history=recommender.max_history,
+        item_count=recommender.n_items,
+        head=_HEADS.get(recommender.head, recommender_pb2.HEAD_KIND_UNSPECIFIED),
+        max_export_rows=MOST_ROWS,
+    )
+
+
+def scored_items(recommender: OnnxRecommender, items: Sequence[RankedItem]) -> list[common_pb2.ScoredItem]:
+    """Items with ids and titles."""
+    ids, titles = recommender.bundle.item_ids, recommender.bundle.titles
+    return [
+        common_pb2.ScoredItem(
+            item_id=ids[item.index - 1], score=item.score, title=titles[item.index - 1] if titles else ""
+        )
+        for item in items
+    ]
+
+
+def _batch(
+    recommender: OnnxRecommender,
+    hook: str,
+    activations: NDArray[np.float32],
+    subjects: Sequence[common_pb2.RowSubject],
+    passthrough: Mapping[str, NDArray[Any]],
+) -> common_pb2.ActivationBatch:
+    return common_pb2.ActivationBatch(
+        model=recommender.name,
+        model_version=recommender.version,
+        hook=hook,
+        side=_SIDES[recommender.hooks[0].side],
+        activations=to_tensor(activations),
+        subjects=subjects,
+        passthrough=[
+            common_pb2.NamedTensor(name=name, tensor=to_tensor(tensor)) for name, tensor in passthrough.items()
+        ],
+    )
+
+
+def _named(tensors: Sequence[common_pb2.NamedTensor]) -> dict[str, NDArray[Any]]:
+    return {one.name: from_tensor(one.tensor, name=f"passthrough {one.name!r}", finite=True) for one in tensors}

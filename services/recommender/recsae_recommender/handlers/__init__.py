@@ -1,0 +1,1 @@
+"""Use cases, one module each; they know no gRPC."""

@@ -1,0 +1,101 @@
+"""Use case: rank items for one user. Recommend -> history -> batcher -> (trunk, plan, steer, head) -> receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recsae.errors import InvalidRequestError
+from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc.deadline import Deadline
+from recsae_recommender.models import ModelTable
+from recsae_recommender.pipeline import Job, Ranking
+from recsae_recommender.ranking import RankAsk
+from recsae_recommender.steering import SteerSubject
+from recsae_recommender.subjects import Attribute, Subject, SubjectReader
+from recsae.telemetry.metrics import RecommenderMetrics
+
+DEFAULT_K = 10
+MOST_K = 1_000
+MOST_ITEM_IDS = 10_000
+_MOST_ATTRIBUTES = 64
+
+
+@dataclass(frozen=True)
+class RecommendQuery:
+    """One request for a list; `history` None = the stored one, `candidates` empty = every item."""
+
+    request_id: str
+    model: str = ""
+    user_id: str = ""
+    history: Sequence[str] | None = None
+    k: int = 0
+    exclude: Sequence[str] = ()
+    candidates: Sequence[str] = ()
+    include_seen: bool = False
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    deadline: Deadline = field(default_factory=Deadline)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A list and the model that made it."""
+
+    recommender: OnnxRecommender
+    ranking: Ranking
+
+
+class RecommendHandler:
+    """Ranks items for one user; steering never makes it fail."""
+
+    def __init__(self, models: ModelTable, subjects: SubjectReader, metrics: RecommenderMetrics) -> None:
+        """Keeps its collaborators."""
+        self._models = models
+        self._subjects = subjects
+        self._metrics = metrics
+
+    def __call__(self, query: RecommendQuery) -> Recommendation:
+        """The list for the query; InvalidRequestError, NotFoundError, ResourceExhaustedError as they say."""
+        k = list_length(query.k)
+        if len(query.attributes) > _MOST_ATTRIBUTES:
+            raise InvalidRequestError(f"{len(query.attributes)} attributes came; send at most {_MOST_ATTRIBUTES}")
+        model = self._models.get(query.model)
+        subject = self._subjects.read(model.recommender, query.user_id, query.history)
+        job = Job(
+            history=subject.indices,
+            subject=SteerSubject(
+                user_id=query.user_id,
+                request_id=query.request_id,
+                attributes={**subject.attributes, **query.attributes},
+                deadline=query.deadline,
+            ),
+            ask=_ask(model.recommender, query, subject, k),
+        )
+        ranking = model.batcher.submit(job, query.deadline)
+        self._metrics.recommended.labels(model.recommender.name, ranking.receipt.outcome).inc()
+        return Recommendation(model.recommender, ranking)
+
+
+def list_length(k: int) -> int:
+    """The list length asked for, 0 = 10; InvalidRequestError above 1,000."""
+    if k > MOST_K:
+        raise InvalidRequestError(f"k = {k}; ask for at most {MOST_K}")
+    return k or DEFAULT_K
+
+
+def check_item_ids(item_ids: Sequence[str], *, what: str) -> None:
+    """InvalidRequestError when there are more than 10,000."""
+    if len(item_ids) > MOST_ITEM_IDS:
+        raise InvalidRequestError(f"{what}: {len(item_ids)} item ids came; send at most {MOST_ITEM_IDS}")
+
+
+def _ask(recommender: OnnxRecommender, query: RecommendQuery, subject: Subject, k: int) -> RankAsk:
+    check_item_ids(query.exclude, what="exclude_item_ids")
+    check_item_ids(query.candidates, what="candidate_item_ids")
+    excluded = recommender.bundle.index_of_known(query.exclude)
+    if not query.include_seen:
+        excluded = np.concatenate([excluded, subject.indices])
+    candidates = recommender.bundle.index_of(query.candidates) if query.candidates else None
+    return RankAsk(k=k, exclude=np.unique(excluded), candidates=candidates)

@@ -1,0 +1,71 @@
+"""From a name and version in the settings to a model that answers: fetch, verify, load, warm up, check batching."""
+
+from __future__ import annotations
+
+import numpy as np
+import structlog
+from collections.abc import Callable
+
+from recsae.errors import FailedPreconditionError
+from recsae.recommenders.bundle import KIND, ModelBundle
+from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc.deadline import Deadline
+from recsae.store.artifacts import ArtifactStore
+from recsae.telemetry.metrics import RecommenderMetrics
+from recsae_recommender.batcher import Batcher
+from recsae_recommender.models import ServedModel
+from recsae_recommender.observer import Sample
+from recsae_recommender.pipeline import Job, ModelPipeline
+from recsae_recommender.ranking import RankAsk
+from recsae_recommender.settings import RecommenderSettings
+from recsae_recommender.steering import ModelSteering, SteerSubject
+
+_log = structlog.get_logger(__name__)
+_WARM_UP_S = 60.0
+
+
+def load_recommender(store: ArtifactStore, name: str, version: str, threads: int) -> OnnxRecommender:
+    """The verified model of a version; FailedPreconditionError when its bundle has another name."""
+    bundle = ModelBundle.from_artifact(store.fetch(KIND, version))
+    if bundle.name != name:
+        raise FailedPreconditionError(
+            f"model {version} is named {bundle.name!r}, not {name!r}; set {bundle.name}={version}"
+        )
+    return OnnxRecommender(bundle, threads)
+
+
+def serve_model(
+    recommender: OnnxRecommender,
+    steering: ModelSteering,
+    observe: Callable[[Sample], None],
+    settings: RecommenderSettings,
+    metrics: RecommenderMetrics,
+) -> ServedModel:
+    """The model behind its compute thread, after it has answered a request through the whole pipeline."""
+    check = recommender.warm_up()
+    if not check.holds:
+        _log.warning("batching_changes_results", model=recommender.name, differs=check.differs)
+    metrics.batch_invariant.labels(recommender.name).set(check.holds)
+    pipeline = ModelPipeline(recommender, steering, observe)
+    # Through the whole pipeline but not observed: made-up histories are no traffic.
+    ModelPipeline(recommender, steering, lambda _sample: None).serve([_warm_up_job()])
+    batcher = Batcher(
+        pipeline.serve,
+        name=recommender.name,
+        max_batch=settings.max_batch if check.holds else 1,
+        max_queue=settings.batch_queue,
+        on_batch=metrics.batch_size.observe,
+    )
+    _log.info(
+        "model_ready",
+        model=recommender.name,
+        version=recommender.version,
+        batch_invariant=check.holds,
+        warm_up_s=round(check.seconds, 3),
+    )
+    return ServedModel(recommender, batcher)
+
+
+def _warm_up_job() -> Job:
+    subject = SteerSubject(user_id="", request_id="warm-up", attributes={}, deadline=Deadline.after(_WARM_UP_S))
+    return Job(history=np.array([1], dtype=np.int64), subject=subject, ask=RankAsk(k=1))

@@ -1,0 +1,88 @@
+"""The head over a batch of rows that ask for different list lengths, exclusions and candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsae.recommenders.runtime import OnnxRecommender, stack_indices
+
+_NO_ITEMS: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class RankAsk:
+    """What one row asks of the head: list length, and item indices int64 [e] and [c] (None = every item)."""
+
+    k: int
+    exclude: NDArray[np.int64] = field(default_factory=lambda: _NO_ITEMS)
+    candidates: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    """One item of a list: its index, from 1, and the model's score."""
+
+    index: int
+    score: float
+
+
+def rank_rows(
+    recommender: OnnxRecommender,
+    activation: NDArray[np.float32],
+    passthrough: Mapping[str, NDArray[Any]],
+    asks: Sequence[RankAsk],
+) -> list[list[RankedItem]]:
+    """The list of each row of `activation` float32 [B, d], best first.
+
+    Rows with candidates go through the graph apart from the others, because no candidates means every item. The
+    usual batch, where no row has any, is passed on as it is.
+    """
+    groups = [
+        [row for row, ask in enumerate(asks) if (ask.candidates is None) is everything] for everything in (True, False)
+    ]
+    lists: list[list[RankedItem]] = [[] for _ in asks]
+    for rows in groups:
+        if not rows:
+            continue
+        whole = len(rows) == len(asks)
+        for row, items in zip(
+            rows,
+            _rank_group(
+                recommender,
+                activation if whole else activation[rows],
+                passthrough if whole else {name: tensor[rows] for name, tensor in passthrough.items()},
+                [asks[row] for row in rows],
+            ),
+            strict=True,
+        ):
+            lists[row] = items
+    return lists
+
+
+def _rank_group(
+    recommender: OnnxRecommender,
+    activation: NDArray[np.float32],
+    passthrough: Mapping[str, NDArray[Any]],
+    asks: Sequence[RankAsk],
+) -> list[list[RankedItem]]:
+    ranked = recommender.rank(
+        activation,
+        dict(passthrough),
+        k=max(ask.k for ask in asks),
+        exclude=stack_indices([ask.exclude for ask in asks]),
+        candidates=stack_indices([_NO_ITEMS if ask.candidates is None else ask.candidates for ask in asks]),
+    )
+    return [
+        [
+            RankedItem(index, score)
+            # Masked places (excluded, padding) score -inf and sort last.
+            for index, score in zip(items[: ask.k].tolist(), scores[: ask.k].tolist(), strict=True)
+            if score != -np.inf
+        ]
+        for ask, items, scores in zip(asks, ranked.items, ranked.scores, strict=True)
+    ]

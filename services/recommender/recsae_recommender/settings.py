@@ -1,0 +1,55 @@
+"""Settings of the recommender service, from environment variables `RECSAE_RECOMMENDER_...`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from recsae.rpc.settings import CommaSeparated, Port, ServiceSettings
+
+
+class RecommenderSettings(ServiceSettings):
+    """What the recommender reads besides what every service does."""
+
+    model_config = SettingsConfigDict(env_prefix="RECSAE_RECOMMENDER_", extra="ignore", frozen=True)
+
+    port: Port = Field(default=50051, description="Port of the gRPC server; 0 = a free one.")
+    metrics_port: Port = Field(default=9101, description="Port of the metrics endpoint; 0 = a free one.")
+    models: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
+        default=(), description="Models served, `name=version` separated by commas; the first one is the default."
+    )
+    history: str = Field(
+        default="", description="History store: `file:<folder>` or `redis://...`; empty = requests carry histories."
+    )
+    interpreter: str = Field(
+        default="127.0.0.1:50052", description="Address of the interpreter; empty = no steering and no observations."
+    )
+    observe_sample: float = Field(default=0.1, ge=0, le=1, description="Share of requests sampled for drift.")
+    observe_buffer: int = Field(default=4096, ge=1, description="Sampled rows held at most; more are dropped.")
+    plan_max_age_s: float = Field(
+        default=600, gt=0, description="Age in seconds from which a plan the interpreter no longer confirms is unused."
+    )
+    kill_switch: bool = Field(default=False, description="True switches all steering off, here.")
+    max_batch: int = Field(default=32, ge=1, le=1024, description="Requests computed together at most.")
+    batch_queue: int = Field(default=512, ge=1, description="Requests of a model waiting for it; more are shed.")
+    threads_per_model: int = Field(default=1, ge=1, le=64, description="onnxruntime threads of a model's graphs.")
+
+    @field_validator("models")
+    @classmethod
+    def _name_and_version(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        for model in models:
+            name, equals, version = model.partition("=")
+            if not (name and equals and version):
+                raise ValueError(f"{model!r} is not `name=version`, e.g. sasrec=0123456789abcdef")
+        names = [model.partition("=")[0] for model in models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a model name comes twice in {', '.join(names)}; serve one version per name")
+        if not models:
+            raise ValueError("no model is named; set it to `name=version`, e.g. sasrec=0123456789abcdef")
+        return models
+
+    def model_versions(self) -> list[tuple[str, str]]:
+        """(name, version) of each model, the default one first."""
+        return [(name, version) for name, _, version in (model.partition("=") for model in self.models)]
