@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,11 @@ class Platform:
     artifact_root: str
     source: ModelSource
     publisher: Publisher
+    train_command: Sequence[str] = ()
+    """Starts SAE training, the path of the job file to be added."""
+    train_threads: int = 0
+    """Threads of SAE training; 0 = every core."""
+    checkpoint_every_s: float = 10.0
     clock: Callable[[], float] = time.time
     lease_ttl_s: float = 15.0
 

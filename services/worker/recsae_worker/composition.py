@@ -1,0 +1,61 @@
+"""Composition root: builds the platform a task works with, once per process, in the child that runs tasks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import lru_cache
+
+import redis
+
+from recsae.drift.monitor import DriftMonitor
+from recsae.drift.panes_redis import RedisPaneStore
+from recsae.drift.record import RedisDriftRecords
+from recsae.pipeline.celery_queue import CeleryTaskQueue
+from recsae.pipeline.channel_publisher import ChannelPublisher
+from recsae.pipeline.leases_redis import RedisLeaseStore
+from recsae.pipeline.platform import Platform
+from recsae.pipeline.recommender_client import RecommenderClient
+from recsae.pipeline.runs_redis import RedisRunStore
+from recsae.rpc.client import channel
+from recsae.store.artifacts import ArtifactStore
+from recsae_worker.app import app
+from recsae_worker.settings import WorkerSettings
+
+
+@lru_cache(maxsize=1)
+def platform_of(settings: WorkerSettings) -> Platform:
+    """What the pipeline needs."""
+    state = _state(settings)
+    return Platform(
+        runs=RedisRunStore(state),
+        leases=RedisLeaseStore(state),
+        queue=CeleryTaskQueue(app),
+        artifacts=ArtifactStore(settings.artifacts),
+        artifact_root=settings.artifacts,
+        source=RecommenderClient(channel(settings.recommender, settings.client_options())),
+        publisher=ChannelPublisher(state),
+        lease_ttl_s=settings.lease_ttl_s,
+        train_command=(sys.executable, "-m", "recsae_worker.train_process"),
+        train_threads=settings.train_threads,
+        checkpoint_every_s=settings.checkpoint_every_s,
+    )
+
+
+@lru_cache(maxsize=1)
+def drift_of(settings: WorkerSettings) -> DriftMonitor:
+    """What the drift look needs."""
+    state = _state(settings)
+    return DriftMonitor(
+        served=ChannelPublisher(state).production_by_model,
+        panes=RedisPaneStore(state),
+        records=RedisDriftRecords(state),
+        artifacts=ArtifactStore(settings.artifacts),
+        window_s=settings.drift_window_s,
+        clock=time.time,
+    )
+
+
+@lru_cache(maxsize=1)
+def _state(settings: WorkerSettings) -> redis.Redis:
+    return redis.Redis.from_url(settings.state_url, socket_timeout=5.0, socket_connect_timeout=2.0)
