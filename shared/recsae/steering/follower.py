@@ -1,0 +1,190 @@
+"""Follows `WatchPlans` from a background thread: snapshot, then tail, and again after any gap.
+
+A recommender starts one per model version and reads `current()` on each request. Whatever happens to the
+interpreter, reading never blocks and never fails: the last good plan stays until it is too old. Not here: what a
+plan does (`delta`) and how it is checked (`held_plan`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import random
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+
+from recsae.errors import CorruptArtifactError, RecsaeError
+from recsae.rpc.status import error_from
+from recsae.steering.delta import Encode, Steerer
+from recsae.steering.encoder import OnnxEncoder
+from recsae.steering.held_plan import Arrival, HeldPlan
+from recsae.steering.plans import PlanSet
+from recsae.steering.receipts import UnsteeredReason
+from recsae.steering.wire_plans import plan_from
+from recsae.v1 import steering_pb2, steering_pb2_grpc
+
+if TYPE_CHECKING:
+    from grpc import _CallIterator
+
+_log = structlog.get_logger(__name__)
+
+HEARTBEAT_S = 2.0
+"""How often the interpreter says that nothing changed."""
+_SILENCE_S = 4 * HEARTBEAT_S
+_FIRST_BACKOFF_S = 0.1
+_LONGEST_BACKOFF_S = 5.0
+_ENCODER_TIMEOUT_S = 20.0
+# A new stream after a clean end (the server drains, the stream's life is over) waits up to this: no stampede.
+_REJOIN_S = 0.1
+
+Event = steering_pb2.WatchPlansResponse | None
+
+
+class PlanFollower:
+    """Keeps the plan of one model version current until closed."""
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        model: str,
+        model_version: str,
+        *,
+        watcher: str,
+        max_age_s: float = 600.0,
+        silence_s: float = _SILENCE_S,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
+        """`silence_s`: a stream that says nothing for so long is taken for dead. `on_change` runs after each change."""
+        self._stub = steering_pb2_grpc.SteeringStub(channel)
+        self._held = HeldPlan(model, model_version, self._fetch_encoder, max_age_s=max_age_s)
+        self._request = steering_pb2.WatchPlansRequest(model=model, watcher=watcher)
+        self._silence_s = silence_s
+        self._on_change = on_change
+        self._stop = threading.Event()
+        self._changed = threading.Condition()
+        self._call: grpc.Call | None = None
+        self._thread = threading.Thread(target=self._run, name=f"recsae-plans-{model}", daemon=True)
+
+    def start(self) -> PlanFollower:
+        """Starts following; returns itself."""
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Ends the stream and the thread."""
+        self._stop.set()
+        if (call := self._call) is not None:
+            call.cancel()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    @property
+    def revision(self) -> int:
+        """Revision of the plan held; 0 = none."""
+        return self._held.revision
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the interpreter last confirmed the plan; infinite when none is held."""
+        return self._held.age_s
+
+    def current(self) -> Steerer | UnsteeredReason:
+        """The plan to apply now, or why there is none. Takes no lock."""
+        return self._held.current()
+
+    def wait_for_revision(self, revision: int, timeout_s: float) -> bool:
+        """Blocks until a plan of at least that revision is held; False when it took longer."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._held.revision >= revision, timeout_s)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                received, error = self._follow_once()
+            except Exception as unforeseen:  # whatever it is, a follower that ended would leave the plan to grow old
+                received, error = False, RecsaeError(f"following the plans of {self._request.model} failed")
+                error.__cause__ = unforeseen
+            failures = 0 if received else failures + 1
+            if error is not None and failures <= 1:
+                _log.warning("plan_stream_lost", model=self._request.model, code=error.code, exc_info=error)
+            ceiling = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures, 10))
+            self._stop.wait(random.uniform(0, ceiling if error is not None else _REJOIN_S))
+
+    def _follow_once(self) -> tuple[bool, RecsaeError | None]:
+        """One stream from its snapshot to its end: whether a plan came, and what ended it when it was a failure."""
+        events: queue.Queue[Event | RecsaeError] = queue.Queue()
+        call = self._stub.WatchPlans(self._request)
+        self._call = call
+        reader = threading.Thread(target=_read, args=(call, events), name="recsae-plan-stream", daemon=True)
+        reader.start()
+        received = False
+        try:
+            while not self._stop.is_set():
+                event = events.get(timeout=self._silence_s)
+                if event is None or isinstance(event, RecsaeError):
+                    return received, event
+                if not self._handle(event):
+                    return received, None
+                received = True
+            return received, None
+        except queue.Empty:
+            return received, RecsaeError(f"the interpreter said nothing for {self._silence_s:.0f} s")
+        finally:
+            call.cancel()
+            reader.join(timeout=1)
+
+    def _handle(self, event: steering_pb2.WatchPlansResponse) -> bool:
+        """Takes one event; False when a new snapshot is needed."""
+        if event.WhichOneof("event") == "heartbeat":
+            if not self._held.confirm(event.heartbeat.revision):
+                return False
+            self._report(self._held.retry_encoder())
+            return True
+        try:
+            plans = PlanSet(event.plans.revision, tuple(plan_from(plan) for plan in event.plans.plans))
+        except RecsaeError as error:
+            self._report(Arrival(False, error))
+            return True
+        self._report(self._held.take(plans))
+        with self._changed:
+            self._changed.notify_all()
+        if self._on_change is not None:
+            self._on_change()
+        return True
+
+    def _report(self, arrival: Arrival) -> None:
+        if arrival.error is None:
+            return
+        event = "plan_encoder_missing" if arrival.taken else "plan_rejected"
+        _log.error(event, model=self._request.model, revision=self._held.revision, exc_info=arrival.error)
+
+    def _fetch_encoder(self, sae_version: str, dim: int) -> Encode:
+        request = steering_pb2.GetEncoderRequest(sae_version=sae_version)
+        try:
+            answer = self._stub.GetEncoder(request, timeout=_ENCODER_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise error_from(error) from error
+        digest = hashlib.sha256(answer.onnx).hexdigest()
+        if digest != answer.sha256:
+            raise CorruptArtifactError(
+                f"the encoder of SAE {sae_version} has SHA-256 {digest}, promised was {answer.sha256}; fetch it again"
+            )
+        return OnnxEncoder(answer.onnx, dim)
+
+
+def _read(call: _CallIterator[steering_pb2.WatchPlansResponse], events: queue.Queue[Event | RecsaeError]) -> None:
+    """Passes on what the stream says; None at its clean end."""
+    try:
+        for event in call:
+            events.put(event)
+        events.put(None)
+    except grpc.RpcError as error:
+        with suppress(Exception):
+            call.cancel()
+        events.put(error_from(error))

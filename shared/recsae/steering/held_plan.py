@@ -1,0 +1,123 @@
+"""The plan a recommender holds for one model version: verified on arrival, the last good one kept, its age known.
+
+Knows no network: the follower feeds it. Reading it is lock-free, so requests never wait for an arrival.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from recsae.errors import RecsaeError
+from recsae.steering.delta import Encode, Steerer
+from recsae.steering.plans import Plan, PlanSet, verify_plan
+from recsae.steering.receipts import UnsteeredReason
+
+FetchEncoder = Callable[[str, int], Encode]
+"""(SAE version, d) -> its encoder; raises RecsaeError when it cannot be had now."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    revision: int
+    steerer: Steerer | None
+    confirmed_at: float
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What became of a plan set: taken or not, and what stood in the way of all or a part of it."""
+
+    taken: bool
+    error: RecsaeError | None = None
+
+
+class HeldPlan:
+    """The current plan of one model version. One thread feeds it, any number read it."""
+
+    def __init__(
+        self,
+        model: str,
+        model_version: str,
+        fetch_encoder: FetchEncoder,
+        *,
+        max_age_s: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`max_age_s`: from that age on without confirmation the plan is not used."""
+        self._model = model
+        self._model_version = model_version
+        self._fetch_encoder = fetch_encoder
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._held: _Held | None = None
+        self._encoders: dict[str, Encode] = {}
+        self.encoder_missing = False
+        """True while an encoder the plan names could not be fetched; operations that read z are then unsteered."""
+
+    @property
+    def revision(self) -> int:
+        """Revision of the plan held; 0 = none."""
+        held = self._held
+        return held.revision if held else 0
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the interpreter last confirmed the plan; infinite when none is held."""
+        held = self._held
+        return self._clock() - held.confirmed_at if held else math.inf
+
+    def current(self) -> Steerer | UnsteeredReason:
+        """The plan to apply now, or why there is none."""
+        held = self._held
+        if held is None:
+            return UnsteeredReason.NO_PLAN
+        if self._clock() - held.confirmed_at >= self._max_age_s:
+            return UnsteeredReason.PLAN_TOO_OLD
+        return held.steerer or UnsteeredReason.NO_SAE_FOR_MODEL
+
+    def take(self, plans: PlanSet) -> Arrival:
+        """Replaces the plan by this model version's in the set; a plan that does not verify changes nothing."""
+        plan = plans.for_version(self._model_version)
+        error: RecsaeError | None = None
+        steerer: Steerer | None = None
+        if plan is not None:
+            try:
+                verify_plan(plan, model=self._model, model_version=self._model_version)
+            except RecsaeError as wrong:
+                return Arrival(False, wrong)
+            steerer, error = self._steerer(plan)
+        self._held = _Held(plans.revision, steerer, self._clock())
+        return Arrival(True, error)
+
+    def confirm(self, revision: int) -> bool:
+        """Notes that `revision` is still in force; False when another one is held, and a snapshot is needed."""
+        held = self._held
+        if held is None or held.revision != revision:
+            return False
+        self._held = replace(held, confirmed_at=self._clock())
+        return True
+
+    def retry_encoder(self) -> Arrival:
+        """Tries again to fetch a missing encoder of the plan held."""
+        held = self._held
+        if not self.encoder_missing or held is None or held.steerer is None:
+            return Arrival(True)
+        steerer, error = self._steerer(held.steerer.plan)
+        self._held = replace(held, steerer=steerer)
+        return Arrival(True, error)
+
+    def _steerer(self, plan: Plan) -> tuple[Steerer, RecsaeError | None]:
+        """A plan whose encoder is missing is taken all the same: it may be the one that switches something off."""
+        error: RecsaeError | None = None
+        version = plan.triple.sae_version
+        if plan.reads_latents and version not in self._encoders:
+            try:
+                # One encoder per model version is ever in use: older ones are let go.
+                self._encoders = {version: self._fetch_encoder(version, plan.dim)}
+            except RecsaeError as failure:
+                error = failure
+        self.encoder_missing = error is not None
+        return Steerer(plan, self._encoders.get(version)), error
