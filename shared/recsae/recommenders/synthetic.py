@@ -1,0 +1,29 @@
+"""A small model bundle made in under a second, for tests and trials of everything that serves one.
+
+It is a SASRec as initialised: it ranks, but it has learnt nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsae.recommenders.bundle import ModelBundle
+from recsae.recommenders.export import export_sasrec
+from recsae.recommenders.sasrec import SasrecShape, untrained_sasrec
+
+
+@dataclass(frozen=True)
+class _NumberedItems:
+    ids: tuple[str, ...]
+    titles: tuple[str, ...]
+
+
+def tiny_bundle(
+    out: Path, *, n_items: int = 40, dim: int = 16, max_history: int = 10, seed: int = 0, name: str = "tiny"
+) -> ModelBundle:
+    """Writes a bundle with items `i1`..`i<n_items>` titled `Item 1`... into the folder `out`; not published."""
+    numbers = range(1, n_items + 1)
+    items = _NumberedItems(tuple(f"i{number}" for number in numbers), tuple(f"Item {number}" for number in numbers))
+    shape = SasrecShape(n_items, max_history=max_history, dim=dim, blocks=1)
+    return export_sasrec(untrained_sasrec(shape, seed), items, out, name)
