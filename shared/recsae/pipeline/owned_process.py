@@ -124,7 +124,7 @@ def _failure(message: str, code: int, errors: IO[bytes]) -> str:
         return message
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - _STDERR_TAIL))
-    tail = errors.read().decode(errors="replace").strip()
+    tail = errors.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]
     ending = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return f"the subprocess {ending}; it said last: {tail or 'nothing'}"
 
