@@ -1,0 +1,120 @@
+# `make help` lists the targets. Everything lives in this folder: .venv, .venv-* and .cache.
+
+PYTHON ?= python3
+# Where pip looks for torch when its usual places have no CPU build: a URL or a folder (see PyTorch's install page).
+TORCH_INDEX ?=
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+hash = $(shell cat $(1) | cksum | tr ' ' '-')
+# One stamp per content: a change of the lock installs again, anything else installs nothing.
+LOCKED := .venv/.locked-$(call hash,requirements/dev.txt requirements/torch.txt)
+READY := .venv/.ready-$(call hash,requirements/dev.txt requirements/torch.txt pyproject.toml)
+PROTO_TOOLS := .venv-protos/.ready-$(call hash,requirements/protos.txt)
+LOCK_TOOLS := .venv-lock/.ready-$(call hash,requirements/lock.txt)
+
+PIP_INSTALL := -m pip --disable-pip-version-check -qq install
+PROTOS := $(wildcard protos/recsae/v1/*.proto)
+PROTOC = .venv-protos/bin/python -m grpc_tools.protoc -Iprotos \
+	--plugin=protoc-gen-mypy=.venv-protos/bin/protoc-gen-mypy \
+	--plugin=protoc-gen-mypy_grpc=.venv-protos/bin/protoc-gen-mypy_grpc \
+	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
+UV_COMPILE = .venv-lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock" --constraint requirements/torch.txt --no-emit-package torch --no-emit-package recsae
+
+# $(call make_venv,FOLDER): a virtual environment there, or a sentence about what this machine lacks.
+define make_venv
+@command -v $(PYTHON) > /dev/null || { \
+	echo "There is no $(PYTHON) on this machine: install Python 3.11 or name one, as in make PYTHON=python3.11" >&2; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "RecSAE needs Python 3.11; $(PYTHON) is older. Name another one, as in make PYTHON=python3.11" >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+	echo "This Python cannot make virtual environments; install the package python3-venv (Debian, Ubuntu:" \
+		"apt-get install python3-venv) and run make again" >&2; exit 1; }
+@$(PYTHON) -m venv $(1)
+endef
+
+.PHONY: help setup demo test check format lint types imports proto-lint proto-fresh protos proto-baseline lock clean fix
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Create .venv and install everything, once; TORCH_INDEX=URL names where to find a CPU build of torch
+
+demo: $(READY) ## Run the whole platform on MovieLens-100K and show what it does; CI=1 stops at the end
+	@.venv/bin/recsae demo $(if $(filter command,$(firstword $(origin CI))),$(if $(filter-out 0,$(CI)),--ci))
+
+test: $(READY) ## Run all tests: unit, integration, end to end
+	.venv/bin/pytest
+
+check: format lint types imports proto-lint proto-fresh test ## Everything CI runs
+
+format: $(READY) ## Check the formatting
+	.venv/bin/ruff format --check --quiet .
+
+lint: $(READY) ## Lint the Python code
+	.venv/bin/ruff check --quiet .
+
+types: $(READY) ## Check the types, strictly
+	.venv/bin/mypy
+
+imports: $(READY) ## Check who may import whom (.importlinter)
+	.venv/bin/lint-imports
+
+proto-lint: $(READY) ## Lint the contract and compare it with the committed baseline
+	.venv/bin/buf lint
+	.venv/bin/buf breaking --against protos/baseline.binpb
+
+proto-fresh: $(PROTO_TOOLS) ## Check that the committed stubs are what the contract generates
+	@rm -rf .cache/stubs && mkdir -p .cache/stubs
+	@$(call PROTOC,.cache/stubs)
+	@for made in .cache/stubs/recsae/v1/*; do \
+		cmp -s "$$made" "shared/recsae/v1/$${made##*/}" || { \
+			echo "shared/recsae/v1/$${made##*/} is not what protos/ generates: run \`make protos\` and commit the result" >&2; exit 1; }; \
+	done
+
+protos: $(PROTO_TOOLS) ## Generate the stubs in shared/recsae/v1 from protos/
+	@$(call PROTOC,shared)
+
+proto-baseline: $(READY) ## Accept the contract as it is as the new baseline (say why in CHANGELOG.md)
+	.venv/bin/buf build --exclude-source-info -o protos/baseline.binpb
+
+fix: $(READY) ## Format, and mend what the linter can mend
+	.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .
+
+lock: $(LOCK_TOOLS) ## Resolve the locks in requirements/ again, keeping what still fits
+	$(UV_COMPILE) --extra dev pyproject.toml -o requirements/dev.txt
+	for role in recommender interpreter worker; do \
+		$(UV_COMPILE) --extra $$role --constraint requirements/dev.txt pyproject.toml -o requirements/$$role.txt || exit 1; \
+	done
+	$(UV_COMPILE) --group protos -o requirements/protos.txt
+	$(UV_COMPILE) --group lock -o requirements/lock.txt
+
+clean: ## Remove what was made here: environments, caches, the demo's workspace
+	rm -rf .venv .venv-protos .venv-lock .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+
+$(READY): $(LOCKED)
+	@.venv/bin/python $(PIP_INSTALL) --no-build-isolation --no-deps -e .
+	@rm -f .venv/.ready-* && touch $@
+
+$(LOCKED):
+	$(call make_venv,.venv)
+	@echo "Installing the locked dependencies into .venv; the first time this takes a minute or two."
+	@.venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	@.venv/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/torch.txt -c requirements/torch-cpu.txt \
+		$(if $(TORCH_INDEX),$(if $(wildcard $(TORCH_INDEX)),--find-links,--index-url) "$(TORCH_INDEX)") || { echo; echo \
+		"pip found no CPU build of torch that requirements/torch.txt allows. Name PyTorch's CPU wheel index (its install" \
+		"page shows the address) and run make again: make $(or $(MAKECMDGOALS),setup) TORCH_INDEX=..."; exit 1; } >&2
+	@rm -f .venv/.locked-* && touch $@
+
+$(PROTO_TOOLS):
+	$(call make_venv,.venv-protos)
+	@.venv-protos/bin/python $(PIP_INSTALL) --require-hashes -r requirements/protos.txt
+	@rm -f .venv-protos/.ready-* && touch $@
+
+$(LOCK_TOOLS):
+	$(call make_venv,.venv-lock)
+	@.venv-lock/bin/python $(PIP_INSTALL) --require-hashes -r requirements/lock.txt
+	@rm -f .venv-lock/.ready-* && touch $@
