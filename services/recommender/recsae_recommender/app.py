@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import grpc
-import structlog
-
 from recsae.rpc.client import channel
+from recsae.rpc.deadline import Deadline
 from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.histories import open_history_store
@@ -29,7 +27,7 @@ from recsae_recommender.settings import RecommenderSettings
 from recsae_recommender.steering import ModelSteering
 from recsae_recommender.subjects import SubjectReader
 
-_log = structlog.get_logger(__name__)
+_FIRST_PLAN_S = 1.0
 
 
 class RecommenderApp:
@@ -56,6 +54,7 @@ class RecommenderApp:
     def start(self) -> None:
         """Binds both ports and reports READY: every model has answered a warm-up request by now."""
         settings = self._settings
+        self._wait_for_plans()
         tls = None
         if settings.tls_cert and settings.tls_key:
             tls = MetricsTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
@@ -75,6 +74,12 @@ class RecommenderApp:
             self._interpreter.close()
         if self._exposition is not None:
             self._exposition.close()
+
+    def _wait_for_plans(self) -> None:
+        """Gives the interpreter a moment, so that a new replica does not begin with unsteered answers."""
+        deadline = Deadline.after(_FIRST_PLAN_S)
+        for steering in self._steerings:
+            steering.wait_for_plan(max(deadline.remaining() or 0, 0))
 
     def _make_observer(self) -> Observer | None:
         settings = self._settings

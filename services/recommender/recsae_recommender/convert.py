@@ -12,6 +12,8 @@ from recsae.errors import InvalidRequestError
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
+from recsae.steering.wire import attributes_from
+from recsae.steering.wire_plans import receipt_message
 from recsae.v1 import common_pb2, recommender_pb2
 from recsae_recommender.handlers.embed import EmbeddedSubject
 from recsae_recommender.handlers.export import (
@@ -26,7 +28,6 @@ from recsae_recommender.handlers.items import ItemsPage
 from recsae_recommender.handlers.rank import RankedLists, RankQuery
 from recsae_recommender.handlers.recommend import Recommendation, RecommendQuery
 from recsae_recommender.ranking import RankedItem
-from recsae_recommender.steering import attributes_from, receipt_message
 
 _SIDES = {"user": common_pb2.SIDE_USER, "item": common_pb2.SIDE_ITEM}
 _HEADS = {"dot_product": recommender_pb2.HEAD_KIND_DOT_PRODUCT, "opaque": recommender_pb2.HEAD_KIND_OPAQUE}

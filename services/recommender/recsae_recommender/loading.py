@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import structlog
-from collections.abc import Callable
 
 from recsae.errors import FailedPreconditionError
 from recsae.recommenders.bundle import KIND, ModelBundle
 from recsae.recommenders.runtime import OnnxRecommender
-from recsae.rpc.deadline import Deadline
+from recsae.steering.matching import SteerContext
 from recsae.store.artifacts import ArtifactStore
 from recsae.telemetry.metrics import RecommenderMetrics
 from recsae_recommender.batcher import Batcher
@@ -18,10 +19,9 @@ from recsae_recommender.observer import Sample
 from recsae_recommender.pipeline import Job, ModelPipeline
 from recsae_recommender.ranking import RankAsk
 from recsae_recommender.settings import RecommenderSettings
-from recsae_recommender.steering import ModelSteering, SteerSubject
+from recsae_recommender.steering import ModelSteering
 
 _log = structlog.get_logger(__name__)
-_WARM_UP_S = 60.0
 
 
 def load_recommender(store: ArtifactStore, name: str, version: str, threads: int) -> OnnxRecommender:
@@ -67,5 +67,4 @@ def serve_model(
 
 
 def _warm_up_job() -> Job:
-    subject = SteerSubject(user_id="", request_id="warm-up", attributes={}, deadline=Deadline.after(_WARM_UP_S))
-    return Job(history=np.array([1], dtype=np.int64), subject=subject, ask=RankAsk(k=1))
+    return Job(history=np.array([1], dtype=np.int64), context=SteerContext(), ask=RankAsk(k=1))

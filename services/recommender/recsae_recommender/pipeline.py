@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.steering.matching import SteerContext
+from recsae.steering.receipts import Receipt
 from recsae_recommender.observer import Sample
 from recsae_recommender.ranking import RankAsk, RankedItem, rank_rows
-from recsae_recommender.steering import ModelSteering, Receipt, SteerSubject
+from recsae_recommender.steering import ModelSteering
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Job:
     """One request as the model sees it: history (item indices, oldest first), whom to steer for, what to rank."""
 
     history: NDArray[np.int64]
-    subject: SteerSubject
+    context: SteerContext
     ask: RankAsk
 
 
@@ -46,7 +48,7 @@ class ModelPipeline:
         """The rankings of a batch, in order."""
         histories = self._recommender.pad([job.history for job in jobs])
         embedded = self._recommender.embed(histories)
-        steered = self._steering.steer(embedded.activation, [job.subject for job in jobs])
+        steered = self._steering.steer(embedded.activation, [job.context for job in jobs])
         lists = rank_rows(self._recommender, steered.activation, embedded.passthrough, [job.ask for job in jobs])
         self._sample(embedded.activation, steered.receipts)
         return [Ranking(items, receipt) for items, receipt in zip(lists, steered.receipts, strict=True)]

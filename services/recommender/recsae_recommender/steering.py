@@ -1,84 +1,90 @@
-"""Steering for one model, in process: the current plan, matched and applied to a batch, with a receipt per row."""
+"""Steering of one model, in process: the plan in force applied to a batch, with a receipt per row.
+
+Whatever goes wrong here, the batch goes on unsteered and the receipts say why. Not here: following plans
+(`recsae.steering.follower`) and what a plan does to a row (`recsae.steering.delta`).
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import grpc
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from recsae.errors import InvalidRequestError
+from recsae.pipeline.triples import Triple
 from recsae.recommenders.runtime import OnnxRecommender
-from recsae.rpc.deadline import Deadline
+from recsae.steering.delta import Steered, unsteered
+from recsae.steering.follower import PlanFollower
+from recsae.steering.matching import SteerContext
+from recsae.steering.receipts import Receipt, UnsteeredReason
 from recsae.telemetry.metrics import RecommenderMetrics
-from recsae.v1 import common_pb2
 from recsae_recommender.settings import RecommenderSettings
 
-Attribute = str | float | bool
-
-
-@dataclass(frozen=True)
-class SteerSubject:
-    user_id: str
-    request_id: str
-    attributes: Mapping[str, Attribute]
-    deadline: Deadline
-
-
-@dataclass(frozen=True)
-class Receipt:
-    model_version: str
-    applied: tuple[tuple[str, int], ...] = ()
-    reason: str = "no_plan"
-
-    @property
-    def outcome(self) -> str:
-        return "steered" if self.applied else self.reason
-
-
-@dataclass(frozen=True)
-class Steered:
-    activation: NDArray[np.float32]
-    receipts: list[Receipt]
+_log = structlog.get_logger(__name__)
 
 
 class ModelSteering:
+    """Follows the plans of one model version and applies them."""
+
     def __init__(
         self,
         recommender: OnnxRecommender,
-        channel: grpc.Channel | None,
+        interpreter: grpc.Channel | None,
         settings: RecommenderSettings,
         metrics: RecommenderMetrics,
     ) -> None:
-        self._recommender = recommender
+        """Without an interpreter no plan ever comes; with one, following starts at once and blocks nothing."""
+        self._model = recommender.name
+        self._bare = Triple(model_version=recommender.version)
+        self._kill_switch = settings.kill_switch
+        self._follower: PlanFollower | None = None
+        if interpreter is None:
+            return
+        self._follower = follower = PlanFollower(
+            interpreter,
+            recommender.name,
+            recommender.version,
+            watcher=f"{socket.gethostname()}:{settings.port}",
+            max_age_s=settings.plan_max_age_s,
+        ).start()
+        metrics.plan_revision.labels(recommender.name).set_function(lambda: follower.revision)
+        metrics.plan_age.labels(recommender.name).set_function(lambda: follower.age_s)
 
-    def steer(self, activation: NDArray[np.float32], subjects: Sequence[SteerSubject]) -> Steered:
-        return Steered(activation, [Receipt(self._recommender.version) for _ in subjects])
+    def steer(self, activation: NDArray[np.float32], contexts: Sequence[SteerContext]) -> Steered:
+        """The activations float32 [B, d] to rank by, and a receipt per row; never raises.
+
+        Where no policy matches, the very array given comes back.
+        """
+        try:
+            steered = self._apply(activation, contexts)
+        except Exception as error:
+            steered = Steered(activation, unsteered(activation, UnsteeredReason.ERROR).receipts, error)
+        if steered.error is not None:
+            _log.error("steering_failed", model=self._model, exc_info=steered.error)
+        return replace(steered, receipts=tuple(self._named(receipt) for receipt in steered.receipts))
+
+    def wait_for_plan(self, timeout_s: float) -> bool:
+        """Waits for the first plan; False when there is no interpreter or it took longer."""
+        return self._follower is not None and self._follower.wait_for_revision(1, timeout_s)
 
     def close(self) -> None:
-        pass
+        """Stops following."""
+        if self._follower is not None:
+            self._follower.close()
 
+    def _apply(self, activation: NDArray[np.float32], contexts: Sequence[SteerContext]) -> Steered:
+        if self._kill_switch:
+            return unsteered(activation, UnsteeredReason.KILL_SWITCH)
+        plan = self._follower.current() if self._follower is not None else UnsteeredReason.NO_PLAN
+        if isinstance(plan, UnsteeredReason):
+            return unsteered(activation, plan)
+        return plan.steer(activation, contexts, time.time())
 
-def attributes_from(attributes: Mapping[str, common_pb2.AttributeValue]) -> dict[str, Attribute]:
-    """Attribute values of a message; InvalidRequestError for one that is empty or not finite."""
-    values: dict[str, Attribute] = {}
-    for name, value in attributes.items():
-        match value.WhichOneof("value"):
-            case "text":
-                values[name] = value.text
-            case "number" if math.isfinite(value.number):
-                values[name] = value.number
-            case "flag":
-                values[name] = value.flag
-            case _:
-                raise InvalidRequestError(f"attribute {name!r} has no value or no finite one; set text, number or flag")
-    return values
-
-
-def receipt_message(receipt: Receipt) -> common_pb2.Receipt:
-    return common_pb2.Receipt(
-        reason=common_pb2.UNSTEERED_REASON_NO_PLAN, triple=common_pb2.Triple(model_version=receipt.model_version)
-    )
+    def _named(self, receipt: Receipt) -> Receipt:
+        """The receipt with this model's version, which a receipt without a plan does not know."""
+        return receipt if receipt.triple.model_version else replace(receipt, triple=self._bare)

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.steering.segments import Attribute
 from recsae.store.histories import HistoryStore
-
-Attribute = str | float | bool
 
 _LONGEST_HISTORY = 10_000
 _log = structlog.get_logger(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -222,7 +223,9 @@ def test_every_position_equals_serving_on_the_prefix(
 def test_pages_of_users_and_items_are_complete_and_resumable(
     exporter: recommender_pb2_grpc.ActivationExporterStub,
 ) -> None:
-    users, items, item_ids = [], [], []
+    users: list[str] = []
+    items: list[str] = []
+    item_ids: list[str] = []
     cursor = ""
     while True:
         page = recommender_pb2.UserPage(cursor=cursor, limit=7)
@@ -260,8 +263,6 @@ def test_model_is_described(exporter: recommender_pb2_grpc.ActivationExporterStu
 def test_tampered_model_is_not_served(
     start_recommender: Start, artifacts: Path, models: dict[str, str], tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(artifacts, tmp_path / "copy")
     path = tmp_path / "copy" / "model" / models["tiny"] / "trunk.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"!")

@@ -10,12 +10,13 @@ import numpy as np
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.deadline import Deadline
+from recsae.steering.matching import SteerContext
+from recsae.steering.segments import Attribute
+from recsae.telemetry.metrics import RecommenderMetrics
 from recsae_recommender.models import ModelTable
 from recsae_recommender.pipeline import Job, Ranking
 from recsae_recommender.ranking import RankAsk
-from recsae_recommender.steering import SteerSubject
-from recsae_recommender.subjects import Attribute, Subject, SubjectReader
-from recsae.telemetry.metrics import RecommenderMetrics
+from recsae_recommender.subjects import Subject, SubjectReader
 
 DEFAULT_K = 10
 MOST_K = 1_000
@@ -65,16 +66,11 @@ class RecommendHandler:
         subject = self._subjects.read(model.recommender, query.user_id, query.history)
         job = Job(
             history=subject.indices,
-            subject=SteerSubject(
-                user_id=query.user_id,
-                request_id=query.request_id,
-                attributes={**subject.attributes, **query.attributes},
-                deadline=query.deadline,
-            ),
+            context=SteerContext(query.user_id, query.request_id, {**subject.attributes, **query.attributes}),
             ask=_ask(model.recommender, query, subject, k),
         )
         ranking = model.batcher.submit(job, query.deadline)
-        self._metrics.recommended.labels(model.recommender.name, ranking.receipt.outcome).inc()
+        self._metrics.recommended.labels(model.recommender.name, ranking.receipt.reason).inc()
         return Recommendation(model.recommender, ranking)
 
 
