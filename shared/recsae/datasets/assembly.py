@@ -1,4 +1,4 @@
-"""From parsed columns to a `Dataset`: indexes, order, and items or users nobody described."""
+"""From screened rows to a `Dataset`: indexes, order, and items or users nobody described."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsae.datasets.rows import RowReport
 from recsae.datasets.schema import Dataset, Histories, ItemTable, UserTable
 from recsae.errors import InvalidRequestError
-
-Text = NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -24,58 +24,71 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Entities:
-    """Described items or users: ids [n] and metadata columns [n] as text."""
+class Interactions:
+    """Who (text [n]) took what (text [n]) when (float64 [n]), in the order of the source."""
 
-    ids: Text
-    columns: Mapping[str, Text]
+    users: pa.Array
+    items: pa.Array
+    timestamps: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Entities:
+    """Described items or users: unique ids [n] and metadata columns [n], all text."""
+
+    ids: pa.Array
+    columns: Mapping[str, pa.Array]
 
 
 def assemble(
     name: str,
-    users: Text,
-    items: Text,
-    timestamps: NDArray[np.float64],
+    interactions: Interactions,
     described_items: Entities | None,
     described_users: Entities | None,
     title_column: str | None,
 ) -> Dataset:
-    """A data set from interaction columns [n] in file order.
+    """A data set of every user and item that was interacted with.
 
-    Only items that were interacted with get an index, in the order of the item file, then of first appearance.
-    InvalidRequestError when nothing is left.
+    Index order is the order of the describing file, then of first appearance. An item without a title is called
+    by its id. InvalidRequestError when there is no interaction at all.
     """
-    if not len(users):
+    if not len(interactions.users):
         raise InvalidRequestError(f"data set {name!r} holds no interactions; check the file and the column mapping")
-    item_ids, item_index, item_rows = _index(items, described_items)
-    user_ids, user_index, user_rows = _index(users, described_users)
-    columns = _columns(described_items, item_rows)
-    titles = columns.pop(title_column, None) if title_column else None
-    item_table = ItemTable(tuple(item_ids.tolist()), titles or tuple(item_ids.tolist()), columns)
-    user_table = UserTable(tuple(user_ids.tolist()), _columns(described_users, user_rows))
-    histories = Histories.from_rows(user_index, item_index + 1, timestamps, len(user_ids))
-    return Dataset(name, item_table, user_table, histories)
+    items = _index(interactions.items, described_items)
+    users = _index(interactions.users, described_users)
+    columns = _columns(described_items, items.rows)
+    titles = columns.pop(title_column, items.ids) if title_column else items.ids
+    titles = tuple(title or item_id for title, item_id in zip(titles, items.ids, strict=True))
+    histories = Histories.from_rows(users.of_rows, items.of_rows + 1, interactions.timestamps, len(users.ids))
+    user_table = UserTable(users.ids, _columns(described_users, users.rows))
+    return Dataset(name, ItemTable(items.ids, titles, columns), user_table, histories)
 
 
-def _index(values: Text, described: Entities | None) -> tuple[Text, NDArray[np.int64], NDArray[np.int64]]:
-    """Unique ids in order, the index of each value, and each id's row in `described` (-1 = not described)."""
-    unique, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+@dataclass(frozen=True)
+class _Index:
+    """ids in index order; index int64 [n] of each interaction; row int64 of each id where described, else -1."""
+
+    ids: tuple[str, ...]
+    of_rows: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+def _index(values: pa.Array, described: Entities | None) -> _Index:
+    encoded = values.dictionary_encode()
+    unique = encoded.dictionary
     rows = np.full(len(unique), -1, dtype=np.int64)
     if described is not None and len(described.ids):
-        order = np.argsort(described.ids, kind="stable")
-        at = np.searchsorted(described.ids[order], unique)
-        found = order[np.minimum(at, len(order) - 1)]
-        rows = np.where(described.ids[found] == unique, found, -1)
-    rank = np.lexsort((first, np.where(rows >= 0, rows, np.iinfo(np.int64).max)))
-    position = np.empty_like(rank)
-    position[rank] = np.arange(len(rank))
-    return unique[rank], position[inverse], rows[rank]
+        rows = pc.fill_null(pc.index_in(unique, value_set=described.ids), -1).to_numpy().astype(np.int64)
+    order = np.argsort(np.where(rows >= 0, rows, np.iinfo(np.int64).max), kind="stable")
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    return _Index(tuple(unique.take(pa.array(order)).to_pylist()), position[encoded.indices.to_numpy()], rows[order])
 
 
 def _columns(described: Entities | None, rows: NDArray[np.int64]) -> dict[str, tuple[str, ...]]:
     if described is None:
         return {}
+    wanted = pa.array(rows, mask=rows < 0)
     return {
-        name: tuple(np.where(rows >= 0, values[np.maximum(rows, 0)], "").tolist()) if len(values) else ("",) * len(rows)
-        for name, values in described.columns.items()
+        name: tuple(pc.fill_null(column.take(wanted), "").to_pylist()) for name, column in described.columns.items()
     }

@@ -1,6 +1,7 @@
 """RecBole atomic files: `NAME.inter`, and where there are any `NAME.item` and `NAME.user`.
 
-Tab-separated text with a typed header such as `user_id:token	item_id:token	timestamp:float`.
+Tab-separated UTF-8 with a typed header such as `user_id:token	item_id:token	timestamp:float`; sequences
+(`token_seq`, `float_seq`) hold their values separated by blanks, and become cells separated by "|".
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow.compute as pc
 
-from recsae.datasets.assembly import Entities, Loaded, assemble
-from recsae.datasets.rows import RowCheck, RowReport, as_numbers
+from recsae.datasets.assembly import Entities, Interactions, Loaded, assemble
+from recsae.datasets.delimited import read_delimited
+from recsae.datasets.rows import RowReport, Rows, Screen, as_numbers
 from recsae.errors import InvalidRequestError, NotFoundError
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
@@ -20,42 +22,25 @@ _TITLES = ("title", "movie_title", "name", "item_name")
 
 
 @dataclass(frozen=True)
-class _Table:
-    path: Path
+class _Typed:
+    rows: Rows
     types: dict[str, str]
-    columns: dict[str, NDArray[np.str_]]
 
 
 def load_atomic(folder: Path | str, name: str | None = None, *, lenient: bool = False) -> Loaded:
-    """Reads the atomic files of a folder; `name` is theirs without suffix when the folder holds several.
+    """Reads the atomic files of a folder; `name` says which when it holds several, and names the data set.
 
-    Errors: NotFoundError when there is no `.inter` file; InvalidRequestError names file, line, column and value.
+    Rows without a timestamp column count as in order already. Errors: NotFoundError when there is no `.inter`
+    file; InvalidRequestError names file, line, column and value of the first bad row, unless lenient: then bad
+    rows are left out and counted in `report`.
     """
-    folder = Path(folder)
-    path = _interactions_path(folder, name)
-    stem = path.stem
+    path = _interactions_path(Path(folder), name)
     report = RowReport()
-    table = _read(path, lenient, report)
-    for column in ("user_id", "item_id"):
-        if column not in table.columns:
-            raise InvalidRequestError(f"{path.name} has no column {column!r}; it has {', '.join(table.columns)}")
-    users, items = table.columns["user_id"], table.columns["item_id"]
-    check = RowCheck(path, 2, lenient, report)
-    good = check.apply("user_id", users, users != "", "is empty")
-    good = good & check.apply("item_id", items, items != "", "is empty")
-    times = np.arange(len(users), dtype=np.float64)
-    if "timestamp" in table.columns:
-        times, numeric = as_numbers(table.columns["timestamp"])
-        good = good & check.apply("timestamp", table.columns["timestamp"], numeric, "is not a finite number")
-    report.read += len(users)
-    report.skipped += int((~good).sum())
-    described_items = _entities(folder / f"{stem}.item", "item_id", lenient, report)
-    described_users = _entities(folder / f"{stem}.user", "user_id", lenient, report)
-    title = next((t for t in _TITLES if described_items and t in described_items.columns), None)
-    dataset = assemble(
-        name or stem, users[good], items[good], times[good], described_items, described_users, title_column=title
-    )
-    return Loaded(dataset, report)
+    interactions = _interactions(_read(path, report, lenient=lenient), report, lenient=lenient)
+    items = _entities(path.with_suffix(".item"), "item_id", report, lenient=lenient)
+    users = _entities(path.with_suffix(".user"), "user_id", report, lenient=lenient)
+    title = next((column for column in _TITLES if items and column in items.columns), None)
+    return Loaded(assemble(name or path.stem, interactions, items, users, title), report)
 
 
 def _interactions_path(folder: Path, name: str | None) -> Path:
@@ -69,52 +54,69 @@ def _interactions_path(folder: Path, name: str | None) -> Path:
     return found[0]
 
 
-def _entities(path: Path, key: str, lenient: bool, report: RowReport) -> Entities | None:
+def _interactions(table: _Typed, report: RowReport, *, lenient: bool) -> Interactions:
+    rows = table.rows
+    screen = Screen(rows, report, lenient=lenient)
+    screen.require_text("user_id")
+    screen.require_text("item_id")
+    _require_numbers(screen, table, empty_is_fine=set(table.types) - {"timestamp"})
+    good = screen.mask()
+    kept = screen.passed()
+    times = np.arange(len(rows), dtype=np.float64)
+    if "timestamp" in rows.columns:
+        times = as_numbers(rows.columns["timestamp"])
+    return Interactions(kept.column("user_id"), kept.column("item_id"), times[good])
+
+
+def _entities(path: Path, key: str, report: RowReport, *, lenient: bool) -> Entities | None:
     if not path.is_file():
         return None
-    table = _read(path, lenient, report)
-    if key not in table.columns:
-        raise InvalidRequestError(f"{path.name} has no column {key!r}; it has {', '.join(table.columns)}")
-    for column, kind in table.types.items():
-        if kind == "float":
-            values = table.columns[column]
-            _, numeric = as_numbers(np.where(values == "", "0", values))
-            RowCheck(path, 2, lenient, report).apply(column, values, numeric, "is not a finite number")
+    table = _read(path, report, lenient=lenient)
+    screen = Screen(table.rows, report, lenient=lenient)
+    screen.require_text(key)
+    screen.require_new(key)
+    _require_numbers(screen, table, empty_is_fine=set(table.types))
+    rows = screen.passed()
     columns = {
-        name: np.char.replace(values, " ", "|") if _is_multi_valued(name, table.types[name]) else values
-        for name, values in table.columns.items()
+        name: pc.replace_substring(column, " ", "|") if _is_multi_valued(name, table.types[name]) else column
+        for name, column in rows.columns.items()
         if name != key
     }
-    return Entities(table.columns[key], columns)
+    return Entities(rows.column(key), columns)
+
+
+def _require_numbers(screen: Screen, table: _Typed, empty_is_fine: set[str]) -> None:
+    """Every `float` and `float_seq` cell holds finite numbers."""
+    for name, kind in table.types.items():
+        column = table.rows.columns[name]
+        if name == "timestamp" or kind == "float":
+            good = ~np.isnan(as_numbers(column))
+        elif kind == "float_seq":
+            lists = pc.utf8_split_whitespace(column)
+            bad = np.isnan(as_numbers(pc.list_flatten(lists)))
+            good = np.bincount(pc.list_parent_indices(lists).to_numpy()[bad], minlength=len(column)) == 0
+        else:
+            continue
+        if name in empty_is_fine:
+            good = good | pc.equal(column, "").to_numpy(zero_copy_only=False)
+        screen.require(name, good, "is not a finite number" if kind != "float_seq" else "holds something not a number")
 
 
 def _is_multi_valued(name: str, kind: str) -> bool:
+    # A title is typed as a sequence of words and read as one text.
     return kind.endswith("_seq") and name not in _TITLES
 
 
-def _read(path: Path, lenient: bool, report: RowReport) -> _Table:
-    """Columns as text. Rows with too few or too many fields are bad rows."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    header, _, body = text.partition("\n")
-    types = _types(path, header.rstrip("\r"))
-    lines = np.array(body.splitlines(), dtype=np.str_)
-    lines = lines[: len(lines) - int(len(lines) > 0 and lines[-1] == "")]
-    if not len(lines):
-        return _Table(path, types, {name: np.array([], dtype=np.str_) for name in types})
-    fields = np.char.count(lines, "\t") + 1
-    right = fields == len(types)
-    rule = f"has another number of fields than the header's {len(types)}"
-    RowCheck(path, 2, lenient, report).apply("(row)", lines, right, rule)
-    report.skipped += int((~right).sum())
-    report.read += int((~right).sum())
-    cells = "\t".join(lines[right].tolist()).split("\t") if right.any() else []
-    grid = np.array(cells, dtype=object).reshape(-1, len(types))
-    return _Table(path, types, {name: grid[:, at].astype(np.str_) for at, name in enumerate(types)})
+def _read(path: Path, report: RowReport, *, lenient: bool) -> _Typed:
+    rows = read_delimited(path, report, delimiter="\t", quoted=False, lenient=lenient)
+    types = _types(path, list(rows.columns))
+    columns = dict(zip(types, rows.columns.values(), strict=True))
+    return _Typed(Rows(rows.file, columns, rows.numbers), types)
 
 
-def _types(path: Path, header: str) -> dict[str, str]:
+def _types(path: Path, header: list[str]) -> dict[str, str]:
     types = {}
-    for cell in header.split("\t"):
+    for cell in header:
         name, separator, kind = cell.rpartition(":")
         if not separator or kind not in _TYPES:
             raise InvalidRequestError(

