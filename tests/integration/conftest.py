@@ -81,6 +81,13 @@ def redis_url(_shared_redis: RedisServer) -> str:
 
 
 @pytest.fixture
+def valkey(redis_url: str) -> Iterator[redis.Redis]:
+    """A client (bytes in, bytes out) of that server."""
+    with redis.Redis.from_url(redis_url, socket_timeout=10.0) as client:
+        yield client
+
+
+@pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A server of the test's own, to kill and start again."""
     folder = tmp_path / "own-redis"

@@ -1,28 +1,26 @@
-"""Where the recommender finds a user's history and attributes: a snapshot of a data set, or Redis.
+"""Where a recommender finds a user's history and attributes. What is kept is bounded in length and, in Redis, in time.
 
-Both are bounded. Not here: the interpreter's state, which no recommender opens.
+Here: the contract, the store in memory, and the choice by URL. The others are `histories_file` and
+`histories_redis`. Not here: the interpreter's state, which no recommender opens.
 """
 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
-from collections import OrderedDict
+from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
-import redis
-
-from recsae.datasets.schema import load_dataset
+from recsae.datasets.attributes import AttributeValue
 from recsae.errors import InvalidRequestError
 
-AttributeValue = str | float
-_MOST_TAILS = 100_000
+LONGEST_HISTORY = 1000
+DAY_S = 86_400
+TTL_S = 90 * DAY_S
 
 
-@dataclass(frozen=True)
-class UserPage:
+class UserPage(NamedTuple):
     """User ids and the cursor of the next page, "" after the last."""
 
     user_ids: tuple[str, ...]
@@ -36,129 +34,97 @@ class HistoryStore(Protocol):
         """The newest items of a user, oldest first; empty for an unknown user."""
 
     def append(self, user_id: str, item_ids: Sequence[str]) -> None:
-        """Adds newer items; what exceeds the bound is dropped from the oldest end."""
+        """Adds newer items, oldest of them first; what exceeds the bound is dropped from the oldest end.
+
+        InvalidRequestError for an empty user or item id. No items = nothing happens.
+        """
 
     def attributes(self, user_id: str) -> Mapping[str, AttributeValue]:
         """Attributes for segments; empty for an unknown user."""
 
     def users(self, cursor: str, limit: int) -> UserPage:
-        """A page of users in a stable order."""
+        """At most `limit` (>= 1) users with a history, in order of their ids; `cursor` "" = from the start.
+
+        A user who has a history throughout is on exactly one page, whatever is appended meanwhile; a page may be
+        short, even empty, before the last.
+        """
 
 
-class SnapshotHistoryStore:
-    """Histories of a saved data set; appended items live in memory only, for the most recently active users."""
+class MemoryHistoryStore:
+    """Histories in this process: for tests and small embeddings. Bounded per user, not in users or time."""
 
-    def __init__(self, folder: str, *, longest: int = 1000) -> None:
-        """Reads the folder `recsae.datasets.schema.save_dataset` wrote."""
-        dataset = load_dataset(folder)
-        self._dataset = dataset
+    def __init__(self, *, longest: int = LONGEST_HISTORY) -> None:
+        """`longest` = items kept per user."""
         self._longest = longest
-        self._index = {user_id: number for number, user_id in enumerate(dataset.users.ids)}
-        self._sorted_ids = sorted(self._index)
-        self._tails: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._histories: dict[str, tuple[str, ...]] = {}
+        self._attributes: dict[str, dict[str, AttributeValue]] = {}
+        self._sorted_ids: list[str] = []
         self._lock = threading.Lock()
 
     def get(self, user_id: str) -> tuple[str, ...]:
         """See `HistoryStore`."""
-        with self._lock:
-            tail = self._tails.get(user_id, ())
-        number = self._index.get(user_id)
-        if number is None:
-            return tail
-        ids = self._dataset.items.ids
-        stored = tuple(ids[item - 1] for item in self._dataset.histories.of(number)[-self._longest :])
-        return (stored + tail)[-self._longest :]
+        return self._histories.get(user_id, ())
 
     def append(self, user_id: str, item_ids: Sequence[str]) -> None:
         """See `HistoryStore`."""
-        with self._lock:
-            self._tails[user_id] = (self._tails.pop(user_id, ()) + tuple(item_ids))[-self._longest :]
-            if len(self._tails) > _MOST_TAILS:
-                self._tails.popitem(last=False)
-
-    def attributes(self, user_id: str) -> Mapping[str, AttributeValue]:
-        """See `HistoryStore`."""
-        number = self._index.get(user_id)
-        if number is None:
-            return {}
-        columns = self._dataset.users.columns
-        return {name: _typed(values[number]) for name, values in columns.items() if values[number]}
-
-    def users(self, cursor: str, limit: int) -> UserPage:
-        """See `HistoryStore`; sorted by id, and the cursor is the last id seen."""
-        start = bisect_right(self._sorted_ids, cursor) if cursor else 0
-        page = self._sorted_ids[start : start + limit]
-        more = start + limit < len(self._sorted_ids)
-        return UserPage(tuple(page), page[-1] if more else "")
-
-
-class RedisHistoryStore:
-    """One bounded, expiring list per user, and one hash of attributes."""
-
-    def __init__(self, url: str, *, longest: int = 1000, expire_s: int = 90 * 86_400, timeout_s: float = 0.5) -> None:
-        """`timeout_s` bounds every call, so that a slow store cannot hold a recommendation."""
-        self._redis = redis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
-        )
-        self._longest = longest
-        self._expire_s = expire_s
-
-    def get(self, user_id: str) -> tuple[str, ...]:
-        """See `HistoryStore`."""
-        return tuple(str(item) for item in self._redis.lrange(_history_key(user_id), 0, -1))
-
-    def append(self, user_id: str, item_ids: Sequence[str]) -> None:
-        """See `HistoryStore`."""
+        check_ids(user_id, item_ids)
         if not item_ids:
             return
-        key = _history_key(user_id)
-        with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.rpush(key, *item_ids)
-            pipeline.ltrim(key, -self._longest, -1)
-            pipeline.expire(key, self._expire_s)
-            pipeline.execute()
+        with self._lock:
+            if user_id not in self._histories:
+                insort(self._sorted_ids, user_id)
+            self._histories[user_id] = (*self._histories.get(user_id, ()), *item_ids)[-self._longest :]
 
     def set_attributes(self, user_id: str, attributes: Mapping[str, AttributeValue]) -> None:
         """Replaces a user's attributes."""
-        key = _attributes_key(user_id)
-        with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.delete(key)
-            if attributes:
-                pipeline.hset(key, mapping={name: str(value) for name, value in attributes.items()})
-                pipeline.expire(key, self._expire_s)
-            pipeline.execute()
+        self._attributes[user_id] = dict(attributes)
 
     def attributes(self, user_id: str) -> Mapping[str, AttributeValue]:
         """See `HistoryStore`."""
-        stored = self._redis.hgetall(_attributes_key(user_id))
-        return {str(name): _typed(str(value)) for name, value in stored.items()}
+        return self._attributes.get(user_id, {})
 
     def users(self, cursor: str, limit: int) -> UserPage:
-        """See `HistoryStore`; SCAN order: a user appended meanwhile may be missed, none present throughout is."""
-        position, keys = self._redis.scan(int(cursor or 0), match=_history_key("*"), count=limit)
-        prefix = len(_history_key(""))
-        return UserPage(tuple(str(key)[prefix:] for key in keys), "" if position == 0 else str(position))
+        """See `HistoryStore`."""
+        with self._lock:
+            return page_of(self._sorted_ids, cursor, limit)
 
 
-def open_history_store(url: str) -> HistoryStore:
-    """`file:FOLDER` (a saved data set) or `redis://...`; InvalidRequestError for anything else."""
+def open_history_store(url: str, *, longest: int = LONGEST_HISTORY, ttl_s: int = TTL_S) -> HistoryStore:
+    """`file:FOLDER` (a saved data set), `redis://...` or `memory:`; InvalidRequestError for anything else.
+
+    `longest` = items kept per user, `ttl_s` = seconds without an append after which Redis forgets a user.
+    """
     if url.startswith("file:"):
-        return SnapshotHistoryStore(url.removeprefix("file:"))
+        from recsae.store.histories_file import FileHistoryStore
+
+        return FileHistoryStore(Path(url.removeprefix("file:").removeprefix("//")), longest=longest)
     if url.startswith(("redis://", "rediss://", "unix://")):
-        return RedisHistoryStore(url)
-    raise InvalidRequestError(f"{url!r} is no history store; write file:FOLDER or redis://HOST:PORT/DB")
+        from recsae.store.histories_redis import RedisHistoryStore
+
+        return RedisHistoryStore(url, longest=longest, ttl_s=ttl_s)
+    if url == "memory:":
+        return MemoryHistoryStore(longest=longest)
+    scheme = url.split(":")[0]  # the rest may hold a password
+    raise InvalidRequestError(f"{scheme!r} is no kind of history store; write file:FOLDER or redis://HOST:PORT/DB")
 
 
-def _history_key(user_id: str) -> str:
-    return f"recsae:history:{user_id}"
+def check_ids(user_id: str, item_ids: Sequence[str]) -> None:
+    """InvalidRequestError for an empty user or item id."""
+    if not user_id:
+        raise InvalidRequestError("the user id is empty; a history belongs to somebody")
+    if not all(item_ids):
+        raise InvalidRequestError("an item id is empty; leave it out")
 
 
-def _attributes_key(user_id: str) -> str:
-    return f"recsae:attributes:{user_id}"
+def page_of(sorted_ids: Sequence[str], cursor: str, limit: int) -> UserPage:
+    """The page of sorted ids after `cursor`, the last id seen."""
+    check_limit(limit)
+    start = bisect_right(sorted_ids, cursor) if cursor else 0
+    page = tuple(sorted_ids[start : start + limit])
+    return UserPage(page, page[-1] if start + limit < len(sorted_ids) else "")
 
 
-def _typed(text: str) -> AttributeValue:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def check_limit(limit: int) -> None:
+    """InvalidRequestError for a page that could hold nobody."""
+    if limit < 1:
+        raise InvalidRequestError(f"a page of {limit} users holds nobody; ask for at least 1")
