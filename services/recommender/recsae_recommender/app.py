@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import structlog
+
 from recsae.rpc.client import channel
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.server import build_server
@@ -27,6 +29,7 @@ from recsae_recommender.settings import RecommenderSettings
 from recsae_recommender.steering import ModelSteering
 from recsae_recommender.subjects import SubjectReader
 
+_log = structlog.get_logger(__name__)
 _FIRST_PLAN_S = 1.0
 
 
@@ -59,6 +62,7 @@ class RecommenderApp:
         if settings.tls_cert and settings.tls_key:
             tls = MetricsTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         self._exposition = MetricsServer(self._registry, settings.metrics_port, settings.metrics_host, tls)
+        _log.info("metrics_started", host=settings.metrics_host, port=self._exposition.port)
         self.server.start()
         self.server.mark_ready()
 

@@ -18,7 +18,9 @@ class RecommenderSettings(ServiceSettings):
     port: Port = Field(default=50051, description="Port of the gRPC server; 0 = a free one.")
     metrics_port: Port = Field(default=9101, description="Port of the metrics endpoint; 0 = a free one.")
     models: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
-        default=(), description="Models served, `name=version` separated by commas; the first one is the default."
+        default=(),
+        validate_default=True,
+        description="Models served, `name=version` separated by commas; the first one is the default.",
     )
     history: str = Field(
         default="", description="History store: `file:<folder>` or `redis://...`; empty = requests carry histories."
