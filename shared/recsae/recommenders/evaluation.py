@@ -50,7 +50,7 @@ def evaluate(
     if max_users is not None and len(users) > max_users:
         users = np.sort(np.random.default_rng(0).choice(users, max_users, replace=False))
     ranks = listed_ranks(recommender, inputs, split.test, users, depth=max(cutoffs) + 1)
-    popular = popularity_ranks(split.train, inputs, split.test)[users]
+    popular = popularity_ranks(split.train, inputs, split.test, recommender.n_items)[users]
     return RecommenderQuality(len(users), ranking_quality(ranks, cutoffs), ranking_quality(popular, cutoffs))
 
 

@@ -164,7 +164,8 @@ class _Last(nn.Module):
         self.model = model
 
     def forward(self, history: Tensor) -> Tensor:
-        return self.model.last(history)
+        # The reshape changes nothing; it makes the graph state its size, which an import compares with the head's.
+        return self.model.last(history).reshape(-1, self.model.shape.dim)
 
 
 class _EveryPosition(nn.Module):
@@ -175,7 +176,7 @@ class _EveryPosition(nn.Module):
     def forward(self, history: Tensor) -> Tensor:
         """Zero at padding: a row that means nothing must not look like an activation."""
         activations: Tensor = self.model(history) * (history > 0).to(torch.float32)[:, :, None]
-        return activations
+        return activations.reshape(-1, self.model.shape.max_history, self.model.shape.dim)
 
 
 def _export_graph(module: nn.Module, path: Path, max_history: int, output: str) -> None:

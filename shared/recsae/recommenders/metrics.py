@@ -55,23 +55,19 @@ def ranking_quality(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) 
     return {f"{name}@{k}": measure(ranks, k) for name, measure in measures for k in cutoffs}
 
 
-def popularity_ranks(train: Histories, inputs: Histories, targets: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Ranks int64 [n_users] of `targets` [n_users] (0 = none) when items are ordered by their count in `train`.
+def popularity_ranks(
+    train: Histories, inputs: Histories, targets: NDArray[np.integer], n_items: int
+) -> NDArray[np.int64]:
+    """Ranks int64 [n_users] of `targets` [n_users] (0 = none) when items 1..n_items are ordered by count in `train`.
 
     Items of a user's `inputs` are left out, as for the model. Memory grows with items plus users, not with both.
     """
-    counts = np.bincount(
-        train.items, minlength=max(_largest(train.items), _largest(targets), _largest(inputs.items)) + 1
-    )
+    counts = np.bincount(train.items, minlength=n_items + 1)
     by_count = np.sort(counts[1:])
     ranks = np.full(len(targets), NOWHERE, dtype=np.int64)
     for user in np.flatnonzero(targets):
         seen, own = np.unique(inputs.of(int(user))), counts[targets[user]]
         if targets[user] not in seen:
-            at_least_as_popular = len(by_count) - np.searchsorted(by_count, own, side="left")
+            at_least_as_popular = n_items - np.searchsorted(by_count, own, side="left")
             ranks[user] = at_least_as_popular - (counts[seen] >= own).sum()
     return ranks
-
-
-def _largest(indices: NDArray[np.integer]) -> int:
-    return int(indices.max(initial=0))

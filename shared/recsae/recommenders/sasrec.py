@@ -67,8 +67,8 @@ class Block(nn.Module):
         self.before_attention = nn.LayerNorm(shape.dim)
         self.attention = Attention(shape)
         self.before_feed = nn.LayerNorm(shape.dim)
-        self.expand = nn.Linear(shape.dim, 4 * shape.dim)
-        self.contract = nn.Linear(4 * shape.dim, shape.dim)
+        self.first = nn.Linear(shape.dim, shape.dim)
+        self.second = nn.Linear(shape.dim, shape.dim)
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -85,8 +85,8 @@ class Block(nn.Module):
         return self._feed(rows.gather(1, here) + self.dropout(attended))
 
     def _feed(self, rows: Tensor) -> Tensor:
-        hidden = functional.relu(self.expand(self.before_feed(rows)))
-        result: Tensor = rows + self.dropout(self.contract(hidden))
+        hidden = functional.relu(self.first(self.before_feed(rows)))
+        result: Tensor = rows + self.dropout(self.second(hidden))
         return result
 
 
