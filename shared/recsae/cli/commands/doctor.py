@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 import typer
+from rich.markup import escape
 
 from recsae.cli.context import JsonFlag, context_of
 from recsae.cli.output import console, print_json, table
@@ -57,7 +58,7 @@ def doctor(ctx: typer.Context, json: JsonFlag = False) -> None:
         print_json([asdict(finding) for finding in findings])
     else:
         colours = {State.FINE: "green", State.OPTIONAL: "yellow", State.MISSING: "red"}
-        rows = [(f.what, f"[{colours[f.state]}]{f.state}[/]", f.found, f.remedy) for f in findings]
+        rows = [(f.what, f"[{colours[f.state]}]{f.state}[/]", escape(f.found), escape(f.remedy)) for f in findings]
         console.print(table("This machine", ["what", "state", "found", "how to get it"], rows))
     if any(finding.state == State.MISSING for finding in findings):
         raise typer.Exit(1)
