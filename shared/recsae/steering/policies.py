@@ -170,6 +170,7 @@ def validate_reason(reason: str) -> None:
 def new_policy(draft: PolicyDraft, *, actor: str, now: float) -> Policy:
     """A live policy for a valid draft, with a fresh id and salt. The id sorts by the time it was made."""
     validate_draft(draft, now)
+    now = round(now, 6)
     return Policy(
         id=f"p-{int(now * 1000):012x}{secrets.token_hex(3)}",
         name=draft.name,

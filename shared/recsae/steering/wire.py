@@ -35,6 +35,7 @@ STATES: Mapping[PolicyState, steering_pb2.PolicyState.ValueType] = {
     state: steering_pb2.PolicyState.Value(f"POLICY_STATE_{state.name}") for state in PolicyState
 }
 _NANOS = 1_000_000_000
+_MICROS = 1_000_000
 
 
 def policy_message(policy: Policy) -> steering_pb2.Policy:
@@ -208,9 +209,9 @@ def window_from(message: common_pb2.TimeWindow) -> Window:
 
 
 def timestamp(at: float) -> Timestamp:
-    """The message for seconds since the epoch."""
-    nanos = round(at * _NANOS)
-    return Timestamp(seconds=nanos // _NANOS, nanos=nanos % _NANOS)
+    """The message for seconds since the epoch, to the microsecond: a float knows no more of today's dates."""
+    micros = round(math.fmod(at, 1) * _MICROS)
+    return Timestamp(seconds=int(at) + micros // _MICROS, nanos=micros % _MICROS * (_NANOS // _MICROS))
 
 
 def seconds(message: Timestamp) -> float:

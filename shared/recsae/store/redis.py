@@ -1,0 +1,81 @@
+"""Connections to the `state` server, with every timeout named, and its failures as errors of ours.
+
+Nothing is retried here: a write whose answer was lost may have happened, and only its author knows what repeating it
+does. Not here: keys and scripts (each store has its own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from recsae.errors import UnavailableError
+
+CONNECT_TIMEOUT_S = 2.0
+SOCKET_TIMEOUT_S = 5.0
+# redis-py gives up on a blocking read after the socket's timeout, silently: it must be longer than the block.
+_BLOCK_MARGIN_S = 3.0
+
+
+def connect(
+    url: str, *, decode: bool = True, timeout_s: float = SOCKET_TIMEOUT_S, longest_block_s: float = 0.0
+) -> redis.Redis:
+    """A client of the server at `url`; connects on first use.
+
+    `decode` gives text instead of bytes. `longest_block_s` is the longest a blocking command may wait.
+    """
+    return redis.Redis.from_url(
+        url,
+        decode_responses=decode,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=max(timeout_s, longest_block_s + _BLOCK_MARGIN_S),
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=30,
+    )
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turns a lost or silent server into UnavailableError naming what was being done; a full one likewise."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise UnavailableError(
+            f"the state server did not answer while {doing}, which may or may not have happened; "
+            "look whether it did, then try again"
+        ) from error
+    except redis.OutOfMemoryError as error:
+        raise UnavailableError(f"the state server is full, so {doing} did not happen; give it more memory") from error
+    except redis.ReadOnlyError as error:
+        raise UnavailableError(
+            f"the state server is a replica, so {doing} did not happen; connect to the primary"
+        ) from error
+
+
+def durability_warning(client: redis.Redis) -> str:
+    """Why acknowledged writes could be lost by a crash of this server, in a sentence; "" when none can.
+
+    A server that does not show its configuration (managed ones) gets the sentence that says so.
+    """
+    try:
+        shown: Any = client.config_get("append*")
+    except redis.ResponseError:
+        return "the state server does not show its configuration: check that it runs appendonly with fsync always"
+    settings = {_text(name): _text(value) for name, value in shown.items()}
+    if settings.get("appendonly") != "yes":
+        return "the state server runs without appendonly: a crash loses policies; set `appendonly yes`"
+    if settings.get("appendfsync") != "always":
+        return (
+            f"the state server runs appendfsync {settings.get('appendfsync')}: a crash may lose the last second of "
+            "acknowledged policies; set `appendfsync always`"
+        )
+    return ""
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
