@@ -122,8 +122,7 @@ class ConceptRecord:
     """Everything known about a concept. Scores are on verification users; 0 where the concept was not judged.
 
     `scores` holds what the contract has no field for, by name: prevalence, lift, weak_share, always_true_f1,
-    popularity_f1, swap_balanced_f1, unseen_balanced_f1, strength_if_true, strength_if_false and others; a score that
-    could not be computed is absent.
+    popularity_f1, swap_balanced_f1, unseen_balanced_f1 and others; a score that could not be computed is absent.
     """
 
     id: str
@@ -177,13 +176,14 @@ def concept_from_json(value: Mapping[str, Any]) -> ConceptRecord:
     fields["neighbours"] = tuple(Neighbour(**each) for each in fields["neighbours"])
     fields["input_facets"] = tuple(FacetLift(**each) for each in fields["input_facets"])
     fields["output_facets"] = tuple(FacetLift(**each) for each in fields["output_facets"])
-    rule = fields["rule"]
-    fields["rule"] = RuleRecord(
-        literals=tuple(LiteralRecord(**each) for each in rule["literals"]),
-        item_ids=tuple(rule["item_ids"]),
-        window=rule["window"],
-    )
+    fields["rule"] = rule_from_json(fields["rule"])
     return ConceptRecord(**fields)
+
+
+def rule_from_json(value: Mapping[str, Any]) -> RuleRecord:
+    """The rule `asdict` was made from."""
+    literals = tuple(LiteralRecord(**each) for each in value["literals"])
+    return RuleRecord(literals, tuple(value["item_ids"]), value["window"])
 
 
 def _evidence(value: Mapping[str, Any]) -> Evidence:

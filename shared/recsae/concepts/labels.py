@@ -1,0 +1,85 @@
+"""Words for rules: labels for people and the exact predicate as text.
+
+"Recent: Horror, 1980s, not Comedy" for literals, "Any of: Star Wars (1977), ..." for item sets. Not here: what the
+rule is (`rules`) and whether it holds (`verification`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from recsae.concepts.literals import LAST, POPULARITY, RECENT
+from recsae.concepts.records import FacetLift, ItemScore, LiteralRecord, RuleRecord
+
+UNDESCRIBED = "Undescribed"
+# From this share on, a facet is nearly all of what was consumed lately.
+_MOSTLY = 0.55
+_OUTPUT_FACETS = 3
+
+
+def label_of(rule: RuleRecord, titles: Mapping[str, str]) -> str:
+    """A label for people; `titles` by item id. "Undescribed" for an empty rule."""
+    if rule.item_ids:
+        named = ", ".join(titles.get(item_id) or item_id for item_id in rule.item_ids)
+        return f"Any of: {named}" if len(rule.item_ids) > 1 else f"Just seen: {named}"
+    if not rule.literals:
+        return UNDESCRIBED
+    text = ""
+    group = ""
+    for literal in rule.literals:
+        heading, phrase = _phrase(literal)
+        if not text:
+            text, group = (f"{heading}: {phrase}" if heading else phrase), heading
+            continue
+        same = heading == group or not heading
+        phrase = phrase if same else f"{heading.lower()} {phrase}"
+        text += {"and": ", ", "and not": ", not ", "or": " or "}[literal.joined] + phrase
+    return text[:1].upper() + text[1:]
+
+
+def predicate_of(rule: RuleRecord) -> str:
+    """The rule as exact text; "" for an empty rule."""
+    if rule.item_ids:
+        return f"one of {{{', '.join(rule.item_ids)}}} among the newest {rule.window}"
+    text = ""
+    for step, literal in enumerate(rule.literals):
+        inside = f"({text})" if step > 1 else text
+        text = f"{inside} {literal.joined} {_exact(literal)}" if step else _exact(literal)
+    return text
+
+
+def output_label_of(facets: Sequence[FacetLift], promoted: Sequence[ItemScore]) -> str:
+    """What the concept promotes: its most over-represented facets, else its first two promoted items."""
+    if facets:
+        return ", ".join(facet_name(facet.facet) for facet in facets[:_OUTPUT_FACETS])
+    return ", ".join(item.title or item.item_id for item in promoted[:2])
+
+
+def facet_name(facet: str) -> str:
+    """A facet for people: "genre=Horror" -> "Horror", 'title=star' -> '"star" in the title'."""
+    family, _, value = facet.partition("=")
+    if family == "title":
+        return f'"{value}" in the title'
+    if family == "popularity":
+        return f"popularity {value}"
+    return value or facet
+
+
+def _phrase(literal: LiteralRecord) -> tuple[str, str]:
+    if literal.kind == RECENT:
+        return ("Mostly" if literal.threshold >= _MOSTLY else "Recent"), facet_name(literal.facet)
+    if literal.kind == LAST:
+        return "Last", facet_name(literal.facet)
+    if literal.kind == POPULARITY:
+        return "", "newest item popular"
+    return "", f"{literal.threshold:.0f} items or more"
+
+
+def _exact(literal: LiteralRecord) -> str:
+    if literal.kind == RECENT:
+        return f"recent[{literal.facet}] >= {literal.threshold:g}"
+    if literal.kind == LAST:
+        return f"last[{literal.facet}]"
+    if literal.kind == POPULARITY:
+        return f"ln(1 + count of the newest item) >= {literal.threshold:.3g}"
+    return f"length >= {literal.threshold:.0f}"

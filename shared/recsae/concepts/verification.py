@@ -1,0 +1,148 @@
+"""The verdict on each label, from verification users only (science.md, section 5).
+
+Verified = lower 95 % bounds of balanced precision and recall >= .7, balanced F1 >= .8 against random and against
+matched negatives, >= .7 against hard ones, and above the 95th percentile of label swaps; at least 100 cases of each
+class, else "too rare". Semantic = passes on unseen deciding items too (a row's newest item stands for its deciding
+item). An item set is judged on the seen items it is made of, as its own class, where no facet rule passed.
+Confidence = lower 95 % bound of F1 at the natural mix. Not here: how scores and controls are computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsae.concepts.cases import Cases
+from recsae.concepts.controls import Swaps, swap_labels, swapped
+from recsae.concepts.rules import Predictor, either, restricted
+from recsae.concepts.scoring import LabelScores, Scores, score_labels
+
+MIN_CASES = 100
+_LOWER_BOUND, _F1, _HARD_F1 = 0.7, 0.8, 0.7
+# Fewer unseen cases than this show nothing; from here on the bounds speak for themselves.
+MIN_UNSEEN_CASES = 30
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One class of labels (facet rules or item sets): their predictor, and which latents have one, bool [w]."""
+
+    predict: Predictor
+    present: Mask
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One class of labels, judged: scores, swaps, and the masks [w] of the labels that pass."""
+
+    scores: LabelScores
+    swaps: Swaps
+    passes: Mask
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verification found, all [w].
+
+    `enough`: at least 100 cases per class. `facet`, `item_set`: the class that passed, never both; `semantic` of the
+    facet ones. `uses_set`: the label shown is the item set. `scores` are those of the label shown, `control` the
+    natural F1 of the swapped label at the 95th percentile, `popularity` the F1 of the best popularity rule,
+    `swapped_passes` whether a randomly drawn other label passed.
+    """
+
+    enough: Mask
+    facet: Mask
+    semantic: Mask
+    item_set: Mask
+    uses_set: Mask
+    scores: LabelScores
+    swap_balanced_f1: NDArray[np.float64]
+    control: Scores
+    popularity: Scores
+    swapped_passes: Mask
+
+
+def judge(
+    cases: Cases,
+    facets: Labels,
+    sets: Labels,
+    popularity: Predictor,
+    *,
+    prefers_set: Mask,
+    density: NDArray[np.float32],
+    weights: NDArray[np.float32],
+) -> Verdict:
+    """Judges all labels.
+
+    `prefers_set` [w], fixed on construction users, says which label to show when neither class passes; `weights` from
+    `resampling_weights(cases.groups)`.
+    """
+    seen = np.flatnonzero(~cases.unseen)
+    by_facet = _judge_class(cases, facets, density, weights)
+    by_set = _judge_class(
+        cases.restricted(seen), Labels(restricted(sets.predict, seen), sets.present), density, weights
+    )
+    item_set = by_set.passes & ~by_facet.passes
+    uses_set = item_set | (prefers_set & ~by_facet.passes)
+    percentile = np.where(uses_set, by_set.swaps.at_percentile, by_facet.swaps.at_percentile)
+    control = either(swapped(facets.predict, percentile), swapped(sets.predict, percentile), uses_set)
+    random = score_labels(cases, swapped(facets.predict, by_facet.swaps.random), weights)
+    return Verdict(
+        enough=_enough(cases, by_facet.scores),
+        facet=by_facet.passes,
+        semantic=by_facet.passes & _holds_on_unseen(by_facet.scores),
+        item_set=item_set,
+        uses_set=uses_set,
+        scores=_set_scores(cases, sets, uses_set, by_set.scores, weights).where(uses_set, by_facet.scores),
+        swap_balanced_f1=np.where(uses_set, by_set.swaps.balanced_f1, by_facet.swaps.balanced_f1),
+        control=score_labels(cases, control, weights).f1,
+        popularity=score_labels(cases, popularity, weights).f1,
+        swapped_passes=_passes(cases, random, by_facet.swaps.balanced_f1),
+    )
+
+
+def _judge_class(cases: Cases, labels: Labels, density: NDArray[np.float32], weights: NDArray[np.float32]) -> Judged:
+    scores = score_labels(cases, labels.predict, weights)
+    swaps = swap_labels(cases, labels.predict, density, labels.present)
+    return Judged(scores, swaps, _passes(cases, scores, swaps.balanced_f1) & labels.present)
+
+
+def _set_scores(
+    cases: Cases, sets: Labels, shown: Mask, on_seen: LabelScores, weights: NDArray[np.float32]
+) -> LabelScores:
+    """Scores of item sets: those they are judged by on seen items, and the natural mix over all verification rows."""
+    natural = score_labels(cases, swapped(sets.predict, np.where(shown, np.arange(cases.width), -1)), weights)
+    return replace(on_seen, precision=natural.precision, recall=natural.recall, f1=natural.f1)
+
+
+def _passes(cases: Cases, scores: LabelScores, swap_f1: NDArray[np.float64]) -> Mask:
+    passes: Mask = (
+        _enough(cases, scores)
+        & (scores.balanced_precision.low >= _LOWER_BOUND)
+        & (scores.recall.low >= _LOWER_BOUND)
+        & (scores.balanced_f1.value >= _F1)
+        & (scores.matched_f1.value >= _F1)
+        & (scores.hard_f1.value >= _HARD_F1)
+        & (scores.hard_negatives >= MIN_CASES)
+        & (scores.balanced_f1.value > swap_f1)
+    )
+    return passes
+
+
+def _enough(cases: Cases, scores: LabelScores) -> Mask:
+    enough: Mask = (cases.positives >= MIN_CASES) & (scores.negatives >= MIN_CASES)
+    return enough
+
+
+def _holds_on_unseen(scores: LabelScores) -> Mask:
+    holds: Mask = (
+        (scores.unseen_positives >= MIN_UNSEEN_CASES)
+        & (scores.unseen_precision.low >= _LOWER_BOUND)
+        & (scores.unseen_recall.low >= _LOWER_BOUND)
+        & (scores.unseen_f1.value >= _F1)
+    )
+    return holds
