@@ -13,13 +13,13 @@ from recsae.pipeline.advance import StepResult, advance, read_facts, sweep
 from recsae.pipeline.contracts import AdvanceRun, InMemoryTaskQueue, RunStep
 from recsae.pipeline.leases import InMemoryLeaseStore, StepStopped, hold
 from recsae.pipeline.platform import Platform
-from recsae.pipeline.publishing import InMemoryPublisher
 from recsae.pipeline.run_store import InMemoryRunStore, cancel, start_refresh
 from recsae.pipeline.runs import Run, RunConfig, RunState
-from recsae.pipeline.sources import Floats, ItemActivations, ItemVectors, SourceModel
+from recsae.pipeline.sources import Floats, ItemActivations, ItemVectors, RankedItems, SourceModel
 from recsae.pipeline.steps import MAX_ATTEMPTS, StageFunction, StepContext, run_step
 from recsae.pipeline.workspace import Workspace
 from recsae.store.artifacts import ArtifactStore
+from recsae.store.channels import InMemoryChannelStore
 
 CONFIG = RunConfig(model="sasrec", dataset_version="0123456789abcdef")
 
@@ -44,7 +44,7 @@ class NoSource:
 
     def rank(
         self, model: SourceModel, activations: Floats, k: int, exclude: Sequence[Sequence[str]]
-    ) -> list[list[str]]:
+    ) -> list[RankedItems]:
         raise NotImplementedError
 
 
@@ -62,7 +62,7 @@ def platform(tmp_path: Path, queue: InMemoryTaskQueue) -> Platform:
         artifacts=ArtifactStore(str(tmp_path)),
         artifact_root=str(tmp_path),
         source=NoSource(),
-        publisher=InMemoryPublisher(),
+        channels=InMemoryChannelStore(),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
 
 from celery import Celery, signals
-from kombu import Queue
+from kombu.entity import Queue
 
 from recsae.pipeline.contracts import COMPARE, DRIFT_QUEUE, QUEUES, SWEEP, CompareDrift, SweepRuns, queue_of, to_payload
 from recsae.rpc.settings import load_settings
@@ -29,7 +29,7 @@ def build_app(settings: WorkerSettings) -> Celery:
     """The app for these settings; connects to nothing."""
     celery = Celery("recsae", broker=settings.bus_url, include=["recsae_worker.tasks"])
     celery.conf.update(
-        task_queues=[Queue(name) for name in QUEUES],
+        task_queues=[Queue(name) for name in QUEUES]  # type: ignore[no-untyped-call],
         task_default_queue=QUEUES[0],
         task_create_missing_queues=False,
         task_acks_late=True,
@@ -78,12 +78,12 @@ def _schedule(settings: WorkerSettings) -> dict[str, Any]:
     }
 
 
-@signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:
     from recsae.telemetry.logging import configure_logging
 
     configure_logging("worker", level=settings.log_level, format=settings.log_format)
 
 
+signals.setup_logging.connect(_configure_logging, weak=False)
 settings = load_settings(WorkerSettings)
 app = build_app(settings)

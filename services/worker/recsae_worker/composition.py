@@ -12,13 +12,15 @@ from recsae.drift.monitor import DriftMonitor
 from recsae.drift.panes_redis import RedisPaneStore
 from recsae.drift.record import RedisDriftRecords
 from recsae.pipeline.celery_queue import CeleryTaskQueue
-from recsae.pipeline.channel_publisher import ChannelPublisher
 from recsae.pipeline.leases_redis import RedisLeaseStore
 from recsae.pipeline.platform import Platform
 from recsae.pipeline.recommender_client import RecommenderClient
 from recsae.pipeline.runs_redis import RedisRunStore
 from recsae.rpc.client import channel
 from recsae.store.artifacts import ArtifactStore
+from recsae.store.channels import PRODUCTION
+from recsae.store.channels_redis import RedisChannelStore
+from recsae.store.redis import connect
 from recsae_worker.app import app
 from recsae_worker.settings import WorkerSettings
 
@@ -34,7 +36,7 @@ def platform_of(settings: WorkerSettings) -> Platform:
         artifacts=ArtifactStore(settings.artifacts),
         artifact_root=settings.artifacts,
         source=RecommenderClient(channel(settings.recommender, settings.client_options())),
-        publisher=ChannelPublisher(state),
+        channels=RedisChannelStore(connect(settings.state_url)),
         lease_ttl_s=settings.lease_ttl_s,
         train_command=(sys.executable, "-m", "recsae_worker.train_process"),
         train_threads=settings.train_threads,
@@ -45,9 +47,9 @@ def platform_of(settings: WorkerSettings) -> Platform:
 @lru_cache(maxsize=1)
 def drift_of(settings: WorkerSettings) -> DriftMonitor:
     """What the drift look needs."""
-    state = _state(settings)
+    state, channels = _state(settings), RedisChannelStore(connect(settings.state_url))
     return DriftMonitor(
-        served=ChannelPublisher(state).production_by_model,
+        served=lambda: {model: channels.read(model).channel(PRODUCTION).triple for model in channels.models()},
         panes=RedisPaneStore(state),
         records=RedisDriftRecords(state),
         artifacts=ArtifactStore(settings.artifacts),
@@ -58,4 +60,4 @@ def drift_of(settings: WorkerSettings) -> DriftMonitor:
 
 @lru_cache(maxsize=1)
 def _state(settings: WorkerSettings) -> redis.Redis:
-    return redis.Redis.from_url(settings.state_url, socket_timeout=5.0, socket_connect_timeout=2.0)
+    return connect(settings.state_url, decode=False)

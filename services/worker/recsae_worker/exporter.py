@@ -23,6 +23,7 @@ from recsae.pipeline.run_store import RunStore
 from recsae.pipeline.runs import RunState
 from recsae.pipeline.runs_redis import RedisRunStore
 from recsae.rpc.settings import load_settings
+from recsae.store.redis import connect
 from recsae.telemetry.logging import configure_logging
 from recsae.telemetry.metrics import MetricsServer, MetricsTls, new_registry
 from recsae_worker.settings import WorkerSettings
@@ -132,8 +133,7 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    state = redis.Redis.from_url(settings.state_url, socket_timeout=5.0, socket_connect_timeout=2.0)
-    bus = redis.Redis.from_url(settings.bus_url, socket_timeout=5.0, socket_connect_timeout=2.0)
+    state, bus = connect(settings.state_url), connect(settings.bus_url)
     registry = new_registry()
     registry.register(FleetCollector(RedisRunStore(state), RedisDriftRecords(state), bus))
     tls = (

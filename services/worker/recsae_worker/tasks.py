@@ -20,9 +20,8 @@ from recsae_worker.app import app, settings
 @app.task(name=ADVANCE)
 def advance_run(payload: dict[str, Any]) -> None:
     """Moves one run on."""
-    from recsae.pipeline.stages.table import shards_of
-
     from recsae.pipeline.advance import advance
+    from recsae.pipeline.stages.table import shards_of
     from recsae_worker.composition import platform_of
 
     advance(platform_of(settings), from_payload(AdvanceRun, payload).run_id, shards_of)
@@ -32,7 +31,6 @@ def advance_run(payload: dict[str, Any]) -> None:
 def run_one_step(payload: dict[str, Any]) -> str:
     """Does one step of a run."""
     from recsae.pipeline.stages.table import STAGES
-
     from recsae.pipeline.steps import run_step
     from recsae_worker.composition import platform_of
 

@@ -12,11 +12,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 _OWNER_GONE = 75
+
+Event = Mapping[str, Any]
 
 
 def main(arguments: list[str]) -> int:
@@ -29,20 +31,51 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_end_with_owner, name="owner", daemon=True).start()
     job = json.loads(Path(arguments[0]).read_bytes())
-    if job["threads"]:
-        os.environ["OMP_NUM_THREADS"] = str(job["threads"])
     with _only_one(Path(job["out"])):
-        from recsae.errors import RecsaeError
-
-        try:
-            done = _train(job, stop, lambda event: _say(out, event))
-        except RecsaeError as error:
-            _say(out, {"event": "failed", "message": str(error)})
-            return 1
-    if done is None:
-        return 1
-    _say(out, {"event": "done", **done})
+        _say(out, _train(job, stop.is_set, lambda event: _say(out, event)))
     return 0
+
+
+def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callable[[Event], None]) -> Event:
+    """Trains as the job says; returns the last event."""
+    import torch  # seconds to import, and the only user of it is this process
+
+    from recsae.errors import RecsaeError
+    from recsae.sae.config import SaeConfig
+    from recsae.sae.meter import Progress
+    from recsae.sae.shards import ShardReader
+    from recsae.sae.training import Checkpoints, TrainingStoppedError, train_sae
+
+    def report(progress: Progress) -> None:
+        detail = f"step {progress.step:,} of {progress.steps:,}, FVU {progress.fvu:.4f}, {progress.dead} dead"
+        say({"event": "progress", "done": progress.share, "step": progress.step, "detail": detail})
+
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
+    out = Path(job["out"])
+    try:
+        rows = ShardReader([Path(path) for path in job["shards"]])
+        config = SaeConfig.defaults_for(
+            rows.d, rows.n, width=job["width"], k=job["k"], epochs=job["epochs"], seed=job["seed"]
+        )
+        facts = train_sae(
+            rows,
+            config,
+            out / "sae",
+            progress=report,
+            should_stop=should_stop,
+            checkpoints=Checkpoints(out, job["checkpoint_every_s"]),
+        )
+    except TrainingStoppedError:
+        return {"event": "failed", "message": "it was asked to stop; the checkpoint holds what was done"}
+    except RecsaeError as error:
+        return {"event": "failed", "message": str(error), "final": True}
+    return {
+        "event": "done",
+        "scores": dict(facts.scores),
+        "config": config.as_dict(),
+        "detail": f"{rows.n:,} rows, {config.epochs} epochs, width {config.width}, k {config.k}",
+    }
 
 
 def _claim_stdout() -> TextIO:
@@ -52,7 +85,7 @@ def _claim_stdout() -> TextIO:
     return stream
 
 
-def _say(stream: TextIO, event: Mapping[str, Any]) -> None:
+def _say(stream: TextIO, event: Event) -> None:
     stream.write(json.dumps(event) + "\n")
     stream.flush()
 

@@ -40,3 +40,7 @@ class CeleryTaskQueue:
             )
         except OperationalError as error:
             raise UnavailableError(f"the task broker does not answer ({error}); start it or check its URL") from error
+
+    def close(self) -> None:
+        """Closes the connections to the broker."""
+        self._app.close()

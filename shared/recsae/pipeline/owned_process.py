@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from recsae.errors import RecsaeError
+from recsae.errors import FailedPreconditionError, RecsaeError
 from recsae.pipeline.leases import Lease
 
 _PR_SET_PDEATHSIG = 1
@@ -38,8 +38,9 @@ def run_owned(
 ) -> Mapping[str, Any]:
     """Runs a command whose stdout is JSON lines; returns the one whose "event" is "done".
 
-    Every other line goes to `on_event`. StepStopped when the lease says so; SubprocessFailedError, with what it
-    said last, when it ended otherwise.
+    A line whose "event" is "failed" becomes an error with its "message": FailedPreconditionError when it says "final"
+    (trying again cannot help), else SubprocessFailedError. Every other line goes to `on_event`. StepStopped when the
+    lease says so; SubprocessFailedError, with what it wrote last, when it ended without a word.
     """
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
@@ -61,8 +62,11 @@ def run_owned(
         finally:
             _end(child)
         lease.check()
+        if lines.failed:
+            kind = FailedPreconditionError if lines.failed.get("final") else SubprocessFailedError
+            raise kind(str(lines.failed.get("message")))
         if lines.done is None or code != 0:
-            raise SubprocessFailedError(_failure(lines.failed, code, errors))
+            raise SubprocessFailedError(_ending(code, errors))
         return lines.done
 
 
@@ -75,7 +79,7 @@ class _LineReader:
         self._lock = threading.Lock()
         self.ended = threading.Event()
         self.done: Mapping[str, Any] | None = None
-        self.failed = ""
+        self.failed: Mapping[str, Any] = {}
         threading.Thread(target=self._read, name="subprocess-lines", daemon=True).start()
 
     def deliver(self, on_event: Callable[[Mapping[str, Any]], None]) -> None:
@@ -91,7 +95,7 @@ class _LineReader:
             if event.get("event") == "done":
                 self.done = event
             elif event.get("event") == "failed":
-                self.failed = str(event.get("message", ""))
+                self.failed = event
             else:
                 on_event(event)
 
@@ -119,9 +123,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.stdout.close()
 
 
-def _failure(message: str, code: int, errors: IO[bytes]) -> str:
-    if message:
-        return message
+def _ending(code: int, errors: IO[bytes]) -> str:
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - _STDERR_TAIL))
     tail = errors.read().decode(errors="replace").strip().rsplit("\n", 1)[-1]

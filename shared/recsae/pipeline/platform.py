@@ -12,9 +12,9 @@ from recsae.pipeline.leases import LeaseStore
 from recsae.pipeline.run_store import RunStore
 from recsae.pipeline.workspace import Workspace
 from recsae.store.artifacts import ArtifactStore
+from recsae.store.channels import ChannelStore
 
 if TYPE_CHECKING:
-    from recsae.pipeline.publishing import Publisher
     from recsae.pipeline.sources import ModelSource
 
 
@@ -28,7 +28,7 @@ class Platform:
     artifacts: ArtifactStore
     artifact_root: str
     source: ModelSource
-    publisher: Publisher
+    channels: ChannelStore
     train_command: Sequence[str] = ()
     """Starts SAE training, the path of the job file to be added."""
     train_threads: int = 0

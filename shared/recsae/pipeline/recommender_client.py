@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError, UnavailableError
-from recsae.pipeline.sources import Floats, ItemActivations, ItemVectors, SourceModel
+from recsae.pipeline.sources import Floats, ItemActivations, ItemVectors, RankedItems, SourceModel
 from recsae.rpc.status import error_from
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
@@ -114,9 +114,9 @@ class RecommenderClient:
 
     def rank(
         self, model: SourceModel, activations: Floats, k: int, exclude: Sequence[Sequence[str]]
-    ) -> list[list[str]]:
+    ) -> list[RankedItems]:
         """See `ItemSource`."""
-        lists: list[list[str]] = []
+        lists: list[RankedItems] = []
         for start in range(0, len(activations), _RANK_ROWS):
             rows = slice(start, start + _RANK_ROWS)
             request = recommender_pb2.RankRequest(
@@ -129,7 +129,10 @@ class RecommenderClient:
             answer = self._call(self._recommender.Rank, request)
             if len(answer.lists) != len(activations[rows]):
                 raise InvalidRequestError(f"Rank answered {len(answer.lists)} lists for {len(activations[rows])} rows")
-            lists += [[item.item_id for item in ranked.items] for ranked in answer.lists]
+            lists += [
+                RankedItems(tuple(item.item_id for item in ranked.items), tuple(item.score for item in ranked.items))
+                for ranked in answer.lists
+            ]
         return lists
 
     def _export(

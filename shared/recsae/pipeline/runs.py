@@ -132,7 +132,8 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
     """Stages of a run in order; the control's stages only when a control model is named."""
     control = ("control_collect", "control_train", "control_verify") if config.control_model else ()
     promote = ("promote",) if config.promote else ()
-    return ("collect", "train", "evaluate", "describe", "verify", *control, "publish", *promote)
+    # The control comes first: the dictionary's summary states its distance to it.
+    return ("collect", "train", "evaluate", *control, "describe", "verify", "publish", *promote)
 
 
 def new_run(config: RunConfig, now: float) -> Run:

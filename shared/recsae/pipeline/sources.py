@@ -47,6 +47,14 @@ class ItemVectors:
     biases: Floats | None
 
 
+@dataclass(frozen=True)
+class RankedItems:
+    """Item ids and their scores, best first."""
+
+    item_ids: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
 class ActivationSource(Protocol):
     """Reads activations out of a recommender."""
 
@@ -74,8 +82,8 @@ class ItemSource(Protocol):
 
     def rank(
         self, model: SourceModel, activations: Floats, k: int, exclude: Sequence[Sequence[str]]
-    ) -> list[list[str]]:
-        """For each activation [n, d] the k best item ids, best first, without the excluded ones."""
+    ) -> list[RankedItems]:
+        """For each activation [n, d] the k best items, best first, without the excluded ones."""
 
 
 class ModelSource(ActivationSource, ItemSource, Protocol):

@@ -11,15 +11,25 @@ from dataclasses import replace
 
 import numpy as np
 
+from recsae.datasets.windows import Window, cut
 from recsae.errors import FailedPreconditionError
 from recsae.pipeline.advance import StepResult
 from recsae.pipeline.lanes import Lane, lane_of
 from recsae.pipeline.run_store import update
-from recsae.pipeline.sources import SourceModel
-from recsae.pipeline.stages.material import ITEMS, PLAN, Part, Plan, RunData, Shard, load_run_data, read_plan, shard_file
+from recsae.pipeline.sources import Floats, SourceModel
+from recsae.pipeline.stages.material import (
+    ITEMS,
+    PLAN,
+    Part,
+    Plan,
+    RunData,
+    Shard,
+    load_run_data,
+    read_plan,
+    shard_file,
+)
 from recsae.pipeline.steps import StepContext
-from recsae.pipeline.windows import Window, cut
-from recsae.sae.shards import ActivationShard, write_shard
+from recsae.sae.shards import ActivationShard, item_probes
 
 # 64 MB at d = 256: seconds of work, so that little is lost with a worker.
 ROWS_PER_SHARD = 65_536
@@ -35,9 +45,7 @@ def collect(context: StepContext) -> StepResult:
     plan = read_plan(context.workspace, lane)
     shard = plan.shard(context.step.shard)
     rows = _item_rows(context, plan, data) if shard.part is Part.ITEMS else _user_rows(context, plan, shard, data)
-    path = context.workspace.scratch(f"{context.step.stage}-{shard.name}.safetensors")
-    write_shard(rows, path)
-    context.workspace.put(shard_file(lane, shard.name), path)
+    context.workspace.write(shard_file(lane, shard.name), rows.to_bytes())
     return StepResult({}, {"rows": len(rows.user)}, f"{shard.name}: {len(rows.user):,} rows")
 
 
@@ -113,16 +121,11 @@ def _windows(users: list[int], data: RunData, max_history: int) -> Iterator[tupl
 def _item_rows(context: StepContext, plan: Plan, data: RunData) -> ActivationShard:
     """Probes of the items the data set knows; those only the model knows have no facets to describe them."""
     index = {item_id: number for number, item_id in enumerate(data.dataset.items.ids, start=1)}
-    x: list[np.ndarray] = []
+    x: list[Floats] = []
     items: list[int] = []
     for page in context.platform.source.items(plan.model):
         known = [row for row, item_id in enumerate(page.item_ids) if item_id in index]
         x.append(page.activations[known])
         items += [index[page.item_ids[row]] for row in known]
         context.report(f"{len(items):,} items")
-    count = len(items)
-    return ActivationShard(
-        np.concatenate(x), np.full(count, -1, np.int32), np.zeros(count, np.int32), np.asarray(items, np.int32)
-    )
-
-
+    return item_probes(np.concatenate(x), np.asarray(items, np.int32))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -19,7 +18,7 @@ from recsae.pipeline.platform import Platform
 from recsae.pipeline.runs import Run
 from recsae.pipeline.sources import SourceModel
 from recsae.pipeline.workspace import Workspace
-from recsae.sae.shards import ActivationShard, open_shard
+from recsae.sae.shards import ActivationShard, ShardReader
 
 PLAN = "plan"
 ITEMS = "items"
@@ -107,7 +106,13 @@ def shard_file(lane: Lane, name: str) -> str:
     return f"{lane.stage('collect')}/{name}.safetensors"
 
 
-def open_shards(workspace: Workspace, lane: Lane, parts: Sequence[Part]) -> list[ActivationShard]:
-    """The collected shards of some parts, memory-mapped."""
-    plan = read_plan(workspace, lane)
-    return [open_shard(workspace.fetch(shard_file(lane, s.name))) for s in plan.shards if s.part in parts]
+def open_shards(workspace: Workspace, lane: Lane, *parts: Part) -> ShardReader:
+    """The collected rows of some parts, through memory maps; InvalidRequestError when there are none."""
+    names = [shard.name for shard in read_plan(workspace, lane).shards if shard.part in parts]
+    return ShardReader([workspace.fetch(shard_file(lane, name)) for name in names])
+
+
+def newest_rows(shard: ActivationShard, data: RunData) -> NDArray[np.int64]:
+    """Rows of a shard, int64, that are the newest of their user: what serving would compute for it."""
+    is_user = shard.user >= 0
+    return np.flatnonzero(is_user & (shard.position == data.histories.lengths[shard.user] - 1))

@@ -5,7 +5,6 @@ The subprocess checkpoints into the run's scratch folder, so the next attempt go
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,8 +36,8 @@ def train(context: StepContext) -> StepResult:
     done = run_owned([*context.platform.train_command, str(job)], context.lease, on_event, {})
     context.workspace.put_folder(sae_folder(lane), out / "sae")
     scores = {str(name): float(value) for name, value in done["scores"].items()}
-    detail = json.dumps(done["detail"]) if not isinstance(done["detail"], str) else done["detail"]
-    return StepResult({f"{lane.prefix}train.{name}": value for name, value in scores.items()}, {}, detail)
+    named = {f"{lane.prefix}sae.{name}": value for name, value in scores.items()}
+    return StepResult(named, {"config": done["config"]}, str(done["detail"]))
 
 
 def _job(context: StepContext, lane: Lane, plan: Plan, out: str) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from recsae.pipeline.windows import CONTEXT_ITEMS, cut
+from recsae.datasets.windows import CONTEXT_ITEMS, cut, window_starts
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 49, 50, 51, 60, 99, 100, 101, 237])
@@ -28,3 +29,11 @@ def test_no_row_is_taken_from_the_edge_of_a_window() -> None:
 
 def test_a_short_history_is_one_window() -> None:
     assert [(w.begin, w.end, w.keep) for w in cut(50, 50)] == [(0, 50, 0)]
+
+
+@pytest.mark.parametrize("length", [1, 7, 50, 51, 60, 99, 100, 101, 237])
+@pytest.mark.parametrize("max_history", [1, 3, 20, 50])
+def test_starts_by_arithmetic_equal_those_of_the_windows(length: int, max_history: int) -> None:
+    wanted = [window.begin for window in cut(length, max_history) for _ in range(window.keep, window.end)]
+    found = window_starts(np.full(length, length), np.arange(length), max_history)
+    assert found.tolist() == wanted

@@ -1,0 +1,29 @@
+"""Stage describe: every latent gets evidence, a label and a rule, from construction users only."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from recsae.concepts.construction import describe as describe_latents
+from recsae.pipeline.advance import StepResult
+from recsae.pipeline.lanes import Lane, lane_of
+from recsae.pipeline.stages.concepts import dictionary_inputs, published_sae
+from recsae.pipeline.steps import StepContext
+
+
+def description_folder(lane: Lane) -> str:
+    """Where the description lies in the work folder."""
+    return f"{lane.stage('describe')}/description"
+
+
+def describe(context: StepContext) -> StepResult:
+    """The whole stage."""
+    lane = lane_of(context.step.stage, context.run.config)
+    inputs = dictionary_inputs(context, lane, sae_version=published_sae(context))
+    description = describe_latents(inputs, context.report)
+    with tempfile.TemporaryDirectory() as folder:
+        description.save(Path(folder))
+        context.workspace.put_folder(description_folder(lane), Path(folder))
+    labelled = sum(bool(concept.label) for concept in description.draft.concepts)
+    return StepResult({"concepts.labelled": float(labelled)}, {}, f"{labelled:,} latents described")

@@ -1,0 +1,75 @@
+"""Stage evaluate: the SAE on users it was not trained on, and its publication as an artifact.
+
+Reconstruction over held-out users and over items, and how much ranking quality the served model keeps with
+reconstructed activations, beside principal components. The SAE is published here: what follows names its version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from recsae.pipeline.advance import StepResult, read_facts
+from recsae.pipeline.lanes import lane_of
+from recsae.pipeline.sources import SourceModel
+from recsae.pipeline.stages.material import Part, load_run_data, open_shards, read_plan
+from recsae.pipeline.stages.ranking import TargetRanker, target_rows
+from recsae.pipeline.stages.train import sae_folder
+from recsae.pipeline.steps import StepContext
+from recsae.sae.baselines import PrincipalAxes
+from recsae.sae.evaluation import evaluate as evaluate_reconstruction
+from recsae.sae.fidelity import fidelity
+from recsae.sae.runtime import SparseAutoencoder
+
+# The paired interval of NDCG@10 kept is about +-.01 with so many users.
+_MOST_RANKED_USERS = 4_000
+
+
+def evaluate(context: StepContext) -> StepResult:
+    """The whole stage."""
+    lane = lane_of(context.step.stage, context.run.config)
+    folder = context.workspace.fetch_folder(sae_folder(lane))
+    sae = SparseAutoencoder.load(folder, "unpublished")
+    context.report("reconstructing held-out users and items", 0.1)
+    held_out = open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION, Part.ITEMS)
+    reconstruction = evaluate_reconstruction(sae, held_out).scores()
+    scores = {f"sae.{name}": value for name, value in reconstruction.items()}
+    context.report("ranking with reconstructed activations", 0.5)
+    model = read_plan(context.workspace, lane).model
+    scores |= _ranking_scores(context, sae, model)
+    context.lease.check()
+    version = context.platform.artifacts.publish(
+        "sae",
+        folder,
+        config={
+            "variant": sae.config.get("variant", "topk"),
+            "d": sae.d,
+            "width": sae.width,
+            "k": sae.k,
+            "hook": model.hook,
+            "model": model.name,
+            "training": read_facts(context.workspace, lane.stage("train"))["config"],
+        },
+        lineage={"model": model.version, "dataset": context.run.config.dataset_version},
+        scores=scores,
+    )
+    return StepResult(scores, {"sae_version": version}, _sentence(scores))
+
+
+def _ranking_scores(context: StepContext, sae: SparseAutoencoder, model: SourceModel) -> dict[str, float]:
+    """Quality kept, by name; nothing when no held-out user has a target."""
+    lane = lane_of(context.step.stage, context.run.config)
+    data = load_run_data(context.platform, context.run)
+    users = open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION)
+    rows = target_rows(users, data, _MOST_RANKED_USERS)
+    if not len(rows.users):
+        return {}
+    axes = PrincipalAxes.fit(open_shards(context.workspace, lane, Part.SAE))
+    ranker = TargetRanker(context.platform.source, model, data, rows.users, context.lease.check)
+    kept = fidelity(sae, axes, rows.x, ranker, context.run.config.seed).scores()
+    return {"rank.users": float(len(rows.users))} | {f"rank.{name}": value for name, value in kept.items()}
+
+
+def _sentence(scores: Mapping[str, float]) -> str:
+    words = f"FVU {scores['sae.fvu']:.4f}, L0 {scores['sae.l0']:.1f}, dead {scores['sae.dead']:.1%}"
+    kept = scores.get("rank.ndcg@10_kept")
+    return words if kept is None else f"{words}, NDCG@10 kept {kept:.3f}"

@@ -1,0 +1,39 @@
+"""The gates a candidate must pass to be promoted by its own run. People may promote past them, with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A score must be at least `least` (or at most `most`)."""
+
+    score: str
+    words: str
+    least: float | None = None
+    most: float | None = None
+
+
+# Loose on purpose: they stop a broken SAE (wrong data, diverged training, all dead), not a mediocre one.
+GATES = (
+    Gate("sae.fvu", "fraction of variance unexplained on held-out users", most=0.5),
+    Gate("rank.ndcg@10_kept", "NDCG@10 kept with reconstructed activations", least=0.9),
+    Gate("sae.dead", "share of latents dead over users and items", most=0.5),
+)
+
+
+def failed_gates(scores: Mapping[str, float]) -> list[str]:
+    """A sentence per gate that does not pass; a score that was not computed does not pass."""
+    return [sentence for gate in GATES if (sentence := _judge(gate, scores.get(gate.score)))]
+
+
+def _judge(gate: Gate, value: float | None) -> str:
+    if value is None:
+        return f"{gate.words} ({gate.score}) was not computed"
+    if gate.least is not None and not value >= gate.least:
+        return f"{gate.words} is {value:.3f}, under {gate.least:g}"
+    if gate.most is not None and not value <= gate.most:
+        return f"{gate.words} is {value:.3f}, over {gate.most:g}"
+    return ""

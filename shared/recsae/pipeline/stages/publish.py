@@ -1,0 +1,72 @@
+"""Stage publish: the dictionary with its frozen drift reference becomes an artifact, and candidate points at it.
+
+The reference is counted on the newest row of every user the SAE was not trained on: what serving would have seen.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from recsae.drift.counters import ConceptCounters
+from recsae.drift.reference import save_reference
+from recsae.pipeline.advance import StepResult, read_facts
+from recsae.pipeline.lanes import Lane, lane_of
+from recsae.pipeline.stages.material import Part, load_run_data, newest_rows, open_shards, read_plan
+from recsae.pipeline.stages.train import sae_folder
+from recsae.pipeline.stages.verify import dictionary_folder
+from recsae.pipeline.steps import StepContext
+from recsae.pipeline.triples import Triple
+from recsae.sae.runtime import SparseAutoencoder
+from recsae.store.channels import CANDIDATE
+from recsae.store.events import Change, change_now
+
+_ROWS_AT_ONCE = 8_192
+
+
+def publish(context: StepContext) -> StepResult:
+    """The whole stage."""
+    lane = lane_of(context.step.stage, context.run.config)
+    model = read_plan(context.workspace, lane).model
+    sae_version = read_facts(context.workspace, lane.stage("evaluate"))["sae_version"]
+    run = context.platform.runs.get(context.run.id)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "dictionary"
+        shutil.copytree(context.workspace.fetch_folder(dictionary_folder(lane)), folder)
+        save_reference(reference_counters(context, lane), folder)
+        context.lease.check()
+        version = context.platform.artifacts.publish(
+            "dictionary",
+            folder,
+            config={"model": model.name, "hook": model.hook},
+            lineage={"model": model.version, "sae": sae_version, "dataset": run.config.dataset_version},
+            scores=run.scores,
+        )
+    triple = Triple(model.version, sae_version, version)
+    change = change_by(context, "channel.candidate", "published by its run")
+    context.platform.channels.point(run.config.model, CANDIDATE, triple, change)
+    return StepResult({}, {"triple": asdict(triple)}, f"dictionary {version} is the candidate")
+
+
+def reference_counters(context: StepContext, lane: Lane) -> ConceptCounters:
+    """Counters of the newest row of each held-out user."""
+    sae = SparseAutoencoder.load(context.workspace.fetch_folder(sae_folder(lane)), "unpublished")
+    data = load_run_data(context.platform, context.run)
+    counters = ConceptCounters(sae.width)
+    for shard in open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION).shards():
+        rows = newest_rows(shard, data)
+        for begin in range(0, len(rows), _ROWS_AT_ONCE):
+            x = np.ascontiguousarray(shard.x[rows[begin : begin + _ROWS_AT_ONCE]])
+            codes = sae.encode(x)
+            counters.add(codes.indices, codes.values, x, sae.decode(codes), mean=sae.mean, at=context.run.created_at)
+            context.lease.check()
+    return counters
+
+
+def change_by(context: StepContext, action: str, reason: str) -> Change:
+    """A change this run makes, for the audit trail."""
+    return change_now(actor=f"run {context.run.id}", action=action, reason=reason, request_id=context.run.id)

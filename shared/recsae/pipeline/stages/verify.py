@@ -1,0 +1,54 @@
+"""Stage verify: the labels are judged once, on users nobody has looked at, beside the control."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recsae.concepts.description import Description
+from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.judgement import verify as judge
+from recsae.pipeline.advance import StepResult, read_facts
+from recsae.pipeline.lanes import Lane, lane_of
+from recsae.pipeline.stages.concepts import dictionary_inputs, published_sae
+from recsae.pipeline.stages.describe import description_folder
+from recsae.pipeline.steps import StepContext
+
+_CLASSES = ("verified", "semantic", "item_set", "confident", "too_rare")
+
+
+def dictionary_folder(lane: Lane) -> str:
+    """Where the finished dictionary lies in the work folder."""
+    return f"{lane.stage('verify')}/dictionary"
+
+
+def verify(context: StepContext) -> StepResult:
+    """The whole stage."""
+    lane = lane_of(context.step.stage, context.run.config)
+    control = None
+    if context.run.config.control_model:
+        control = read_facts(context.workspace, "control_verify")["summary"]
+    inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), control=control)
+    description = Description.load(context.workspace.fetch_folder(description_folder(lane)))
+    dictionary = judge(inputs, description, context.report)
+    with tempfile.TemporaryDirectory() as folder:
+        dictionary.save(Path(folder))
+        context.workspace.put_folder(dictionary_folder(lane), Path(folder))
+    summary = dict(dictionary.summary)
+    return StepResult(summary_scores("concepts", summary), {"summary": summary}, _sentence(dictionary))
+
+
+def summary_scores(prefix: str, summary: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a dictionary's summary that run records carry."""
+    scores = {f"{prefix}.live": float(summary["live"]), f"{prefix}.dead": float(summary["dead"])}
+    for name in _CLASSES:
+        scores[f"{prefix}.{name}"] = float(summary[name]["count"])
+        scores[f"{prefix}.{name}_share_of_live"] = float(summary[name]["share_of_live"])
+    return scores
+
+
+def _sentence(dictionary: Dictionary) -> str:
+    verified, live = dictionary.summary["verified"]["count"], dictionary.summary["live"]
+    return f"{verified} of {live} live concepts verified"
