@@ -188,7 +188,7 @@ def test_redis_away_is_unavailable_and_names_no_user() -> None:
 def test_a_url_chooses_the_store(folder: Path) -> None:
     assert open_history_store(f"file://{folder}").get("carol") == ("d",)
     assert open_history_store("memory:").get("carol") == ()
-    with pytest.raises(InvalidRequestError, match="'ftp' is no kind of history store") as caught:
+    with pytest.raises(InvalidRequestError, match="'ftp' is no history store") as caught:
         open_history_store("ftp://me:password@host")
     assert "password" not in str(caught.value)
 

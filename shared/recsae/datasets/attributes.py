@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 AttributeValue = str | float
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 # "02139" is a code, and would not survive being a number.
-_CODE = re.compile(r"0\d+")
+_CODE = re.compile(r"0\d+", re.ASCII)
 
 
 def as_number(text: str) -> float | None:

@@ -105,7 +105,7 @@ def open_history_store(url: str, *, longest: int = LONGEST_HISTORY, ttl_s: int =
     if url == "memory:":
         return MemoryHistoryStore(longest=longest)
     scheme = url.split(":")[0]  # the rest may hold a password
-    raise InvalidRequestError(f"{scheme!r} is no kind of history store; write file:FOLDER or redis://HOST:PORT/DB")
+    raise InvalidRequestError(f"{scheme!r} is no history store; write file:FOLDER or redis://HOST:PORT/DB")
 
 
 def check_ids(user_id: str, item_ids: Sequence[str]) -> None:
