@@ -99,10 +99,15 @@ class SparseAutoencoder:
 
     def relative_error(self, x: Floats, x_hat: Floats) -> Floats:
         """|x - x_hat|^2 / |x - mean|^2 per row, float32 [n]: compare with `error_p99`; 0 means exact."""
-        residual, spread = x - x_hat, x - self.mean
-        error = np.einsum("nd,nd->n", residual, residual)
-        total = np.einsum("nd,nd->n", spread, spread)
-        return np.asarray(error / np.maximum(total, np.finfo(np.float32).tiny), dtype=np.float32)
+        return relative_error(x, x_hat, self.mean)
+
+
+def relative_error(x: Floats, x_hat: Floats, mean: Floats) -> Floats:
+    """|x - x_hat|^2 / |x - mean|^2 per row of `x`, `x_hat` [n, d], float32 [n]."""
+    residual, spread = x - x_hat, x - mean
+    error = np.einsum("nd,nd->n", residual, residual)
+    total = np.einsum("nd,nd->n", spread, spread)
+    return np.asarray(error / np.maximum(total, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
 def decode(codes: Codes, w_dec: Floats, b_dec: Floats) -> Floats:

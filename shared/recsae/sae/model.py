@@ -1,0 +1,93 @@
+"""The parameters of a TopK SAE as torch tensors, how they start, and the forward pass. On normalised activations.
+
+    z = TopK(ReLU(W_enc (x - b_dec) + b_enc)),   x_hat = z W_dec + b_dec                 (RecSAE, section 3.2)
+
+Not here: the loss and its gradients (`loss`), the optimiser, the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from recsae.sae.config import SaeConfig
+from recsae.sae.weights import SaeWeights
+
+_MEDIAN_STEPS = 100
+_MEDIAN_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """`w_enc`, `w_dec` [w, d], `b_enc` [w], `b_dec` [d]; also the shape of their gradients and Adam moments.
+
+    Latents are rows of both matrices, so that everything about one latent lies together in memory.
+    """
+
+    w_enc: Tensor
+    b_enc: Tensor
+    w_dec: Tensor
+    b_dec: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, in a fixed order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def zeros_like(self) -> Parameters:
+        """Zeros of the same shapes."""
+        return Parameters(**{name: torch.zeros_like(tensor) for name, tensor in self.tensors().items()})
+
+    def weights(self, mean: NDArray[np.float32]) -> SaeWeights:
+        """As arrays, still on normalised activations; see `recsae.sae.weights.fold`."""
+        return SaeWeights(**{name: tensor.numpy().copy() for name, tensor in self.tensors().items()}, mean=mean)
+
+
+@dataclass(frozen=True)
+class Active:
+    """The latents kept per row: `indices` int64 [n, k], `values` float32 [n, k] >= 0, in no order."""
+
+    indices: Tensor
+    values: Tensor
+
+
+def initial_parameters(config: SaeConfig, sample: Tensor) -> Parameters:
+    """Random unit decoder rows, W_enc = W_dec^T, b_enc = 0, b_dec = geometric median of `sample` [n, d]."""
+    generator = torch.Generator().manual_seed(config.seed)
+    rows = torch.randn(config.width, config.d, generator=generator)
+    w_dec = rows / rows.norm(dim=1, keepdim=True)
+    return Parameters(w_enc=w_dec.clone(), b_enc=torch.zeros(config.width), w_dec=w_dec, b_dec=geometric_median(sample))
+
+
+def geometric_median(rows: Tensor) -> Tensor:
+    """The point [d] with the least sum of distances to `rows` [n, d], by Weiszfeld's iteration from the mean."""
+    points = rows.double()
+    median = points.mean(dim=0)
+    for _ in range(_MEDIAN_STEPS):
+        closeness = 1.0 / (points - median).norm(dim=1).clamp(min=1e-12)
+        moved = (closeness[:, None] * points).sum(dim=0) / closeness.sum()
+        step = (moved - median).norm()
+        median = moved
+        if step <= _MEDIAN_TOLERANCE:
+            break
+    return median.to(rows.dtype)
+
+
+def preactivations(parameters: Parameters, centred: Tensor, out: Tensor | None = None) -> Tensor:
+    """W_enc (x - b_dec) + b_enc for `centred` = x - b_dec [n, d] -> [n, w], into `out` when given."""
+    return torch.addmm(parameters.b_enc, centred, parameters.w_enc.T, out=out)
+
+
+def keep_largest(preactivation: Tensor, k: int) -> Active:
+    """The k largest of every row, ReLU applied: TopK and ReLU commute, and k values are cheaper than w."""
+    values, indices = preactivation.topk(k, dim=1, sorted=False)
+    return Active(indices, values.relu_())
+
+
+def decode(active: Active, w_dec: Tensor) -> Tensor:
+    """Decoder output z W_dec [n, d], without the bias, gathering only the k rows that fire."""
+    return functional.embedding_bag(active.indices, w_dec, per_sample_weights=active.values, mode="sum")

@@ -1,0 +1,262 @@
+"""Training end to end on small data: recovery, determinism, resuming, stopping, what is written."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from recsae.errors import CorruptArtifactError, FailedPreconditionError, InvalidRequestError
+from recsae.sae.batches import ArrayRows, ShuffledBatches, measure_normalisation
+from recsae.sae.checkpoint import load_checkpoint, training_identity
+from recsae.sae.config import SaeConfig
+from recsae.sae.evaluation import reconstruction_sums
+from recsae.sae.loss import Objective, loss_and_gradient
+from recsae.sae.meter import Progress
+from recsae.sae.model import Active, decode, keep_largest, preactivations
+from recsae.sae.runtime import SparseAutoencoder
+from recsae.sae.training import Checkpoints, TrainingStoppedError, start_state, train_sae
+from recsae.sae.weights import SaeWeights, load_weights
+
+ATOMS, D, ACTIVE = 48, 24, 3
+CONFIG = SaeConfig(
+    d=D, width=96, k=4, epochs=3, batch_size=128, buffer_rows=512, aux_k=8, dead_after=800, learning_rate=3e-3
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _planted(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are sums of ACTIVE of ATOMS unit vectors, away from the origin; and the atoms."""
+    rng = np.random.default_rng(seed)
+    atoms = np.random.default_rng(0).normal(size=(ATOMS, D))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    chosen = np.argsort(rng.random((n, ATOMS)), axis=1)[:, :ACTIVE]
+    x = np.einsum("nk,nkd->nd", rng.uniform(0.5, 1.5, size=(n, ACTIVE)), atoms[chosen])
+    return (5.0 + x).astype(np.float32), atoms
+
+
+def _train(x: np.ndarray, config: SaeConfig, out: Path) -> SparseAutoencoder:
+    train_sae(ArrayRows(x), config, out)
+    return SparseAutoencoder.load(out, "ab")
+
+
+def test_a_planted_dictionary_is_recovered(tmp_path: Path) -> None:
+    x, atoms = _planted(12_000, 1)
+    config = SaeConfig(d=D, width=96, k=4, epochs=25, batch_size=256, aux_k=12, dead_after=6_000, learning_rate=3e-3)
+    sae = _train(x, config, tmp_path)
+    held_out, _ = _planted(2_000, 2)
+    sums = reconstruction_sums(sae, [held_out])
+    best = (atoms @ sae.w_dec.T).max(axis=1)
+    assert (best > 0.95).mean() > 0.9, np.sort(best)
+    assert sums.fvu < 0.1
+    # Random unit rows of the same number: what the claim would be worth without training.
+    chance = np.random.default_rng(5).normal(size=(96, D))
+    chance /= np.linalg.norm(chance, axis=1, keepdims=True)
+    assert ((atoms @ chance.T).max(axis=1) > 0.95).mean() == 0
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
+    x, _ = _planted(1_500, 1)
+    first, again = _train(x, CONFIG, tmp_path / "a"), _train(x, CONFIG, tmp_path / "b")
+    np.testing.assert_array_equal(first.w_dec, again.w_dec)
+    assert (tmp_path / "a/encoder.onnx").read_bytes() == (tmp_path / "b/encoder.onnx").read_bytes()
+    other = _train(x, SaeConfig(**{**CONFIG.as_dict(), "seed": 1}), tmp_path / "c")
+    assert not np.array_equal(first.w_dec, other.w_dec)
+
+
+@pytest.mark.parametrize("stop_at", [1, 11, 13, 35])
+def test_resuming_gives_the_bits_of_an_uninterrupted_run(tmp_path: Path, stop_at: int) -> None:
+    x, _ = _planted(1_500, 1)  # 12 batches an epoch, the last one short; 3 buffers
+    train_sae(ArrayRows(x), CONFIG, tmp_path / "whole", checkpoints=Checkpoints(tmp_path / "whole-state"))
+    calls = iter(range(1_000))
+    checkpoints = Checkpoints(tmp_path / "state")
+    with pytest.raises(TrainingStoppedError, match=f"after {stop_at} of 36"):
+        train_sae(
+            ArrayRows(x),
+            CONFIG,
+            tmp_path / "resumed",
+            should_stop=lambda: next(calls) == stop_at,
+            checkpoints=checkpoints,
+        )
+    assert not (tmp_path / "resumed").exists()
+    train_sae(ArrayRows(x), CONFIG, tmp_path / "resumed", checkpoints=checkpoints)
+    for name in ("encoder.onnx", "sae.safetensors", "sae.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes(), name
+    whole = safetensors.numpy.load_file(tmp_path / "whole-state/checkpoint.safetensors")
+    resumed = safetensors.numpy.load_file(checkpoints.file)
+    for name, array in whole.items():  # optimiser and counters included
+        np.testing.assert_array_equal(array, resumed[name], err_msg=name)
+
+
+def test_an_exception_between_checkpoints_costs_only_the_steps_since_the_last(tmp_path: Path) -> None:
+    x, _ = _planted(1_500, 1)
+    checkpoints = Checkpoints(tmp_path, every_s=0.0)  # at every step
+    calls = iter(range(1_000))
+
+    def crash() -> bool:
+        if next(calls) == 9:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sae(ArrayRows(x), CONFIG, tmp_path / "out", should_stop=crash, checkpoints=checkpoints)
+    state = load_checkpoint(checkpoints.file, training_identity(CONFIG, ArrayRows(x)))
+    assert state is not None
+    assert state.step == 9
+
+
+def test_a_checkpoint_of_other_data_or_another_configuration_is_refused(tmp_path: Path) -> None:
+    x, _ = _planted(1_500, 1)
+    checkpoints = Checkpoints(tmp_path)
+    train_sae(ArrayRows(x), CONFIG, tmp_path / "out", checkpoints=checkpoints)
+    with pytest.raises(FailedPreconditionError, match="delete it"):
+        train_sae(ArrayRows(x + 1), CONFIG, tmp_path / "out", checkpoints=checkpoints)
+    other = SaeConfig(**{**CONFIG.as_dict(), "k": 5})
+    with pytest.raises(FailedPreconditionError, match="delete it"):
+        train_sae(ArrayRows(x), other, tmp_path / "out", checkpoints=checkpoints)
+    checkpoints.file.write_bytes(b"torn")
+    with pytest.raises(CorruptArtifactError, match="delete it"):
+        train_sae(ArrayRows(x), CONFIG, tmp_path / "out", checkpoints=checkpoints)
+
+
+def test_a_finished_run_is_exported_again_without_training(tmp_path: Path) -> None:
+    x, _ = _planted(1_500, 1)
+    checkpoints = Checkpoints(tmp_path)
+    train_sae(ArrayRows(x), CONFIG, tmp_path / "a", checkpoints=checkpoints)
+    reports: list[Progress] = []
+    train_sae(ArrayRows(x), CONFIG, tmp_path / "b", progress=reports.append, checkpoints=checkpoints)
+    assert reports == []
+    assert (tmp_path / "a/sae.safetensors").read_bytes() == (tmp_path / "b/sae.safetensors").read_bytes()
+
+
+def test_the_exported_encoder_equals_torch(tmp_path: Path) -> None:
+    x, _ = _planted(1_500, 1)
+    sae = _train(x, CONFIG, tmp_path)
+    w = load_weights(tmp_path)
+    centred = torch.from_numpy(x - w.b_dec)
+    pre = torch.addmm(torch.from_numpy(w.b_enc), centred, torch.from_numpy(w.w_enc).T)
+    active = keep_largest(pre, CONFIG.k)
+    dense = torch.zeros_like(pre).scatter(1, active.indices, active.values)
+    codes = sae.encode(x)
+    np.testing.assert_allclose(codes.dense(CONFIG.width), dense.numpy(), atol=1e-5)
+    x_hat = decode(active, torch.from_numpy(w.w_dec)).numpy() + w.b_dec
+    np.testing.assert_allclose(sae.decode(codes), x_hat, atol=1e-5)
+
+
+def test_the_export_equals_the_trained_parameters_behind_their_normalisation(tmp_path: Path) -> None:
+    x, _ = _planted(1_500, 1)
+    rows, checkpoints = ArrayRows(x), Checkpoints(tmp_path)
+    sae = _train_with(rows, checkpoints, tmp_path / "out")
+    normalisation = measure_normalisation(rows)
+    state = load_checkpoint(checkpoints.file, training_identity(CONFIG, rows))
+    assert state is not None
+    p = state.parameters
+    centred = torch.from_numpy(normalisation.apply(x)) - p.b_dec
+    active: Active = keep_largest(preactivations(p, centred), CONFIG.k)
+    x_hat = (decode(active, p.w_dec) + p.b_dec).numpy() * normalisation.scale + normalisation.mean
+    np.testing.assert_allclose(sae.decode(sae.encode(x)), x_hat, atol=2e-5)
+    np.testing.assert_allclose(sae.mean, x.mean(axis=0), rtol=1e-5)
+
+
+def _train_with(rows: ArrayRows, checkpoints: Checkpoints, out: Path) -> SparseAutoencoder:
+    train_sae(rows, CONFIG, out, checkpoints=checkpoints)
+    return SparseAutoencoder.load(out, "ab")
+
+
+def test_progress_is_reported_to_the_end_and_facts_are_measured_on_the_export(tmp_path: Path) -> None:
+    x, _ = _planted(1_500, 1)
+    reports: list[Progress] = []
+    facts = train_sae(ArrayRows(x), CONFIG, tmp_path, progress=reports.append)
+    assert (reports[-1].step, reports[-1].share, reports[-1].eta_s) == (36, 1.0, 0.0)
+    assert 0 < reports[-1].fvu < 1
+    assert 0 < reports[-1].l0 <= CONFIG.k
+    sae = SparseAutoencoder.load(tmp_path, "ab")
+    errors = sae.relative_error(x, sae.decode(sae.encode(x)))
+    assert facts.error_p99 == pytest.approx(float(np.percentile(errors, 99)))
+    assert sae.error_p99 == facts.error_p99
+    assert facts.scores["train_fvu"] == pytest.approx(reconstruction_sums(sae, [x]).fvu, rel=1e-5)
+    assert sae.mean_norm == pytest.approx(float(np.linalg.norm(x, axis=1).mean()), rel=1e-5)
+    assert sae.config["width"] == CONFIG.width
+
+
+def test_auxk_brings_dead_latents_back(tmp_path: Path) -> None:
+    x, _ = _planted(3_000, 1)
+    rows = ArrayRows(x)
+    normalisation = measure_normalisation(rows)
+
+    def dead_after(alpha: float) -> int:
+        state = start_state(rows, CONFIG, normalisation)
+        state.parameters.b_enc[::2] -= 0.5  # half of them cannot compete
+        objective = Objective(CONFIG.k, CONFIG.aux_k, alpha, CONFIG.batch_size)
+        batches = ShuffledBatches(rows, CONFIG.batch_size, CONFIG.buffer_rows, 0)
+        for batch in batches.from_step(0, 200):
+            inputs = torch.from_numpy(normalisation.apply(batch))
+            step = loss_and_gradient(state.parameters, inputs, state.idle_rows >= 800, objective)
+            state.adam.step(state.parameters, step.gradient, 3e-3)
+            state.idle_rows.add_(len(batch)).masked_fill_(step.fired, 0)
+        return int((state.idle_rows >= 800).sum())
+
+    assert dead_after(0.0) > 30
+    assert dead_after(1 / 32) < 10
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.full((300, D), np.nan, np.float32), "NaN"),
+        (np.ones((300, D), np.float32), "variance"),
+        (np.ones((300, D + 1), np.float32), "length 25"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_refused(tmp_path: Path, x: np.ndarray, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        train_sae(ArrayRows(x), CONFIG, tmp_path)
+
+
+def test_divergence_ends_with_a_sentence(tmp_path: Path) -> None:
+    x, _ = _planted(1_500, 1)
+    config = SaeConfig(**{**CONFIG.as_dict(), "learning_rate": 1e30})
+    with pytest.raises(FailedPreconditionError, match="lower learning_rate"):
+        train_sae(ArrayRows(x), config, tmp_path)
+
+
+def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
+    rates = [CONFIG.learning_rate_at(step, 100) for step in range(100)]
+    assert rates[0] < rates[4] == max(rates) == CONFIG.learning_rate
+    assert all(before >= after for before, after in pairwise(rates[4:]))
+    assert rates[-1] < 0.01 * CONFIG.learning_rate
+
+
+@pytest.mark.parametrize(
+    "values", [{"k": 97}, {"width": 0}, {"epochs": 0}, {"buffer_rows": 1}, {"variant": "gated"}, {"learning_rate": 0.0}]
+)
+def test_configurations_that_contradict_themselves_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequestError):
+        SaeConfig.from_dict({**CONFIG.as_dict(), **values})
+
+
+def test_configurations_survive_the_round_trip_and_unknown_settings_do_not() -> None:
+    assert SaeConfig.from_dict(CONFIG.as_dict()) == CONFIG
+    with pytest.raises(InvalidRequestError, match="colour"):
+        SaeConfig.from_dict({**CONFIG.as_dict(), "colour": "red"})
+
+
+def test_defaults_follow_the_data() -> None:
+    config = SaeConfig.defaults_for(64, 60_000)
+    assert (config.width, config.k) == (1024, 16)
+    assert config.epochs > SaeConfig.defaults_for(64, 10_000_000).epochs >= 1
+    assert SaeConfig.defaults_for(64, 60_000, width=512, k=8, epochs=2).epochs == 2
+
+
+def test_weights_of_the_wrong_shape_are_refused() -> None:
+    unit = np.eye(3, dtype=np.float32)
+    with pytest.raises(InvalidRequestError, match="b_dec"):
+        SaeWeights(unit, np.zeros(3, np.float32), unit, np.zeros(4, np.float32), np.zeros(3, np.float32))
