@@ -17,12 +17,12 @@ from recsae.steering.wire_plans import receipt_message
 from recsae.v1 import common_pb2, recommender_pb2
 from recsae_recommender.handlers.embed import EmbeddedSubject
 from recsae_recommender.handlers.export import (
-    MOST_ROWS,
     ExportPage,
     ExportQuery,
     GivenHistories,
     ItemPage,
     UserPage,
+    most_rows,
 )
 from recsae_recommender.handlers.items import ItemsPage
 from recsae_recommender.handlers.rank import RankedLists, RankQuery
@@ -159,7 +159,7 @@ def model_info(recommender: OnnxRecommender) -> recommender_pb2.ModelInfo:
         max_history=recommender.max_history,
         item_count=recommender.n_items,
         head=_HEADS.get(recommender.head, recommender_pb2.HEAD_KIND_UNSPECIFIED),
-        max_export_rows=MOST_ROWS,
+        max_export_rows=most_rows(recommender),
     )
 
 

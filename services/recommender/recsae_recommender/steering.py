@@ -26,6 +26,7 @@ from recsae.telemetry.metrics import RecommenderMetrics
 from recsae_recommender.settings import RecommenderSettings
 
 _log = structlog.get_logger(__name__)
+_REPORT_PERIOD_S = 10.0
 
 
 class ModelSteering:
@@ -42,6 +43,7 @@ class ModelSteering:
         self._model = recommender.name
         self._bare = Triple(model_version=recommender.version)
         self._kill_switch = settings.kill_switch
+        self._reported_at = -_REPORT_PERIOD_S
         self._follower: PlanFollower | None = None
         if interpreter is None:
             return
@@ -65,7 +67,7 @@ class ModelSteering:
         except Exception as error:
             steered = Steered(activation, unsteered(activation, UnsteeredReason.ERROR).receipts, error)
         if steered.error is not None:
-            _log.error("steering_failed", model=self._model, exc_info=steered.error)
+            self._report(steered.error)
         return replace(steered, receipts=tuple(self._named(receipt) for receipt in steered.receipts))
 
     def wait_for_plan(self, timeout_s: float) -> bool:
@@ -84,6 +86,13 @@ class ModelSteering:
         if isinstance(plan, UnsteeredReason):
             return unsteered(activation, plan)
         return plan.steer(activation, contexts, time.time())
+
+    def _report(self, error: Exception) -> None:
+        """Logs at most one failure a period; the metric counts each."""
+        now = time.monotonic()
+        if now - self._reported_at >= _REPORT_PERIOD_S:
+            self._reported_at = now
+            _log.error("steering_failed", model=self._model, exc_info=error)
 
     def _named(self, receipt: Receipt) -> Receipt:
         """The receipt with this model's version, which a receipt without a plan does not know."""

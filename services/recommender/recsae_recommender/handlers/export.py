@@ -15,7 +15,9 @@ from recsae_recommender.handlers.hooks import check_hook
 from recsae_recommender.models import ModelTable
 from recsae_recommender.subjects import SubjectReader
 
-MOST_ROWS = 65_536
+_MOST_ROWS = 65_536
+# Half of the default message limit; the subjects of the rows take the rest.
+_MOST_BYTES = 32 << 20
 _MOST_HISTORIES = 4_096
 _DEFAULT_USERS = 512
 _MOST_ITEMS = 65_536
@@ -129,7 +131,7 @@ class ExportHandler:
         if limit > _MOST_HISTORIES:
             raise InvalidRequestError(f"users.limit = {limit}; ask for at most {_MOST_HISTORIES}")
         if all_positions:
-            limit = min(limit, max(1, MOST_ROWS // recommender.max_history))
+            limit = min(limit, max(1, most_rows(recommender) // recommender.max_history))
         users = store.users(page.cursor, limit)
         found = (
             (place, user_id, recommender.bundle.index_of_known(store.get(user_id)))
@@ -140,6 +142,11 @@ class ExportHandler:
         ], users.next_cursor
 
 
+def most_rows(recommender: OnnxRecommender) -> int:
+    """Most activation rows in one answer: fewer the longer an activation is, so that it fits a message."""
+    return max(1, min(_MOST_ROWS, _MOST_BYTES // (4 * recommender.hooks[0].dim)))
+
+
 def item_range(recommender: OnnxRecommender, page: ItemPage) -> tuple[int, int, str]:
     """First and one past the last item index of a page, and the next cursor. A cursor is the next item index."""
     limit = page.limit or _DEFAULT_ITEMS
@@ -148,7 +155,7 @@ def item_range(recommender: OnnxRecommender, page: ItemPage) -> tuple[int, int, 
     if page.cursor and not (page.cursor.isascii() and page.cursor.isdigit()):
         raise InvalidRequestError(f"cursor {page.cursor!r} is none of this server's; start again without one")
     first = max(int(page.cursor or 1), 1)
-    last = min(first + limit, recommender.n_items + 1)
+    last = min(first + min(limit, most_rows(recommender)), recommender.n_items + 1)
     return first, max(last, first), str(last) if last <= recommender.n_items else ""
 
 
@@ -164,8 +171,10 @@ def _given(recommender: OnnxRecommender, histories: Sequence[Sequence[str]], all
                 f"history {source.history_index} has no item known to model {recommender.name}; leave it out"
             )
     rows = sum(min(len(one.indices), recommender.max_history) for one in sources) if all_positions else len(sources)
-    if rows > MOST_ROWS:
-        raise InvalidRequestError(f"{rows} rows would come back, the most is {MOST_ROWS}; send fewer histories")
+    if rows > most_rows(recommender):
+        raise InvalidRequestError(
+            f"{rows} rows would come back, the most is {most_rows(recommender)}; send fewer histories"
+        )
     return sources
 
 
