@@ -60,13 +60,20 @@ def root(
     ca: Annotated[
         Path | None, typer.Option(envvar="RECSAE_CA", help="CA of the services' certificates (PEM)", exists=True)
     ] = None,
+    cert: Annotated[
+        Path | None, typer.Option(envvar="RECSAE_CERT", help="Client certificate (PEM)", exists=True)
+    ] = None,
+    key: Annotated[Path | None, typer.Option(envvar="RECSAE_KEY", help="Its private key (PEM)", exists=True)] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Opens up recommendation models in production with sparse autoencoders."""
     ctx.obj = CliContext(
-        Workspace(home or default_home()), recommender, interpreter, ClientOptions(ca=ca, token=token or None)
+        Workspace(home or default_home()),
+        recommender,
+        interpreter,
+        ClientOptions(ca=ca, certificate=cert, key=key, token=token or None),
     )
 
 

@@ -22,6 +22,7 @@ from recsae.errors import FailedPreconditionError, UnavailableError
 _READY_S = 60.0
 _RESTARTS_ALLOWED = 5
 _RESTART_WINDOW_S = 60.0
+_DRAIN_PROBE_S = "0"  # no load balancer watches a local platform's health
 
 Announce = Callable[[str, str], None]
 
@@ -165,6 +166,7 @@ class Supervisor:
             "RECSAE_RECOMMENDER_INTERPRETER": addresses.interpreter,
             "RECSAE_RECOMMENDER_OBSERVE_SAMPLE": str(self._options.observe_sample),
             "RECSAE_RECOMMENDER_LOG_LEVEL": self._options.log_level,
+            "RECSAE_RECOMMENDER_DRAIN_PROBE_S": _DRAIN_PROBE_S,
         }
         return self._python("recommender", ["-m", "recsae_recommender"], environment, ports.recommender)
 
@@ -183,6 +185,7 @@ class Supervisor:
             "RECSAE_INTERPRETER_BUS_URL": addresses.bus_url,
             "RECSAE_INTERPRETER_RECOMMENDERS": addresses.recommender,
             "RECSAE_INTERPRETER_LOG_LEVEL": self._options.log_level,
+            "RECSAE_INTERPRETER_DRAIN_PROBE_S": _DRAIN_PROBE_S,
         }
         return self._python("interpreter", ["-m", "recsae_interpreter"], environment, ports.interpreter)
 
