@@ -89,8 +89,7 @@ lock: $(LOCK_TOOLS) ## Resolve the locks in requirements/ again, keeping what st
 	for role in recommender interpreter worker; do \
 		$(UV_COMPILE) --extra $$role --constraint requirements/dev.txt pyproject.toml -o requirements/$$role.txt || exit 1; \
 	done
-	$(UV_COMPILE) --group protos -o requirements/protos.txt
-	$(UV_COMPILE) --group lock -o requirements/lock.txt
+	for group in protos build lock; do $(UV_COMPILE) --group $$group -o requirements/$$group.txt || exit 1; done
 
 clean: ## Remove what was made here: environments, caches, the demo's workspace
 	rm -rf .venv .venv-protos .venv-lock .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

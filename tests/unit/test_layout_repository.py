@@ -51,7 +51,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize("name", ["dev", "lock", "protos", *ROLES])
+@pytest.mark.parametrize("name", ["dev", "build", "lock", "protos", *ROLES])
 def test_locks_hold_hashes_and_no_addresses(name: str) -> None:
     text = lock(name)
     assert "://" not in text
@@ -61,7 +61,7 @@ def test_locks_hold_hashes_and_no_addresses(name: str) -> None:
     assert [entry.split("\n")[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", ["build", *ROLES])
 def test_roles_run_the_versions_that_are_tested(role: str) -> None:
     tested = pins("dev")
     assert {package: found for package, found in pins(role).items() if tested.get(package) != found} == {}
