@@ -49,18 +49,19 @@ def test_same_seed_gives_the_same_weights(split: Split) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_weights_kept_are_those_of_the_best_epoch(split: Split, trained: TrainedSasrec) -> None:
-    best = max(trained.reports, key=lambda report: report.ndcg_at_10)
-    assert trained.best_epoch == best.epoch
-    assert trained.metrics["valid_hr@10"] == round(best.hr_at_10, 4)
+def test_weights_kept_are_those_of_a_late_epoch_as_good_as_the_best(split: Split, trained: TrainedSasrec) -> None:
+    best = max(report.ndcg_at_10 for report in trained.reports)
+    kept = trained.reports[trained.kept_epoch - 1]
+    assert kept.ndcg_at_10 > best - 0.5 / len(split.valid) ** 0.5  # gains lie in 0..1: the error is at most this
+    assert trained.metrics["valid_ndcg@10"] == round(kept.ndcg_at_10, 4)
 
 
 def test_training_stops_when_validation_no_longer_improves(split: Split) -> None:
     reports: list[EpochReport] = []
     config = SasrecConfig(max_history=20, dim=16, blocks=1, epochs=30, learning_rate=1e-12, patience=2)
-    result = train_sasrec(split, PLANTED.items.count, config, reports.append)
-    assert len(reports) < 30
-    assert reports[-1].epoch - result.best_epoch == 2
+    train_sasrec(split, PLANTED.items.count, config, reports.append)
+    best = max(range(len(reports)), key=lambda epoch: reports[epoch].ndcg_at_10)
+    assert len(reports) - 1 - best == 2
 
 
 def test_progress_can_end_the_training(split: Split) -> None:

@@ -44,9 +44,13 @@ def hit_ratio(ranks: NDArray[np.int64], k: int) -> float:
 
 
 def ndcg(ranks: NDArray[np.int64], k: int) -> float:
-    """NDCG@k with one relevant item a user: the mean of 1 / log2(rank + 1), 0 beyond k."""
-    gains = np.where(ranks <= k, 1.0 / np.log2(np.minimum(ranks, k) + 1.0), 0.0)
-    return float(gains.mean()) if len(ranks) else 0.0
+    """NDCG@k with one relevant item a user: the mean of `ndcg_gains`."""
+    return float(ndcg_gains(ranks, k).mean()) if len(ranks) else 0.0
+
+
+def ndcg_gains(ranks: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    """float64 [n]: 1 / log2(rank + 1), 0 beyond k."""
+    return np.where(ranks <= k, 1.0 / np.log2(np.minimum(ranks, k) + 1.0), 0.0)
 
 
 def ranking_quality(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> Mapping[str, float]:
