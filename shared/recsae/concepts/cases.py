@@ -63,6 +63,12 @@ class Cases:
         positives: NDArray[np.int64] = np.diff(self.strong.indptr).astype(np.int64)
         return positives
 
+    @property
+    def negatives(self) -> NDArray[np.int64]:
+        """Rows on which the latent is silent, int64 [w]."""
+        negatives: NDArray[np.int64] = self.rows - self.positives - np.diff(self.weak.indptr)
+        return negatives
+
     def fired(self, latents: NDArray[np.int64]) -> sparse.csr_matrix:
         """0/1 CSR [m, n] of all firings, strong and weak."""
         return (self.strong[latents] + self.weak[latents]).tocsr()

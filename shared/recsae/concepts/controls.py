@@ -27,12 +27,14 @@ class Swaps:
     """What labels of other concepts reach, per latent.
 
     `balanced_f1` float64 [w] is the 95th percentile over swapped labels; `at_percentile` int64 [w] the latent whose
-    label stands at the 95th percentile of natural F1, `random` int64 [w] one drawn at random (-1 = no other label).
+    label stands at the 95th percentile of natural F1, `random` int64 [w] one drawn at random (-1 = no other label) and
+    `random_f1` float64 [w] the balanced F1 of that one.
     """
 
     balanced_f1: NDArray[np.float64]
     at_percentile: NDArray[np.int64]
     random: NDArray[np.int64]
+    random_f1: NDArray[np.float64]
 
 
 def swap_labels(
@@ -48,7 +50,7 @@ def swap_labels(
     Works by density decile, so the cross table is at most a tenth of width x width.
     """
     width = cases.width
-    swaps = Swaps(np.zeros(width), np.full(width, -1), np.full(width, -1))
+    swaps = Swaps(np.zeros(width), np.full(width, -1), np.full(width, -1), np.zeros(width))
     rng = np.random.default_rng(seed)
     live = np.flatnonzero(labelled)
     order = live[np.argsort(density[live], kind="stable")]
@@ -75,6 +77,7 @@ def _swap_within(
     swaps.at_percentile[members] = members[drawn[np.arange(m), chosen]]
     swaps.balanced_f1[members] = np.sort(by_balanced, axis=1)[:, at]
     swaps.random[members] = members[drawn[:, 0]]
+    swaps.random_f1[members] = by_balanced[:, 0]
 
 
 def cross_f1(

@@ -134,7 +134,7 @@ def _status(verdict: Verdict, latent: int, live: bool) -> ConceptStatus:
 def _extra_scores(cases: Cases, verdict: Verdict) -> dict[str, NDArray[np.float64]]:
     """Scores the contract has no field for, float64 [w]; NaN = could not be computed."""
     found, positives = verdict.scores, cases.positives
-    counted = np.maximum(positives + found.negatives, 1)
+    counted = np.maximum(positives + cases.negatives, 1)
     prevalence = positives / counted
     weak = np.diff(cases.weak.indptr).astype(np.float64)
     fresh = found.unseen_positives >= MIN_UNSEEN_CASES
@@ -146,7 +146,7 @@ def _extra_scores(cases: Cases, verdict: Verdict) -> dict[str, NDArray[np.float6
         "weak_recall": np.divide(found.weak_predicted, weak, out=np.full(cases.width, np.nan), where=weak > 0),
         "balanced_precision": found.balanced_precision.value,
         "balanced_precision_low": found.balanced_precision.low,
-        "always_true_f1": always_true_f1(positives, found.negatives),
+        "always_true_f1": always_true_f1(positives, cases.negatives),
         "popularity_f1": verdict.popularity.value,
         "popularity_f1_low": verdict.popularity.low,
         "swap_f1": verdict.control.value,
@@ -154,5 +154,5 @@ def _extra_scores(cases: Cases, verdict: Verdict) -> dict[str, NDArray[np.float6
         "unseen_balanced_f1": np.where(fresh, found.unseen_f1.value, np.nan),
         "unseen_balanced_f1_low": np.where(fresh, found.unseen_f1.low, np.nan),
         "hard_negatives": found.hard_negatives.astype(np.float64),
-        "negatives": found.negatives.astype(np.float64),
+        "negatives": cases.negatives.astype(np.float64),
     }

@@ -61,7 +61,6 @@ class LabelScores:
     unseen_recall: Scores
     unseen_f1: Scores
     unseen_positives: NDArray[np.int64]
-    negatives: NDArray[np.int64]
     hard_negatives: NDArray[np.int64]
     weak_predicted: NDArray[np.int64]
 
@@ -74,84 +73,93 @@ class LabelScores:
         return LabelScores(**merged)
 
 
-def score_labels(cases: Cases, predict: Predictor, weights: NDArray[np.float32]) -> LabelScores:
-    """Scores of the labels that `predict` tests; `weights` from `resampling_weights(cases.groups)`."""
-    blocks = [
-        _score_block(cases, predict, np.arange(at, min(at + _LATENTS_AT_ONCE, cases.width)), weights)
-        for at in range(0, cases.width, _LATENTS_AT_ONCE)
-    ]
-    return LabelScores(**{f.name: _joined([block[f.name] for block in blocks]) for f in fields(LabelScores)})
+def score_labels(
+    cases: Cases, predict: Predictor, weights: NDArray[np.float32], latents: NDArray[np.int64] | None = None
+) -> LabelScores:
+    """Scores of the labels that `predict` tests; `weights` from `resampling_weights(cases.groups)`.
+
+    Only those of `latents` when given: all other entries are 0.
+    """
+    asked = np.arange(cases.width) if latents is None else latents
+    blocks = [_score_block(cases, predict, block, weights) for block in _blocks(asked)]
+    names = [f.name for f in fields(LabelScores)]
+    return LabelScores(**{name: _spread([b[name] for b in blocks], name, asked, cases.width) for name in names})
+
+
+def natural_f1(cases: Cases, predict: Predictor, weights: NDArray[np.float32]) -> Scores:
+    """F1 at the natural mix only: what controls are compared by."""
+    table = _Sums(cases.group, cases.groups, weights)
+    parts = []
+    for latents in _blocks(np.arange(cases.width)):
+        predicted, strong = predict(latents).tocsr().astype(np.float32), cases.strong[latents]
+        sums = [_both(predicted, strong), strong, _without(predicted, cases.fired(latents))]
+        tp, positives, fp = table.totals([table.by_group(rows) for rows in sums])
+        parts.append(_scores(_ratio(2 * tp, positives + tp + fp)))
+    joined: Scores = _spread(parts, "f1", np.arange(cases.width), cases.width)
+    return joined
 
 
 @dataclass(frozen=True)
-class _Block:
-    """Sums by group for one block of latents: turns 0/1 CSR [m, n] into float32 [m, 1 + resamples] totals."""
+class _Sums:
+    """Sums by group, and their totals under every resampling: float32 [m, groups] -> float64 [m, 1 + resamples]."""
 
     group: NDArray[np.int64]
     groups: int
     weights: NDArray[np.float32]
 
-    def total(self, rows: sparse.csr_matrix, factor: Doubles | None = None) -> Doubles:
-        """Weighted number of entries, one column per resample; `factor` weighs entries (same order as the data)."""
+    def by_group(self, rows: sparse.csr_matrix, factor: Doubles | None = None) -> NDArray[Any]:
+        """Entries of 0/1 CSR [m, n] per group; `factor` weighs them (same order as the data)."""
         m = rows.shape[0]
         latent = np.repeat(np.arange(m), np.diff(rows.indptr))
         key = latent * self.groups + self.group[rows.indices]
-        sums = np.bincount(key, weights=factor, minlength=m * self.groups).reshape(m, self.groups)
-        return (sums.astype(np.float32) @ self.weights).astype(np.float64)
+        return np.bincount(key, weights=factor, minlength=m * self.groups).reshape(m, self.groups)
 
-    def of_all(self, by_group: NDArray[Any]) -> Doubles:
-        """Totals [m or 1, 1 + resamples] of sums by group [m or 1, groups]."""
-        return (by_group.astype(np.float32) @ self.weights).astype(np.float64)
+    def totals(self, sums: list[NDArray[Any]]) -> list[Doubles]:
+        """Totals of several tables in one product."""
+        stacked = np.concatenate(sums).astype(np.float32) @ self.weights
+        ends = np.cumsum([len(each) for each in sums])[:-1]
+        return [part.astype(np.float64) for part in np.split(stacked, ends)]
 
 
 def _score_block(
     cases: Cases, predict: Predictor, latents: NDArray[np.int64], weights: NDArray[np.float32]
 ) -> dict[str, Any]:
-    block = _Block(cases.group, cases.groups, weights)
-    strong, weak, hard = cases.strong[latents], cases.weak[latents], cases.hard(latents)
-    fired = cases.fired(latents)
+    table = _Sums(cases.group, cases.groups, weights)
+    strong, fired, hard = cases.strong[latents], cases.fired(latents), cases.hard(latents)
     predicted = predict(latents).tocsr().astype(np.float32)
-    hit = _both(predicted, strong)
-    weak_hit = _both(predicted, weak)
-    false = (predicted - _both(predicted, fired)).tocsr()
-    false.eliminate_zeros()
-    tp, positives, fp = block.total(hit), block.total(strong), block.total(false)
-    all_rows = block.of_all(np.bincount(cases.group, minlength=cases.groups)[None, :])
-    negatives = all_rows - block.total(fired)
-    unseen = cases.unseen
-    u_tp, u_pos, u_fp = (block.total(_on(matrix, unseen)) for matrix in (hit, strong, false))
-    u_rows = block.of_all(np.bincount(cases.group[unseen], minlength=cases.groups)[None, :])
-    u_neg = u_rows - block.total(_on(fired, unseen))
-    matched_fp, matched_neg = _matched(cases, block, strong, fired, false)
-    hard_fp, hard_neg = block.total(_both(predicted, hard)), block.total(hard)
-    recall = _ratio(tp, positives)
-    rate, m_rate, h_rate = _ratio(fp, negatives), _ratio(matched_fp, matched_neg), _ratio(hard_fp, hard_neg)
-    fresh = _balanced(_ratio(u_tp, u_pos), _ratio(u_fp, u_neg))
-    precision, f1 = _balanced(recall, rate)
-    matched_precision, matched_f1 = _balanced(recall, m_rate)
+    hit, false, fresh = _both(predicted, strong), _without(predicted, fired), cases.unseen
+    counted = [hit, strong, false, fired, _both(predicted, hard), hard]
+    counted += [_on(matrix, fresh) for matrix in (hit, strong, false, fired)]
+    everyone = [np.bincount(cases.group[kept], minlength=cases.groups)[None, :] for kept in (slice(None), fresh)]
+    sums = [*(table.by_group(rows) for rows in counted), *everyone, *_matched(cases, table, strong, fired, false)]
+    tp, p, fp, called, h_fp, h_n, u_tp, u_p, u_fp, u_called, rows, u_rows, m_fp, m_n = table.totals(sums)
+    recall, fresh_recall = _ratio(tp, p), _ratio(u_tp, u_p)
+    precision, f1 = _balanced(recall, _ratio(fp, rows - called))
+    matched_precision, matched_f1 = _balanced(recall, _ratio(m_fp, m_n))
+    unseen_precision, unseen_f1 = _balanced(fresh_recall, _ratio(u_fp, u_rows - u_called))
+    weak_hit = _both(predicted, cases.weak[latents])
     return {
         "precision": _scores(_ratio(tp, tp + fp)),
         "recall": _scores(recall),
-        "f1": _scores(_ratio(2 * tp, positives + tp + fp)),
+        "f1": _scores(_ratio(2 * tp, p + tp + fp)),
         "balanced_precision": _scores(precision),
         "balanced_f1": _scores(f1),
         "matched_precision": _scores(matched_precision),
         "matched_f1": _scores(matched_f1),
-        "hard_f1": _scores(_balanced(recall, h_rate)[1]),
-        "unseen_precision": _scores(fresh[0]),
-        "unseen_recall": _scores(_ratio(u_tp, u_pos)),
-        "unseen_f1": _scores(fresh[1]),
-        "unseen_positives": u_pos[:, 0].astype(np.int64),
-        "negatives": negatives[:, 0].astype(np.int64),
-        "hard_negatives": hard_neg[:, 0].astype(np.int64),
+        "hard_f1": _scores(_balanced(recall, _ratio(h_fp, h_n))[1]),
+        "unseen_precision": _scores(unseen_precision),
+        "unseen_recall": _scores(fresh_recall),
+        "unseen_f1": _scores(unseen_f1),
+        "unseen_positives": u_p[:, 0].astype(np.int64),
+        "hard_negatives": h_n[:, 0].astype(np.int64),
         "weak_predicted": np.diff(weak_hit.indptr).astype(np.int64),
     }
 
 
 def _matched(
-    cases: Cases, block: _Block, strong: sparse.csr_matrix, fired: sparse.csr_matrix, false: sparse.csr_matrix
-) -> tuple[Doubles, Doubles]:
-    """False positives and negatives, each negative weighed by positives / negatives of its stratum."""
+    cases: Cases, table: _Sums, strong: sparse.csr_matrix, fired: sparse.csr_matrix, false: sparse.csr_matrix
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """False positives and negatives by group, each negative weighed by positives / negatives of its stratum."""
     m, strata = strong.shape[0], cases.n_strata
     rows = np.bincount(cases.stratum, minlength=strata)
     silent = rows[None, :] - _by_stratum(fired, cases.stratum, strata)
@@ -159,8 +167,8 @@ def _matched(
     weight = np.divide(share, silent, out=np.zeros((m, strata)), where=silent > 0)
     cells = np.bincount(cases.stratum.astype(np.int64) * cases.groups + cases.group, minlength=strata * cases.groups)
     everyone = weight @ cells.reshape(strata, cases.groups)
-    negatives = block.of_all(everyone) - block.total(fired, _entry_weights(fired, weight, cases.stratum))
-    return block.total(false, _entry_weights(false, weight, cases.stratum)), negatives
+    fires = table.by_group(fired, _entry_weights(fired, weight, cases.stratum))
+    return table.by_group(false, _entry_weights(false, weight, cases.stratum)), everyone - fires
 
 
 def _by_stratum(rows: sparse.csr_matrix, stratum: NDArray[np.int32], strata: int) -> Doubles:
@@ -177,6 +185,12 @@ def _entry_weights(rows: sparse.csr_matrix, weight: Doubles, stratum: NDArray[np
 
 def _both(one: sparse.csr_matrix, other: sparse.csr_matrix) -> sparse.csr_matrix:
     matrix = one.multiply(other).tocsr()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _without(one: sparse.csr_matrix, other: sparse.csr_matrix) -> sparse.csr_matrix:
+    matrix = (one - one.multiply(other)).tocsr()
     matrix.eliminate_zeros()
     return matrix
 
@@ -203,7 +217,21 @@ def _scores(values: Doubles) -> Scores:
     return Scores(values[:, 0], low, high)
 
 
-def _joined(parts: list[Any]) -> Any:
-    if isinstance(parts[0], Scores):
-        return Scores(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Scores)))
-    return np.concatenate(parts)
+def _blocks(latents: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [latents[at : at + _LATENTS_AT_ONCE] for at in range(0, len(latents), _LATENTS_AT_ONCE)]
+
+
+def _spread(parts: list[Any], name: str, latents: NDArray[np.int64], width: int) -> Any:
+    """Values of blocks put in their place among all latents: `Scores`, or int64 [w] for a count."""
+    if LabelScores.__dataclass_fields__[name].type == "Scores":
+        return Scores(
+            *(_placed([getattr(part, f.name) for part in parts], latents, width, np.float64) for f in fields(Scores))
+        )
+    return _placed(parts, latents, width, np.int64)
+
+
+def _placed(parts: list[NDArray[Any]], latents: NDArray[np.int64], width: int, kind: type) -> NDArray[Any]:
+    out: NDArray[Any] = np.zeros(width, kind)
+    if parts:
+        out[latents] = np.concatenate(parts)
+    return out

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recsae.concepts.cases import Cases
 from recsae.concepts.controls import Swaps, swap_labels, swapped
 from recsae.concepts.rules import Predictor, either, restricted
-from recsae.concepts.scoring import LabelScores, Scores, score_labels
+from recsae.concepts.scoring import LabelScores, Scores, natural_f1, score_labels
 
 MIN_CASES = 100
 _LOWER_BOUND, _F1, _HARD_F1 = 0.7, 0.8, 0.7
@@ -90,23 +90,22 @@ def judge(
     uses_set = item_set | (prefers_set & ~by_facet.passes)
     percentile = np.where(uses_set, by_set.swaps.at_percentile, by_facet.swaps.at_percentile)
     control = either(swapped(facets.predict, percentile), swapped(sets.predict, percentile), uses_set)
-    random = score_labels(cases, swapped(facets.predict, by_facet.swaps.random), weights)
     return Verdict(
-        enough=_enough(cases, by_facet.scores),
+        enough=_enough(cases),
         facet=by_facet.passes,
         semantic=by_facet.passes & _holds_on_unseen(by_facet.scores),
         item_set=item_set,
         uses_set=uses_set,
         scores=_set_scores(cases, sets, uses_set, by_set.scores, weights).where(uses_set, by_facet.scores),
         swap_balanced_f1=np.where(uses_set, by_set.swaps.balanced_f1, by_facet.swaps.balanced_f1),
-        control=score_labels(cases, control, weights).f1,
-        popularity=score_labels(cases, popularity, weights).f1,
-        swapped_passes=_passes(cases, random, by_facet.swaps.balanced_f1),
+        control=natural_f1(cases, control, weights),
+        popularity=natural_f1(cases, popularity, weights),
+        swapped_passes=_swapped_passes(cases, facets, by_facet.swaps, weights),
     )
 
 
 def _judge_class(cases: Cases, labels: Labels, density: NDArray[np.float32], weights: NDArray[np.float32]) -> Judged:
-    scores = score_labels(cases, labels.predict, weights)
+    scores = score_labels(cases, labels.predict, weights, np.flatnonzero(labels.present))
     swaps = swap_labels(cases, labels.predict, density, labels.present)
     return Judged(scores, swaps, _passes(cases, scores, swaps.balanced_f1) & labels.present)
 
@@ -115,13 +114,20 @@ def _set_scores(
     cases: Cases, sets: Labels, shown: Mask, on_seen: LabelScores, weights: NDArray[np.float32]
 ) -> LabelScores:
     """Scores of item sets: those they are judged by on seen items, and the natural mix over all verification rows."""
-    natural = score_labels(cases, swapped(sets.predict, np.where(shown, np.arange(cases.width), -1)), weights)
+    natural = score_labels(cases, sets.predict, weights, np.flatnonzero(shown))
     return replace(on_seen, precision=natural.precision, recall=natural.recall, f1=natural.f1)
+
+
+def _swapped_passes(cases: Cases, labels: Labels, swaps: Swaps, weights: NDArray[np.float32]) -> Mask:
+    """Whether one randomly drawn label of another concept passes; only those near the threshold are worth scoring."""
+    close = np.flatnonzero((swaps.random >= 0) & (swaps.random_f1 >= _F1))
+    scores = score_labels(cases, swapped(labels.predict, swaps.random), weights, close)
+    return _passes(cases, scores, swaps.balanced_f1)
 
 
 def _passes(cases: Cases, scores: LabelScores, swap_f1: NDArray[np.float64]) -> Mask:
     passes: Mask = (
-        _enough(cases, scores)
+        _enough(cases)
         & (scores.balanced_precision.low >= _LOWER_BOUND)
         & (scores.recall.low >= _LOWER_BOUND)
         & (scores.balanced_f1.value >= _F1)
@@ -133,8 +139,8 @@ def _passes(cases: Cases, scores: LabelScores, swap_f1: NDArray[np.float64]) -> 
     return passes
 
 
-def _enough(cases: Cases, scores: LabelScores) -> Mask:
-    enough: Mask = (cases.positives >= MIN_CASES) & (scores.negatives >= MIN_CASES)
+def _enough(cases: Cases) -> Mask:
+    enough: Mask = (cases.positives >= MIN_CASES) & (cases.negatives >= MIN_CASES)
     return enough
 
 
