@@ -89,6 +89,7 @@ lock: $(LOCK_TOOLS) ## Resolve the locks in requirements/ again, keeping what st
 	for role in recommender interpreter worker; do \
 		$(UV_COMPILE) --extra $$role --constraint requirements/dev.txt pyproject.toml -o requirements/$$role.txt || exit 1; \
 	done
+	$(UV_COMPILE) --resolution lowest-direct pyproject.toml -o requirements/oldest.txt
 	for group in protos build lock; do $(UV_COMPILE) --group $$group -o requirements/$$group.txt || exit 1; done
 
 clean: ## Remove what was made here: environments, caches, the demo's workspace

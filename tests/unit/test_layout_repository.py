@@ -51,7 +51,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize("name", ["dev", "build", "lock", "protos", *ROLES])
+@pytest.mark.parametrize("name", ["dev", "build", "lock", "oldest", "protos", *ROLES])
 def test_locks_hold_hashes_and_no_addresses(name: str) -> None:
     text = lock(name)
     assert "://" not in text
