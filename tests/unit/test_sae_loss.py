@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recsae.sae.config import SaeConfig
 from recsae.sae.loss import Objective, loss_and_gradient
-from recsae.sae.model import Parameters, geometric_median, initial_parameters
+from recsae.sae.model import Parameters, geometric_median, initial_parameters, keep_largest
 from recsae.sae.optimiser import Adam, remove_radial, to_unit_rows
 
 D, WIDTH, K, AUX_K, ROWS = 12, 40, 4, 5, 30
@@ -192,3 +192,15 @@ def test_the_geometric_median_minimises_the_sum_of_distances() -> None:
     least = distance(median)
     for shift in ((0.01, 0), (-0.01, 0), (0, 0.01), (0, -0.01)):
         assert distance(median + torch.tensor(shift)) >= least - 1e-6
+
+
+@pytest.mark.parametrize(("width", "k"), [(1024, 16), (256, 16), (512, 1), (24, 5), (1000, 7), (8, 8)])
+def test_the_latents_kept_are_the_k_largest(width: int, k: int) -> None:
+    rows = torch.randn(200, width, generator=torch.Generator().manual_seed(width))
+    rows[:50] -= 2.0  # few are positive
+    rows[50:60, ::3] = 1.0  # ties
+    kept = keep_largest(rows, k)
+    expected = rows.topk(k, dim=1).values.relu()
+    assert torch.equal(kept.values.sort(dim=1, descending=True).values, expected)
+    assert torch.equal(rows.gather(1, kept.indices).relu(), kept.values)
+    assert all(len(set(row)) == k for row in kept.indices.tolist())

@@ -203,7 +203,7 @@ def test_codes_answer_what_fired() -> None:
     np.testing.assert_array_equal(codes.dense(4)[0], [0, 1, 0, 2])
 
 
-@pytest.mark.parametrize("module", ["codes", "weights", "runtime"])
+@pytest.mark.parametrize("module", ["codes", "weights", "runtime", "shards", "batches", "evaluation", "fidelity"])
 def test_serving_modules_import_neither_torch_nor_scipy(module: str) -> None:
     heavy = {"torch", "scipy", "onnx", "pyarrow"}
     program = f"import sys, recsae.sae.{module}; print(sorted({heavy} & set(sys.modules)))"

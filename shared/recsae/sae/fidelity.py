@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,23 +65,35 @@ class Fidelity:
         return flat
 
 
-def fidelity(sae: SparseAutoencoder, axes: PrincipalAxes, x: Floats, ranker: Ranker, seed: int = 0) -> Fidelity:
-    """Ranks with `x` [n, d], one row per user outside SAE training, and with three reconstructions of it.
+def fidelity(
+    sae: SparseAutoencoder,
+    axes: PrincipalAxes,
+    x: Floats,
+    ranker: Ranker,
+    *,
+    users: NDArray[np.integer[Any]] | None = None,
+    seed: int = 0,
+) -> Fidelity:
+    """Ranks with `x` [n, d], rows of users outside SAE training, and with three reconstructions of it.
 
-    `axes` are fitted on the SAE's training rows. The ranker is called four times.
+    `users` [n] says whose each row is; without it every row is a user. `axes` are fitted on the SAE's training rows.
+    The ranker is called four times.
     """
     ranks = ranker(x)
     k = min(sae.k, sae.d)
     return Fidelity(
-        sae=quality_kept(ranks, ranker(sae.decode(sae.encode(x))), seed),
-        pca=quality_kept(ranks, ranker(axes.keep_first(x, k)), seed),
-        adaptive_pca=quality_kept(ranks, ranker(axes.keep_largest(x, k)), seed),
+        sae=quality_kept(ranks, ranker(sae.decode(sae.encode(x))), users=users, seed=seed),
+        pca=quality_kept(ranks, ranker(axes.keep_first(x, k)), users=users, seed=seed),
+        adaptive_pca=quality_kept(ranks, ranker(axes.keep_largest(x, k)), users=users, seed=seed),
     )
 
 
-def quality_kept(original: Ranks, reconstructed: Ranks, seed: int = 0) -> dict[str, Kept]:
-    """`Kept` for HR and NDCG at 5, 10, 20 from the ranks int64 [n] of the same n users' targets.
+def quality_kept(
+    original: Ranks, reconstructed: Ranks, *, users: NDArray[np.integer[Any]] | None = None, seed: int = 0
+) -> dict[str, Kept]:
+    """`Kept` for HR and NDCG at 5, 10, 20 from the ranks int64 [n] of the same n targets.
 
+    `users` [n] says whose target each is: rows of one user are resampled together, since they are not independent.
     Measures of which the original has nothing to keep are left out.
     """
     if original.shape != reconstructed.shape or original.ndim != 1 or not len(original):
@@ -93,7 +106,7 @@ def quality_kept(original: Ranks, reconstructed: Ranks, seed: int = 0) -> dict[s
         return {}
     paired = np.stack([before[name] for name in names] + [after[name] for name in names], axis=1)
     totals = paired.mean(axis=0)
-    samples = np.concatenate(list(_resampled_sums(paired, seed)))
+    samples = np.concatenate(list(_resampled_sums(paired if users is None else _by_user(paired, users), seed)))
     kept = {}
     for at, name in enumerate(names):
         ratios = _ratios(samples[:, at], samples[:, at + len(names)])
@@ -108,6 +121,14 @@ def gains(ranks: Ranks) -> dict[str, Doubles]:
     discount = 1.0 / np.log2(np.minimum(ranks, max(CUTOFFS)) + 1.0)
     hits = {f"hr@{k}": (ranks <= k).astype(np.float64) for k in CUTOFFS}
     return hits | {f"ndcg@{k}": np.where(ranks <= k, discount, 0.0) for k in CUTOFFS}
+
+
+def _by_user(values: Doubles, users: NDArray[np.integer[Any]]) -> Doubles:
+    """Sums of `values` [n, m] over each user's rows, [distinct users, m]."""
+    distinct, places = np.unique(users, return_inverse=True)
+    sums = np.zeros((len(distinct), values.shape[1]))
+    np.add.at(sums, places, values)
+    return sums
 
 
 def _resampled_sums(values: Doubles, seed: int) -> Iterator[Doubles]:

@@ -80,7 +80,8 @@ def _add_latent_gradients(
     """Adds the gradient of a term whose gradient by the decoder's output is `towards` [n, d]."""
     n, k = active.indices.shape
     rows = active.indices.reshape(-1)
-    by_value = torch.bmm(parameters.w_dec[active.indices], towards[:, :, None]).squeeze(2)
+    # Not bmm: products of [k, d] by [d, 1] are so small that it takes two to four times as long.
+    by_value = (parameters.w_dec[active.indices] * towards[:, None, :]).sum(dim=2)
     by_value.masked_fill_(active.values <= 0, 0.0)
     gradient.w_dec.index_add_(0, rows, (active.values[:, :, None] * towards[:, None, :]).reshape(n * k, -1))
     gradient.w_enc.index_add_(0, rows, (by_value[:, :, None] * centred[:, None, :]).reshape(n * k, -1))

@@ -18,6 +18,7 @@ from torch.nn import functional
 from recsae.sae.config import SaeConfig
 from recsae.sae.weights import SaeWeights
 
+_GROUP = 8  # measured: 4 and 16 are slower at widths 1,024 to 4,096
 _MEDIAN_STEPS = 100
 _MEDIAN_TOLERANCE = 1e-6
 
@@ -84,8 +85,27 @@ def preactivations(parameters: Parameters, centred: Tensor, out: Tensor | None =
 
 def keep_largest(preactivation: Tensor, k: int) -> Active:
     """The k largest of every row, ReLU applied: TopK and ReLU commute, and k values are cheaper than w."""
+    width = preactivation.shape[1]
+    if width % _GROUP == 0 and width >= 2 * _GROUP * k:
+        return _keep_largest_of_groups(preactivation, k)
     values, indices = preactivation.topk(k, dim=1, sorted=False)
     return Active(indices, values.relu_())
+
+
+def _keep_largest_of_groups(preactivation: Tensor, k: int) -> Active:
+    """The same set, up to ties: the k largest lie in the k groups whose maxima are largest.
+
+    Topk is the dearest part of a step (2.2 of 5 ms at 512 x 1024, k = 16); maxima of strided groups cost almost
+    nothing, and leave it two rows of 128 to search instead of one of 1,024: a quarter to a half is saved.
+    """
+    n, width = preactivation.shape
+    groups = width // _GROUP
+    maxima = preactivation.view(n, _GROUP, groups).amax(dim=1)
+    best = maxima.topk(k, dim=1, sorted=False).indices
+    members = torch.arange(0, width, groups)[:, None]
+    candidates = (best[:, None, :] + members).view(n, _GROUP * k)
+    values, places = preactivation.gather(1, candidates).topk(k, dim=1, sorted=False)
+    return Active(candidates.gather(1, places), values.relu_())
 
 
 def decode(active: Active, w_dec: Tensor) -> Tensor:
