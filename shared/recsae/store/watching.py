@@ -6,8 +6,10 @@ needs, so a missed, repeated or late call does no harm.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +35,13 @@ class StateWatcher:
         self._poll_ms = int(poll_s * 1000)
         self._stop = threading.Event()
         self._failures = 0
+        self._answered_at = -math.inf
         self._thread = threading.Thread(target=self._run, name="recsae-state-watcher", daemon=True)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the server last answered; infinite before it first did."""
+        return time.monotonic() - self._answered_at
 
     def start(self) -> StateWatcher:
         """Starts watching; returns itself."""
@@ -63,14 +71,19 @@ class StateWatcher:
         # The position is taken before reading, so what happens in between is reported again and not lost.
         newest = self._client.xrevrange(EVENTS, count=1)
         position = newest[0][0] if newest else "0-0"
-        seen = int(self._client.get(REVISION) or 0)
+        seen = self._revision()
         self._on_change()
         self._failures = 0
         while not self._stop.is_set():
             answer = self._client.xread({EVENTS: position}, count=1_000, block=self._poll_ms)
-            revision = int(self._client.get(REVISION) or 0)
+            revision = self._revision()
             if answer:
                 position = answer[0][1][-1][0]
             if answer or revision != seen:
                 self._on_change()
                 seen = revision
+
+    def _revision(self) -> int:
+        revision = int(self._client.get(REVISION) or 0)
+        self._answered_at = time.monotonic()
+        return revision

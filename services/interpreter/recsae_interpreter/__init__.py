@@ -1,0 +1,1 @@
+"""The interpreter service: explains, observes, owns policies and plans, fronts the pipeline."""

@@ -1,0 +1,1 @@
+"""Use cases of the interpreter, free of gRPC: adapters call them, they call the domain."""

@@ -1,0 +1,113 @@
+"""Use cases of a policy's life: create, read, list, take back, audit.
+
+Each write names who (the authenticated principal) and why; the store makes write and audit event one step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from time import time
+
+from recsae.errors import InvalidRequestError
+from recsae.rpc.request import RequestInfo
+from recsae.steering.plans import Basis
+from recsae.steering.policies import (
+    Operation,
+    Policy,
+    PolicyDraft,
+    PolicyState,
+    new_policy,
+    reverted,
+    validate_draft,
+    validate_reason,
+)
+from recsae.steering.policy_store import Idempotency, PolicyStore, Written
+from recsae.store.events import AuditEvent, AuditTrail, change_now
+from recsae_interpreter.library import Library
+from recsae_interpreter.policy_view import as_shown
+
+DEFAULT_EVENTS = 100
+MOST_EVENTS = 1_000
+
+
+@dataclass(frozen=True)
+class CreateQuery:
+    """A draft, why, the caller's key, and the request as bytes, which recognise a repeated call."""
+
+    draft: PolicyDraft
+    reason: str
+    idempotency_key: str
+    request: bytes
+
+
+class PoliciesHandler:
+    """Owns the life of policies."""
+
+    def __init__(self, policies: PolicyStore, trail: AuditTrail, library: Library) -> None:
+        """Keeps its collaborators."""
+        self._policies = policies
+        self._trail = trail
+        self._library = library
+
+    def create(self, query: CreateQuery, info: RequestInfo) -> Written:
+        """A live policy, once it is stored with its event. InvalidRequestError, NotFoundError as they say."""
+        validate_reason(query.reason)
+        now = time()
+        validate_draft(query.draft, now)
+        check_concepts(query.draft.operations, self._library.model(query.draft.model).basis)
+        policy = new_policy(query.draft, actor=info.principal, now=now)
+        idempotency = Idempotency.of(query.idempotency_key, actor=info.principal, request=query.request)
+        change = change_now(
+            actor=info.principal, action="policy.create", reason=query.reason, request_id=info.request_id
+        )
+        return self._shown(self._policies.create(policy, change, idempotency))
+
+    def get(self, policy_id: str) -> Policy:
+        """The policy; NotFoundError when there is none."""
+        return as_shown(self._policies.get(policy_id), self._library.shelf, time())
+
+    def listed(self, model: str, *, include_ended: bool) -> list[Policy]:
+        """Policies, oldest first; of one model when named."""
+        shelf, now = self._library.shelf, time()
+        shown = [as_shown(policy, shelf, now) for policy in self._policies.snapshot().policies]
+        return [one for one in shown if model in ("", one.model) and (include_ended or not one.state.ended)]
+
+    def delete(self, policy_id: str, revision: int, reason: str, info: RequestInfo) -> Written:
+        """Takes a policy out of force; one taken back already stays as it is.
+
+        ConflictError when `revision` is given and no longer the policy's.
+        """
+        validate_reason(reason)
+        snapshot = self._policies.snapshot()
+        stored = next((one for one in snapshot.policies if one.id == policy_id), None)
+        if stored is None:
+            stored = self._policies.get(policy_id)
+        if stored.state is PolicyState.REVERTED:
+            return Written(stored, snapshot.revision)
+        change = change_now(actor=info.principal, action="policy.delete", reason=reason, request_id=info.request_id)
+        # From the revision the caller saw, the store itself refuses what has moved on.
+        base = stored if revision == 0 else _at(stored, revision)
+        return self._policies.replace(reverted(base, reason=reason, now=change.at), change)
+
+    def audit(self, subject: str, limit: int) -> list[AuditEvent]:
+        """Events, newest first; of one policy when named."""
+        if limit > MOST_EVENTS:
+            raise InvalidRequestError(f"limit {limit}; ask for at most {MOST_EVENTS} events")
+        return self._trail.events(subject, limit or DEFAULT_EVENTS)
+
+    def _shown(self, written: Written) -> Written:
+        return Written(as_shown(written.policy, self._library.shelf, time()), written.plan_revision)
+
+
+def check_concepts(operations: tuple[Operation, ...], basis: Basis) -> None:
+    """InvalidRequestError names the first concept that is not a live one of the promoted dictionary."""
+    for operation in operations:
+        if operation.concept_id not in basis.latents:
+            raise InvalidRequestError(
+                f"concept {operation.concept_id!r} is no live concept of dictionary {basis.triple.dictionary_version}, "
+                f"which is promoted for {basis.model}; list or search for its id"
+            )
+
+
+def _at(policy: Policy, revision: int) -> Policy:
+    return replace(policy, revision=revision)

@@ -1,0 +1,136 @@
+"""Use case: what operations would do to one user's list, without a policy being made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import time
+
+import numpy as np
+
+from recsae.errors import InvalidRequestError
+from recsae.pipeline.triples import Triple
+from recsae.rpc.deadline import Deadline
+from recsae.steering.delta import Steerer, latent_values, target_values
+from recsae.steering.matching import SteerContext
+from recsae.steering.plans import Plan, PlanPolicy, plan_operation
+from recsae.steering.policies import Operation, OperationKind, Scope, Window, validate_operations
+from recsae.steering.receipts import PolicyRef, Receipt
+from recsae_interpreter.handlers.policies import check_concepts
+from recsae_interpreter.library import Library
+from recsae_interpreter.loading import LoadedTriple
+from recsae_interpreter.recommender import Recommender, Row, ScoredItem
+
+DEFAULT_K = 10
+MOST_K = 100
+# The receipt of a preview names this, since there is no policy yet.
+PREVIEW = PolicyRef("preview", 1)
+
+
+@dataclass(frozen=True)
+class PreviewQuery:
+    """Operations for a user, or for a history when given; `k` 0 = ten items."""
+
+    operations: tuple[Operation, ...]
+    model: str = ""
+    user_id: str = ""
+    history: Sequence[str] | None = None
+    k: int = 0
+    deadline: Deadline = field(default_factory=Deadline)
+
+
+@dataclass(frozen=True)
+class MovedItem:
+    """An item of the steered list and its rank before, from 1; 0 = it was not in the list."""
+
+    item: ScoredItem
+    rank_before: int
+
+
+@dataclass(frozen=True)
+class StrengthChange:
+    """Strength of one concept before, and what the operation asks for."""
+
+    concept_id: str
+    label: str
+    before: float
+    target: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Both lists, what they share over k, and the receipt the change would carry."""
+
+    triple: Triple
+    before: Sequence[ScoredItem]
+    after: Sequence[MovedItem]
+    overlap: float
+    receipt: Receipt
+    strengths: Sequence[StrengthChange]
+
+
+class PreviewHandler:
+    """Previews operations."""
+
+    def __init__(self, library: Library, recommender: Recommender, *, norm_budget: float) -> None:
+        """`norm_budget` is that of the plans."""
+        self._library = library
+        self._recommender = recommender
+        self._norm_budget = norm_budget
+
+    def __call__(self, query: PreviewQuery) -> Preview:
+        """The preview; FailedPreconditionError when the model version has no promoted SAE."""
+        k = _list_length(query.k)
+        validate_operations(query.operations)
+        if not query.user_id and query.history is None:
+            raise InvalidRequestError("no subject came; set user_id or history")
+        model = query.model or self._library.model("").model
+        row = self._recommender.embed(model, query.user_id, query.history, query.deadline)
+        loaded = self._library.version(row.model, row.model_version)
+        check_concepts(query.operations, loaded.basis)
+        x = row.activation[None]
+        steered = Steerer(self._plan(loaded, query.operations), loaded.encoder).steer(x, [SteerContext()], time())
+        if steered.error is not None:
+            raise steered.error
+        stack = np.concatenate([x, steered.activation])
+        before, after = self._recommender.rank(row, stack, k=k, deadline=query.deadline)
+        ranks = {item.item_id: rank for rank, item in enumerate(before, start=1)}
+        return Preview(
+            triple=loaded.triple,
+            before=before,
+            after=[MovedItem(item, ranks.get(item.item_id, 0)) for item in after],
+            overlap=sum(item.item_id in ranks for item in after) / k,
+            receipt=steered.receipts[0],
+            strengths=_strengths(loaded, row, query.operations),
+        )
+
+    def _plan(self, loaded: LoadedTriple, operations: tuple[Operation, ...]) -> Plan:
+        compiled = tuple(plan_operation(operation, loaded.basis) for operation in operations)
+        return Plan(
+            revision=0,
+            model=loaded.model,
+            triple=loaded.triple,
+            policies=(PlanPolicy(PREVIEW, compiled, Scope(), Window(), salt=""),),
+            dim=loaded.sae.d,
+            hook=loaded.basis.hook,
+            compiled_at=time(),
+            norm_budget=self._norm_budget,
+        )
+
+
+def _list_length(k: int) -> int:
+    if k > MOST_K:
+        raise InvalidRequestError(f"k = {k}; ask for at most {MOST_K}")
+    return k or DEFAULT_K
+
+
+def _strengths(loaded: LoadedTriple, row: Row, operations: tuple[Operation, ...]) -> list[StrengthChange]:
+    codes = loaded.encoder(row.activation[None])
+    changes = []
+    for operation in operations:
+        concept = loaded.dictionary.by_id(operation.concept_id)
+        before = latent_values(codes, concept.latent) / float(loaded.basis.p95[concept.latent])
+        kind = operation.kind
+        target = target_values(kind, 0.0 if kind is OperationKind.ABLATE else operation.value, before)
+        changes.append(StrengthChange(concept.id, concept.label, float(before[0]), float(target[0])))
+    return changes

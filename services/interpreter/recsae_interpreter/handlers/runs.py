@@ -1,0 +1,52 @@
+"""Use cases of refresh runs: start, look, cancel. The run record is the truth; the queue only carries a hint."""
+
+from __future__ import annotations
+
+import structlog
+
+from recsae.errors import InvalidRequestError, NotFoundError, UnavailableError
+from recsae.pipeline.contracts import AdvanceRun, TaskQueue
+from recsae.pipeline.run_store import MAX_LISTED, RunStore, cancel, start_refresh
+from recsae.pipeline.runs import Run, RunConfig
+from recsae.store.artifacts import ArtifactStore
+
+DEFAULT_LISTED = 20
+
+_log = structlog.get_logger(__name__)
+
+
+class RunsHandler:
+    """Fronts the pipeline's run records."""
+
+    def __init__(self, runs: RunStore, queue: TaskQueue, artifacts: ArtifactStore) -> None:
+        """Keeps its collaborators."""
+        self._runs = runs
+        self._queue = queue
+        self._artifacts = artifacts
+
+    def start(self, config: RunConfig, idempotency_key: str) -> Run:
+        """A queued run. It is kept when the broker does not answer: workers sweep for runs nobody advances."""
+        config.validate()
+        if config.dataset_version not in self._artifacts.versions("dataset"):
+            raise NotFoundError(f"no dataset {config.dataset_version!r} is published; publish one and give its version")
+        run = start_refresh(self._runs, config, idempotency_key)
+        if not run.state.ended:
+            try:
+                self._queue.enqueue(AdvanceRun(run.id))
+            except UnavailableError as error:
+                _log.warning("broker_lost", run=run.id, exc_info=error)
+        return run
+
+    def get(self, run_id: str) -> Run:
+        """The run; NotFoundError when there is none."""
+        return self._runs.get(run_id)
+
+    def list(self, model: str, limit: int) -> list[Run]:
+        """Runs, newest first; of one model when named."""
+        if limit > MAX_LISTED:
+            raise InvalidRequestError(f"limit {limit}; ask for at most {MAX_LISTED} runs")
+        return self._runs.list(model, limit or DEFAULT_LISTED)
+
+    def cancel(self, run_id: str, reason: str) -> Run:
+        """Ends a run; one that has ended stays as it is."""
+        return cancel(self._runs, run_id, reason)

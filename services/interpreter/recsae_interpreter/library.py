@@ -1,0 +1,126 @@
+"""The triples in memory, by model and model version, behind one reference that is swapped as a whole.
+
+A request takes what it needs from one shelf and keeps it, so a promotion in the middle changes nothing for it. A
+triple that cannot be loaded leaves the one before in place. Not here: what the channels say (`sync`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from recsae.errors import FailedPreconditionError, NotFoundError, RecsaeError
+from recsae.pipeline.triples import Triple
+from recsae.store.channels import PRODUCTION, ModelChannels
+from recsae_interpreter.loading import LoadedTriple
+
+_log = structlog.get_logger(__name__)
+
+Load = Callable[[str, Triple], LoadedTriple]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What is loaded: `served` by model and model version, `production` by model; `failed` says why not, by model."""
+
+    served: Mapping[str, Mapping[str, LoadedTriple]] = field(default_factory=dict)
+    production: Mapping[str, LoadedTriple] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def loaded(self) -> list[LoadedTriple]:
+        """Every triple, each once."""
+        every = [one for versions in self.served.values() for one in versions.values()]
+        return list({id(one): one for one in [*every, *self.production.values()]}.values())
+
+
+class Library:
+    """Holds the current shelf. One thread updates it, any number read it."""
+
+    def __init__(self, load: Load) -> None:
+        """`load` gets a triple from the artifact store, verified."""
+        self._load = load
+        self._shelf = Shelf()
+
+    @property
+    def shelf(self) -> Shelf:
+        """Everything loaded now."""
+        return self._shelf
+
+    def model(self, name: str) -> LoadedTriple:
+        """The production triple of a model; "" = the only model there is.
+
+        NotFoundError when nothing is promoted for it; FailedPreconditionError when "" is ambiguous.
+        """
+        production = self._shelf.production
+        if not name:
+            if len(production) > 1:
+                raise FailedPreconditionError(f"there are several models: {', '.join(sorted(production))}; name one")
+            name = next(iter(production), "")
+        if name not in production:
+            failed = self._shelf.failed.get(name)
+            why = f"its promoted triple could not be loaded: {failed}" if failed else "run a refresh and promote it"
+            raise NotFoundError(f"model {name or '(none named)'} has no promoted SAE and dictionary; {why}")
+        return production[name]
+
+    def find(self, model: str, model_version: str) -> LoadedTriple | None:
+        """The triple of a model version still served; None when that version has no promoted SAE."""
+        return self._shelf.served.get(model, {}).get(model_version)
+
+    def version(self, model: str, model_version: str) -> LoadedTriple:
+        """As `find`; FailedPreconditionError names the versions that are served."""
+        found = self.find(model, model_version)
+        if found is None:
+            served = ", ".join(self._shelf.served.get(model, {})) or "none"
+            raise FailedPreconditionError(
+                f"model {model} version {model_version or '(none named)'} has no promoted SAE (versions that have one: "
+                f"{served}); promote an SAE trained on it"
+            )
+        return found
+
+    def sae(self, sae_version: str) -> LoadedTriple:
+        """A triple with that SAE; NotFoundError when none is loaded."""
+        for one in self._shelf.loaded:
+            if one.triple.sae_version == sae_version:
+                return one
+        raise NotFoundError(
+            f"SAE {sae_version!r} is not served here; ask for the plans again, they name the current one"
+        )
+
+    def update(self, wanted: Mapping[str, ModelChannels]) -> bool:
+        """Loads what the channels of each model name and is not held yet, then swaps; False when something failed."""
+        served: dict[str, Mapping[str, LoadedTriple]] = {}
+        production: dict[str, LoadedTriple] = {}
+        failed: dict[str, str] = {}
+        for model, channels in wanted.items():
+            held = self._shelf.served.get(model, {})
+            versions: dict[str, LoadedTriple] = {}
+            for model_version, triple in channels.serving.items():
+                one = self._one(model, triple, held.get(model_version), failed)
+                if one is not None:
+                    versions[model_version] = one
+            served[model] = versions
+            pointed = channels.channel(PRODUCTION).triple
+            if pointed.model_version in versions:
+                production[model] = versions[pointed.model_version]
+            elif model in self._shelf.production:
+                production[model] = self._shelf.production[model]
+        self._shelf = Shelf(served, production, failed)
+        return not failed
+
+    def _one(
+        self, model: str, triple: Triple, held: LoadedTriple | None, failed: dict[str, str]
+    ) -> LoadedTriple | None:
+        if held is not None and held.triple == triple:
+            return held
+        try:
+            loaded = self._load(model, triple)
+        except Exception as error:
+            failed[model] = str(error) if isinstance(error, RecsaeError) else type(error).__name__
+            if self._shelf.failed.get(model) != failed[model]:
+                _log.error("triple_not_loaded", model=model, keeps_old=held is not None, exc_info=error, **vars(triple))
+            return held
+        _log.info("triple_loaded", model=model, **vars(triple))
+        return loaded

@@ -1,0 +1,98 @@
+"""Loads a triple from the artifact store, verified: checksums by the store, lineage and shapes here.
+
+Mixing versions is refused with a sentence that names both. Not here: which triples are wanted (`library`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.records import ConceptStatus
+from recsae.concepts.search import ConceptSearch
+from recsae.errors import FailedPreconditionError
+from recsae.pipeline.triples import Triple
+from recsae.sae.runtime import SparseAutoencoder
+from recsae.steering.encoder import OnnxEncoder
+from recsae.steering.plans import Basis
+from recsae.store.artifacts import Artifact, ArtifactStore
+
+_ENCODER = "encoder.onnx"
+
+
+@dataclass(frozen=True)
+class EncoderFile:
+    """The ONNX graph recommenders fetch, and its SHA-256 in hex."""
+
+    onnx: bytes
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedTriple:
+    """One triple in memory; immutable, so a request that holds it is answered from one triple to its end."""
+
+    model: str
+    triple: Triple
+    sae: SparseAutoencoder
+    dictionary: Dictionary
+    search: ConceptSearch
+    encoder: OnnxEncoder
+    encoder_file: EncoderFile
+    basis: Basis
+
+
+def load_triple(store: ArtifactStore, model: str, triple: Triple) -> LoadedTriple:
+    """Everything the interpreter needs of a triple.
+
+    NotFoundError or CorruptArtifactError when an artifact is not there or not whole; FailedPreconditionError when
+    the three versions do not belong together.
+    """
+    sae_artifact = store.fetch("sae", triple.sae_version)
+    dictionary_artifact = store.fetch("dictionary", triple.dictionary_version)
+    _check_lineage(sae_artifact, {"model": triple.model_version})
+    _check_lineage(dictionary_artifact, {"model": triple.model_version, "sae": triple.sae_version})
+    if (named := sae_artifact.config.get("model", model)) != model:
+        raise FailedPreconditionError(f"SAE {triple.sae_version} was trained on model {named!r}, not {model!r}")
+    sae = SparseAutoencoder.load(sae_artifact.folder, triple.sae_version)
+    dictionary = Dictionary.load(dictionary_artifact.folder, triple.dictionary_version)
+    if dictionary.width != sae.width:
+        raise FailedPreconditionError(
+            f"dictionary {triple.dictionary_version} has {dictionary.width} concepts, "
+            f"SAE {triple.sae_version} {sae.width} latents; publish a dictionary of that SAE"
+        )
+    onnx = sae_artifact.path(_ENCODER).read_bytes()
+    return LoadedTriple(
+        model=model,
+        triple=triple,
+        sae=sae,
+        dictionary=dictionary,
+        search=ConceptSearch(dictionary),
+        encoder=OnnxEncoder(onnx, sae.d),
+        encoder_file=EncoderFile(onnx, hashlib.sha256(onnx).hexdigest()),
+        basis=_basis(model, triple, str(sae_artifact.config.get("hook", "")), sae, dictionary),
+    )
+
+
+def _basis(model: str, triple: Triple, hook: str, sae: SparseAutoencoder, dictionary: Dictionary) -> Basis:
+    """What policies compile against. A dead latent has no unit of strength, so no policy can name it."""
+    alive = (concept for concept in dictionary.concepts if concept.status is not ConceptStatus.DEAD)
+    return Basis(
+        model=model,
+        triple=triple,
+        hook=hook,
+        latents={concept.id: concept.latent for concept in alive},
+        p95=dictionary.arrays.p95,
+        w_dec=sae.w_dec,
+    )
+
+
+def _check_lineage(artifact: Artifact, wanted: dict[str, str]) -> None:
+    for name, version in wanted.items():
+        made_from = artifact.lineage.get(name, "")
+        if made_from != version:
+            raise FailedPreconditionError(
+                f"{artifact.kind} {artifact.version} was made from {name} {made_from or 'unknown'}, not {version}; "
+                "versions never mix: name the ones that were published together"
+            )
