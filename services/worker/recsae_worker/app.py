@@ -7,11 +7,8 @@ ran torch or numba hangs. Tasks import what they need when they run, in the chil
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
-
-# Read by billiard when it is first imported. A stopped worker then gives its task back within the soft timeout
-# instead of finishing it, and the step goes on elsewhere from its last checkpoint.
-os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
 
 from celery import Celery, signals
 from kombu.entity import Queue
@@ -29,7 +26,7 @@ def build_app(settings: WorkerSettings) -> Celery:
     """The app for these settings; connects to nothing."""
     celery = Celery("recsae", broker=settings.bus_url, include=["recsae_worker.tasks"])
     celery.conf.update(
-        task_queues=[Queue(name) for name in QUEUES]  # type: ignore[no-untyped-call],
+        task_queues=[Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]
         task_default_queue=QUEUES[0],
         task_create_missing_queues=False,
         task_acks_late=True,
@@ -84,6 +81,16 @@ def _configure_logging(**_: Any) -> None:
     configure_logging("worker", level=settings.log_level, format=settings.log_format)
 
 
+def _stop_soon_on_sigterm(**_: Any) -> None:
+    """A stopped worker gives its task back within the soft timeout; the step goes on from its last checkpoint.
+
+    SIGTERM alone would wait for the task, which may be hours of training. Celery's own switch for this
+    (REMAP_SIGTERM) is read before this module is.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGQUIT))
+
+
 signals.setup_logging.connect(_configure_logging, weak=False)
+signals.worker_ready.connect(_stop_soon_on_sigterm, weak=False)
 settings = load_settings(WorkerSettings)
 app = build_app(settings)

@@ -41,6 +41,7 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
     import torch  # seconds to import, and the only user of it is this process
 
     from recsae.errors import RecsaeError
+    from recsae.sae.checkpoint import load_checkpoint, training_identity
     from recsae.sae.config import SaeConfig
     from recsae.sae.meter import Progress
     from recsae.sae.shards import ShardReader
@@ -58,13 +59,15 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
         config = SaeConfig.defaults_for(
             rows.d, rows.n, width=job["width"], k=job["k"], epochs=job["epochs"], seed=job["seed"]
         )
+        checkpoints = Checkpoints(out, job["checkpoint_every_s"])
+        resumed = load_checkpoint(checkpoints.file, training_identity(config, rows))
         facts = train_sae(
             rows,
             config,
             out / "sae",
             progress=report,
             should_stop=should_stop,
-            checkpoints=Checkpoints(out, job["checkpoint_every_s"]),
+            checkpoints=checkpoints,
         )
     except TrainingStoppedError:
         return {"event": "failed", "message": "it was asked to stop; the checkpoint holds what was done"}
@@ -74,6 +77,7 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
         "event": "done",
         "scores": dict(facts.scores),
         "config": config.as_dict(),
+        "resumed_from": resumed.step if resumed else 0,
         "detail": f"{rows.n:,} rows, {config.epochs} epochs, width {config.width}, k {config.k}",
     }
 

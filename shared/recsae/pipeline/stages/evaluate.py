@@ -65,7 +65,7 @@ def _ranking_scores(context: StepContext, sae: SparseAutoencoder, model: SourceM
         return {}
     axes = PrincipalAxes.fit(open_shards(context.workspace, lane, Part.SAE))
     ranker = TargetRanker(context.platform.source, model, data, rows.users, context.lease.check)
-    kept = fidelity(sae, axes, rows.x, ranker, context.run.config.seed).scores()
+    kept = fidelity(sae, axes, rows.x, ranker, seed=context.run.config.seed).scores()
     return {"rank.users": float(len(rows.users))} | {f"rank.{name}": value for name, value in kept.items()}
 
 

@@ -37,7 +37,7 @@ def train(context: StepContext) -> StepResult:
     context.workspace.put_folder(sae_folder(lane), out / "sae")
     scores = {str(name): float(value) for name, value in done["scores"].items()}
     named = {f"{lane.prefix}sae.{name}": value for name, value in scores.items()}
-    return StepResult(named, {"config": done["config"]}, str(done["detail"]))
+    return StepResult(named, {"config": done["config"], "resumed_from": done["resumed_from"]}, str(done["detail"]))
 
 
 def _job(context: StepContext, lane: Lane, plan: Plan, out: str) -> dict[str, Any]:
