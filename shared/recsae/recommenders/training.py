@@ -38,7 +38,7 @@ class SasrecConfig:
     blocks: int = 2
     heads: int = 1
     dropout: float = 0.2
-    epochs: int = 14
+    epochs: int = 12
     batch: int = 16
     learning_rate: float = 2e-3
     warm_up_share: float = 0.05
