@@ -29,8 +29,10 @@ class DriftThresholds:
 
     min_rows: int = 200
     """Rows of the window below which nothing is judged."""
+    min_reference_rows: int = 50
+    """Rows (users) of the reference below which nothing is judged; how few they are is in every standard error."""
     min_expected: float = 5.0
-    """Firings expected in the window, at the larger of both rates, below which a concept is not judged."""
+    """Firings expected on the side with fewer rows, at the larger of both rates, below which it is not judged."""
     min_log2_ratio: float = 1.0
     max_q: float = 0.01
     prior_panes: float = 10.0
@@ -74,10 +76,10 @@ def compare(reference: ConceptCounters, panes: Sequence[Pane], thresholds: Drift
                 f"the window counts {pane.counters.width} latents, the reference {reference.width}; versions differ"
             )
     window = merged([pane.counters for pane in panes], reference.width)
-    enough = window.n >= limits.min_rows and reference.n >= limits.min_rows
+    enough = window.n >= limits.min_rows and reference.n >= limits.min_reference_rows
     inflation = overdispersion(panes, limits)
     ratio, error = log2_risk_ratio(reference, window, inflation)
-    expected = window.n * np.maximum(_rate(reference), _rate(window))
+    expected = min(window.n, reference.n) * np.maximum(_rate(reference), _rate(window))
     judged = (expected >= limits.min_expected) & enough
     p = np.where(judged, 2 * ndtr(-np.abs(ratio) / error), np.nan)
     q = benjamini_hochberg(p)
