@@ -99,7 +99,7 @@ def _grow(bank: LiteralBank, cases: _Cases, singles: _Counts, start: NDArray[np.
         grows = rules.literal[:, step - 1] >= 0
         options = _joined_counts(bank, cases, singles, rules, now)
         scores = np.stack([option.f1(cases.positives) for option in options])
-        scores[Joined.OR][:, ~_nameable(bank)] = 0
+        scores[Joined.OR][~_alternatives(bank, rules)] = 0
         flat = np.where(grows[None, :, None], scores, 0).transpose(1, 0, 2).reshape(width, -1)
         choice = flat.argmax(axis=1)
         gain = flat[latents, choice] >= f1 + MIN_GAIN
@@ -195,6 +195,10 @@ def _subjects(bank: LiteralBank) -> NDArray[np.int64]:
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _nameable(bank: LiteralBank) -> NDArray[np.bool_]:
-    """Literals that may follow "or": facets. "Horror or a long history" is no concept."""
-    return np.array([literal.kind in (RECENT, LAST) for literal in bank.literals])
+def _alternatives(bank: LiteralBank, rules: FacetRules) -> NDArray[np.bool_]:
+    """Where "or" may be used, bool [w, L]: between facets only. "Horror or a long history" is no concept."""
+    facet = np.array([literal.kind in (RECENT, LAST) for literal in bank.literals])
+    other_than_facet = ~facet[np.maximum(rules.literal, 0)] & (rules.literal >= 0)
+    only_facets: NDArray[np.bool_] = np.logical_not(np.any(other_than_facet, axis=1))
+    allowed: NDArray[np.bool_] = only_facets[:, None] & facet[None, :]
+    return allowed

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.features import Strata
-from recsae.concepts.records import RuleRecord, rule_from_json
+from recsae.concepts.records import RuleRecord, rule_as_json, rule_from_json
 from recsae.errors import CorruptArtifactError
 from recsae.store.files import write_atomic, write_json_atomic
 
@@ -54,7 +54,9 @@ class Description:
             "item_sets": self.item_sets,
             "popularity_rules": self.popularity_rules,
         }
-        write_json_atomic(folder / _RULES, {name: [asdict(rule) for rule in each] for name, each in rules.items()})
+        write_json_atomic(
+            folder / _RULES, {name: [rule_as_json(rule) for rule in each] for name, each in rules.items()}
+        )
         arrays: dict[str, NDArray[Any]] = {
             "prefers_set": self.prefers_set,
             "neighbours": self.neighbours,

@@ -7,7 +7,7 @@ The same fields as `ConceptDetail` of the contract plus the named control scores
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -156,8 +156,9 @@ class ConceptRecord:
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain lists, dicts, strings and numbers."""
-        return asdict(self)
+        """Plain lists, dicts, strings and numbers; numbers keep six significant digits."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
 
 def concept_from_json(value: Mapping[str, Any]) -> ConceptRecord:
@@ -180,10 +181,32 @@ def concept_from_json(value: Mapping[str, Any]) -> ConceptRecord:
     return ConceptRecord(**fields)
 
 
+def rule_as_json(rule: RuleRecord) -> dict[str, Any]:
+    """Plain lists, dicts, strings and numbers; thresholds exactly, since rules are tested again on other rows."""
+    return {
+        "literals": [vars(literal) for literal in rule.literals],
+        "item_ids": list(rule.item_ids),
+        "window": rule.window,
+    }
+
+
 def rule_from_json(value: Mapping[str, Any]) -> RuleRecord:
-    """The rule `asdict` was made from."""
+    """The rule `rule_as_json` was made from."""
     literals = tuple(LiteralRecord(**each) for each in value["literals"])
     return RuleRecord(literals, tuple(value["item_ids"]), value["window"])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, RuleRecord):
+        return rule_as_json(value)
+    if is_dataclass(value):
+        return {name: _plain(each) for name, each in vars(value).items()}
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    # Nine more digits per number would double the file and say nothing.
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _evidence(value: Mapping[str, Any]) -> Evidence:
