@@ -14,8 +14,8 @@ from scipy import sparse
 
 _LATENTS_AT_ONCE = 256
 SHOWN = 10
-# Items an output label is drawn from: more than are shown, or a facet could not reach significance.
-_LABELLED = 50
+# An output label is drawn from the top twentieth of the catalogue: at least as many items as are shown, at most 50.
+_LABELLED_SHARE, _LABELLED = 0.05, 50
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Outputs:
     """Items of all latents.
 
     `promoted`, `suppressed` int32 [w, m] item indices, most affected first; `raised`, `lowered` float32 [w, m] by how
-    much, per unit of the latent. `labelled` 0/1 CSR [w, n_items + 1] marks the 50 most promoted; `effect` float32 [w]
+    much, per unit of the latent. `labelled` 0/1 CSR [w, n_items + 1] marks the most promoted; `effect` float32 [w]
     is the mean absolute change of a score per unit of the latent.
     """
 
@@ -39,7 +39,8 @@ def output_items(w_dec: NDArray[np.float32], item_vectors: NDArray[np.float32]) 
     """Outputs of all latents from `w_dec` [w, d] and `item_vectors` [n_items + 1, d] (row 0 = padding)."""
     centred = (item_vectors[1:] - item_vectors[1:].mean(axis=0)).T.astype(np.float32)
     n_items = centred.shape[1]
-    shown, labelled = min(SHOWN, n_items), min(_LABELLED, n_items)
+    shown = min(SHOWN, n_items)
+    labelled = max(shown, min(_LABELLED, int(_LABELLED_SHARE * n_items)))
     best, worst, gains, losses, effects = [], [], [], [], []
     for at in range(0, len(w_dec), _LATENTS_AT_ONCE):
         scores = w_dec[at : at + _LATENTS_AT_ONCE] @ centred
