@@ -13,9 +13,10 @@ from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.steering.wire_plans import triple_message
 from recsae.v1 import common_pb2, interpreter_pb2
+from recsae_interpreter.handlers.attribute import Attribution, Firing
 from recsae_interpreter.handlers.concepts import ConceptPage, FoundConcept, FoundConcepts
 from recsae_interpreter.handlers.encode import Encoded
-from recsae_interpreter.handlers.explain import Attribution, ExplainQuery, Explanation, Firing
+from recsae_interpreter.handlers.explain import ExplainQuery, Explanation
 from recsae_interpreter.handlers.observe import Observation
 from recsae_interpreter.recommender import ScoredItem, row_of
 

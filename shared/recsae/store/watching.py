@@ -21,7 +21,8 @@ from recsae.store.redis import connect
 
 _log = structlog.get_logger(__name__)
 
-POLL_S = 2.0
+# A read of one key: cheap enough to notice within half a second what the stream did not say, and to stop as fast.
+POLL_S = 0.5
 _LONGEST_BACKOFF_S = 2.0
 
 
