@@ -58,12 +58,16 @@ def _dense_loss(parameters: Parameters, x: Tensor, dead: Tensor, alpha: float) -
 @pytest.mark.parametrize("n", [ROWS, 7])
 @pytest.mark.parametrize("alpha", [0.0, ALPHA, 0.5])
 @pytest.mark.parametrize("some_dead", [True, False])
-def test_the_gradient_equals_autograd(alpha: float, some_dead: bool, n: int) -> None:
+@pytest.mark.parametrize("few_fire", [True, False])
+def test_the_gradient_equals_autograd(alpha: float, some_dead: bool, few_fire: bool, n: int) -> None:
     parameters = _parameters()
     dead = _dead(parameters) if some_dead else torch.zeros(WIDTH, dtype=torch.bool)
+    if few_fire:  # TopK then keeps latents that ReLU holds at 0
+        parameters.b_enc.sub_(torch.where(dead, 0.05, 2.5))
     step = loss_and_gradient(parameters, _batch(n), dead, Objective(K, AUX_K, alpha, ROWS))
     leaves = Parameters(**{name: tensor.clone().requires_grad_() for name, tensor in parameters.tensors().items()})
     fvu, aux, _ = _dense_loss(leaves, _batch(n), dead, alpha)
+    assert (step.terms.firings < n * K) == few_fire
     (fvu + alpha * aux).backward()  # type: ignore[no-untyped-call]
     assert step.terms.squared_error / ROWS == pytest.approx(fvu.item())
     assert step.terms.aux == pytest.approx(aux.item())
@@ -154,6 +158,17 @@ def test_the_radial_part_of_the_decoder_gradient_is_removed() -> None:
     gradient = torch.randn(WIDTH, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     remove_radial(gradient, parameters.w_dec)
     assert float((gradient * parameters.w_dec).sum(dim=1).abs().max()) < 1e-12
+
+
+def test_the_optimiser_never_sees_the_radial_part() -> None:
+    parameters = _parameters()
+    before = parameters.w_dec.clone()
+    none_dead = torch.zeros(WIDTH, dtype=torch.bool)
+    step = loss_and_gradient(parameters, _batch(), none_dead, Objective(K, AUX_K, ALPHA, ROWS))
+    assert float((step.gradient.w_dec * before).sum(dim=1).abs().max()) > 1e-3
+    adam = Adam.for_parameters(parameters)
+    adam.step(parameters, step.gradient, 0.05)
+    assert float((adam.first.w_dec * before).sum(dim=1).abs().max()) < 1e-12
 
 
 def test_adam_equals_torchs_where_no_constraint_acts() -> None:

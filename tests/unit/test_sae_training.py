@@ -24,7 +24,7 @@ from recsae.sae.weights import SaeWeights, load_weights
 
 ATOMS, D, ACTIVE = 48, 24, 3
 CONFIG = SaeConfig(
-    d=D, width=96, k=4, epochs=3, batch_size=128, buffer_rows=512, aux_k=8, dead_after=800, learning_rate=3e-3
+    d=D, width=96, k=4, epochs=3, batch_size=128, buffer_rows=512, aux_k=8, dead_after=200, learning_rate=3e-3
 )
 
 

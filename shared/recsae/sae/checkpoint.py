@@ -34,7 +34,6 @@ class TrainingState:
     adam: Adam
     idle_rows: Tensor
     step: int = 0
-    seconds: float = 0.0
 
 
 def training_identity(config: SaeConfig, rows: Rows) -> str:
@@ -47,7 +46,7 @@ def save_checkpoint(path: Path, state: TrainingState, identity: str) -> None:
     """Replaces the checkpoint at `path`."""
     groups = {"parameters": state.parameters, "first": state.adam.first, "second": state.adam.second}
     tensors = {f"{group}.{name}": tensor for group, held in groups.items() for name, tensor in held.tensors().items()}
-    facts = {"identity": identity, "step": state.step, "adam_steps": state.adam.steps, "seconds": state.seconds}
+    facts = {"identity": identity, "step": state.step, "adam_steps": state.adam.steps}
     metadata = {"training": json.dumps(facts)}
     write_atomic(path, safetensors.torch.save({**tensors, "idle_rows": state.idle_rows}, metadata))
 
@@ -75,7 +74,6 @@ def load_checkpoint(path: Path, identity: str) -> TrainingState | None:
         adam=Adam(_group("first", tensors), _group("second", tensors), int(facts["adam_steps"])),
         idle_rows=tensors["idle_rows"],
         step=int(facts["step"]),
-        seconds=float(facts["seconds"]),
     )
 
 

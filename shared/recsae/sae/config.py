@@ -9,8 +9,9 @@ from typing import Any, Literal, Self
 
 from recsae.errors import InvalidRequestError
 
-# About what it takes on SASRec activations of MovieLens-100K and -1M (d = 64, width 1024): longer gains < .001 in FVU.
-_ROWS_TO_SEE = 1_500_000
+# Rows seen over all epochs. Measured on 60,000 SASRec activations of MovieLens-100K (d = 64, width 1,024, k = 16):
+# held-out FVU .033 after 1.5 M, .030 after 2 M.
+_ROWS_TO_SEE = 2_000_000
 _MAX_EPOCHS = 1_000
 
 
@@ -28,13 +29,13 @@ class SaeConfig:
     width: int
     k: int
     variant: Literal["topk"] = "topk"
-    epochs: int = 24
-    batch_size: int = 1024
-    learning_rate: float = 2e-3
+    epochs: int = 32
+    batch_size: int = 512
+    learning_rate: float = 8e-3  # measured: held-out FVU .054, .043, .033, .028 at 2, 4, 8, 16e-3; 5 % dead at the last
     warm_up_share: float = 0.05
     aux_alpha: float = 1 / 32
     aux_k: int = 32
-    dead_after: int = 20_000
+    dead_after: int = 10_000
     buffer_rows: int = 65_536
     seed: int = 0
 

@@ -40,8 +40,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Objective:
-    """The constants of the loss. `rows` is the batch size that FVU is divided by, so that a short last batch of an
-    epoch weighs what its rows weigh.
+    """The constants of the loss.
+
+    `rows` is the batch size that FVU is divided by, so that a short last batch of an epoch weighs what its rows weigh.
     """
 
     k: int

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.sae.batches import Normalisation, Rows, ShuffledBatches, evenly_spaced, measure_normalisation
@@ -24,7 +25,7 @@ from recsae.sae.loss import Objective, loss_and_gradient
 from recsae.sae.meter import Meter, Progress
 from recsae.sae.model import initial_parameters
 from recsae.sae.optimiser import Adam
-from recsae.sae.runtime import Encoder, SparseAutoencoder, decode, relative_error
+from recsae.sae.runtime import Encoder, decode, relative_error
 from recsae.sae.weights import SaeWeights, fold
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -74,9 +75,10 @@ def train_sae(
     if rows.d != config.d:
         raise InvalidRequestError(f"activations have length {rows.d}, the configuration says d = {config.d}")
     normalisation = measure_normalisation(rows)
-    state = _run(rows, config, normalisation, progress, should_stop, checkpoints)
-    weights = fold(state.parameters.weights(normalisation.mean), normalisation.scale)
-    facts = _measure_facts(weights, config, rows, normalisation, state)
+    training = _Training(rows, config, normalisation, checkpoints)
+    training.run(progress, should_stop)
+    weights = fold(training.state.parameters.weights(normalisation.mean), normalisation.scale)
+    facts = _measure_facts(weights, config, rows, normalisation)
     export_sae(weights, config.k, facts, out)
     return facts
 
@@ -88,72 +90,69 @@ def start_state(rows: Rows, config: SaeConfig, normalisation: Normalisation) -> 
     return TrainingState(parameters, Adam.for_parameters(parameters), torch.zeros(config.width, dtype=torch.int64))
 
 
-def _run(
-    rows: Rows,
-    config: SaeConfig,
-    normalisation: Normalisation,
-    progress: Callable[[Progress], None],
-    should_stop: Callable[[], bool],
-    checkpoints: Checkpoints | None,
-) -> TrainingState:
-    identity = training_identity(config, rows)
-    state = load_checkpoint(checkpoints.file, identity) if checkpoints else None
-    state = state or start_state(rows, config, normalisation)
-    batches = ShuffledBatches(rows, config.batch_size, config.buffer_rows, config.seed)
-    steps = config.epochs * batches.per_epoch
-    objective = Objective(config.k, config.aux_k, config.aux_alpha, config.batch_size)
-    scratch = torch.empty(config.batch_size, config.width)
-    meter, saved_at = Meter(steps, state.step), time.monotonic()
+class _Training:
+    """One run, from wherever its state stands to the last step."""
 
-    def save() -> None:
-        if checkpoints:
-            save_checkpoint(checkpoints.file, state, identity)
+    def __init__(self, rows: Rows, config: SaeConfig, normalisation: Normalisation, checkpoints: Checkpoints | None):
+        self._config, self._normalisation, self._checkpoints = config, normalisation, checkpoints
+        self._identity = training_identity(config, rows)
+        saved = load_checkpoint(checkpoints.file, self._identity) if checkpoints else None
+        self.state = saved or start_state(rows, config, normalisation)
+        self._batches = ShuffledBatches(rows, config.batch_size, config.buffer_rows, config.seed)
+        self._steps = config.epochs * self._batches.per_epoch
+        self._objective = Objective(config.k, config.aux_k, config.aux_alpha, config.batch_size)
+        self._scratch = torch.empty(config.batch_size, config.width)
 
-    for batch in batches.from_step(state.step, steps):
-        if should_stop():
-            save()
-            raise TrainingStoppedError(f"stopped after {state.step} of {steps} steps")
-        x = torch.from_numpy(normalisation.apply(batch))
+    def run(self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]) -> None:
+        """Steps to the end; saves now and then, when told to stop, and at the end."""
+        meter, saved_at = Meter(self._steps, self.state.step), time.monotonic()
+        for batch in self._batches.from_step(self.state.step, self._steps):
+            if should_stop():
+                self._save()
+                raise TrainingStoppedError(f"stopped after {self.state.step} of {self._steps} steps")
+            self._step(batch, meter)
+            if meter.due or self.state.step == self._steps:
+                progress(self._checked(meter.report()))
+            if self._checkpoints and time.monotonic() - saved_at >= self._checkpoints.every_s:
+                self._save()
+                saved_at = time.monotonic()
+        self._save()
+
+    def _step(self, batch: NDArray[np.float32], meter: Meter) -> None:
+        state, config = self.state, self._config
+        x = torch.from_numpy(self._normalisation.apply(batch))
         dead = state.idle_rows >= config.dead_after
-        result = loss_and_gradient(state.parameters, x, dead, objective, scratch[: len(x)])
-        state.adam.step(state.parameters, result.gradient, config.learning_rate_at(state.step, steps))
+        result = loss_and_gradient(state.parameters, x, dead, self._objective, self._scratch[: len(x)])
+        state.adam.step(state.parameters, result.gradient, config.learning_rate_at(state.step, self._steps))
         state.idle_rows.add_(len(x)).masked_fill_(result.fired, 0)
         state.step += 1
         meter.add(result.terms, int(dead.sum()))
-        if meter.due or state.step == steps:
-            progress(_checked(meter.report(), config))
-        if checkpoints and time.monotonic() - saved_at >= checkpoints.every_s:
-            save()
-            saved_at = time.monotonic()
-    save()
-    return state
+
+    def _checked(self, report: Progress) -> Progress:
+        if not np.isfinite(report.fvu):
+            raise FailedPreconditionError(
+                f"training diverged before step {report.step}; lower learning_rate (it is {self._config.learning_rate})"
+            )
+        return report
+
+    def _save(self) -> None:
+        if self._checkpoints:
+            save_checkpoint(self._checkpoints.file, self.state, self._identity)
 
 
-def _checked(report: Progress, config: SaeConfig) -> Progress:
-    if not np.isfinite(report.fvu):
-        raise FailedPreconditionError(
-            f"training diverged before step {report.step}; lower learning_rate (it is {config.learning_rate})"
-        )
-    return report
-
-
-def _measure_facts(
-    weights: SaeWeights, config: SaeConfig, rows: Rows, normalisation: Normalisation, state: TrainingState
-) -> TrainingFacts:
+def _measure_facts(weights: SaeWeights, config: SaeConfig, rows: Rows, normalisation: Normalisation) -> TrainingFacts:
     encoder = Encoder(encoder_graph(weights, config.k), d=config.d, width=config.width, k=config.k)
     x = evenly_spaced(rows, _FACT_ROWS)
-    x_hat = decode(encoder.encode(x), weights.w_dec, weights.b_dec)
+    codes = encoder.encode(x)
+    x_hat = decode(codes, weights.w_dec, weights.b_dec)
     error, spread = np.square(x - x_hat, dtype=np.float64), np.square(x - weights.mean, dtype=np.float64)
     return TrainingFacts(
         error_p99=float(np.percentile(relative_error(x, x_hat, weights.mean), 99)),
         mean_norm=normalisation.mean_norm,
         scores={
             "train_fvu": float(error.sum() / spread.sum()),
-            "train_dead": float((state.idle_rows >= min(rows.n, 1_000_000)).double().mean()),
+            "train_dead": float((codes.firing_counts(config.width) == 0).mean()),
             "train_rows": float(rows.n),
         },
         config=config.as_dict(),
     )
-
-
-__all__ = ["CHECKPOINT_FILE", "Checkpoints", "Progress", "SparseAutoencoder", "TrainingStoppedError", "train_sae"]
