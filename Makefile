@@ -70,10 +70,8 @@ proto-lint: $(READY) ## Lint the contract and compare it with the committed base
 proto-fresh: $(PROTO_TOOLS) ## Check that the committed stubs are what the contract generates
 	@rm -rf .cache/stubs && mkdir -p .cache/stubs
 	@$(call PROTOC,.cache/stubs)
-	@for made in .cache/stubs/recsae/v1/*; do \
-		cmp -s "$$made" "shared/recsae/v1/$${made##*/}" || { \
-			echo "shared/recsae/v1/$${made##*/} is not what protos/ generates: run \`make protos\` and commit the result" >&2; exit 1; }; \
-	done
+	@diff -rq -x __init__.py -x __pycache__ .cache/stubs/recsae/v1 shared/recsae/v1 || { \
+		echo "shared/recsae/v1 is not what protos/ generates: run \`make protos\` and commit the result" >&2; exit 1; }
 
 protos: $(PROTO_TOOLS) ## Generate the stubs in shared/recsae/v1 from protos/
 	@$(call PROTOC,shared)
