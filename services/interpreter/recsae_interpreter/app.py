@@ -93,6 +93,7 @@ class InterpreterApp:
         if settings.tls_cert and settings.tls_key:
             tls = MetricsTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         self._exposition = MetricsServer(self._registry, settings.metrics_port, settings.metrics_host, tls)
+        _log.info("metrics_started", host=settings.metrics_host, port=self._exposition.port)
         self.server.start()
         self._flusher.start()
         self._watcher.start()
