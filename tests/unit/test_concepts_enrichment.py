@@ -70,6 +70,16 @@ def test_a_latent_without_items_has_no_lifts() -> None:
     assert found.lifts(0, tuple("abcdefghijklmnopqrstuvwxyz1234")) == ()
 
 
+def test_two_items_of_a_rare_facet_are_a_coincidence() -> None:
+    _, deciles = make_items(0)
+    facets = np.zeros((_ITEMS + 1, 1), np.float32)
+    facets[1:7] = 1
+    for carrying, enriched in ((2, False), (4, True)):
+        items = [*range(1, carrying + 1), *range(100, 150 - carrying)]
+        weights = sparse.csr_matrix((np.ones(50), ([0] * 50, items)), shape=(1, _ITEMS + 1))
+        assert (enrich(weights, sparse.csr_matrix(facets), deciles).low[0, 0] >= LEAST_LOG_ODDS) == enriched
+
+
 def test_every_user_counts_once_whatever_it_did() -> None:
     latents, users = np.array([0, 0, 0, 0, 1, 1]), np.array([5, 5, 5, 6, 5, 5])
     items = np.array([1, 1, 2, 2, 3, 0])

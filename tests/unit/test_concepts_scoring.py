@@ -134,6 +134,21 @@ def test_intervals_resample_users_not_rows() -> None:
     assert half_width == pytest.approx(1.96 * 0.5 / np.sqrt(20), rel=0.1)
 
 
+def test_a_perfect_score_on_few_cases_keeps_an_honest_interval() -> None:
+    """Twelve of twelve: Wilson's lower bound is .757, a bootstrap alone would say 1."""
+    strong = np.zeros((1, 1000), bool)
+    strong[0, ::85] = True
+    template, *_ = make_cases()
+    cases = replace(
+        template, strong=csr(strong), weak=csr(np.zeros_like(strong)), neighbours=np.full((1, 1), -1, np.int32)
+    )
+    assert cases.positives.tolist() == [12]
+    scores = score_labels(cases, predictor(strong), resampling_weights(cases.groups))
+    for score in (scores.f1, scores.precision, scores.recall, scores.balanced_f1):
+        assert (score.value[0], score.high[0]) == (1, 1)
+        assert score.low[0] == pytest.approx(0.757, abs=1e-3)
+
+
 def test_a_95_percent_interval_covers_the_truth() -> None:
     """Users differ in how well the label fits (a true clustering). Of 400 intervals of F1 with 60 users each, at least
     89 % must cover the truth: a nominal 95 % method goes below that with probability < 1e-5, one that resamples rows

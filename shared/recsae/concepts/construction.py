@@ -30,6 +30,8 @@ from recsae.concepts.splits import UserPart
 
 # An item set must beat the facet rule by this much in F1 to be shown instead: it memorises, a facet generalises.
 _SET_MARGIN = 0.1
+# The family `recsae.datasets.facets` gives popularity bands.
+_POPULARITY = "popularity"
 
 
 def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _share: None) -> Description:
@@ -57,7 +59,7 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
         input_side=input_side,
         effective_items=effective,
         outputs=outputs,
-        output_side=enrich(outputs.labelled, inputs.facets.matrix, inputs.deciles) if outputs else None,
+        output_side=_enriched(inputs, outputs.labelled) if outputs else None,
         near=near,
     )
     probes = part.firings.counts + (others.counts if others is not None else 0)
@@ -140,7 +142,14 @@ def _input_side(
     known = items > 0
     by_firing = sparse.csr_matrix((np.ones(int(known.sum())), (latents[known], items[known])), shape=shape)
     by_firing.sum_duplicates()
-    return enrich(by_user, inputs.facets.matrix, inputs.deciles), effective_number(by_firing)
+    return _enriched(inputs, by_user), effective_number(by_firing)
+
+
+def _enriched(inputs: DictionaryInputs, weights: sparse.csr_matrix) -> Enrichment:
+    """Enrichment of all facets but popularity bands, which a null matched in popularity cannot judge."""
+    found = enrich(weights, inputs.facets.matrix, inputs.deciles)
+    found.low[:, np.array(inputs.facets.families) == _POPULARITY] = -np.inf
+    return found
 
 
 def _outputs(inputs: DictionaryInputs) -> Outputs | None:

@@ -18,6 +18,8 @@ from recsae.concepts.records import FacetLift
 LEAST_LOG_ODDS = float(np.log(2))
 _Z95 = 1.959964
 _KEPT = 8
+# Effective items that must carry a facet: one or two among fifty are a coincidence the normal bound does not see.
+_LEAST_SUPPORT = 3.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def enrich(weights: sparse.csr_matrix, facets: sparse.csr_matrix, deciles: NDArr
     (sum p)^2 / sum p^2, sets the width of the bound: many users with one item are one observation.
     """
     shares, effective = _normalised(weights)
-    observed = (shares @ facets).toarray().astype(np.float64)
+    seen = (shares @ facets).toarray().astype(np.float64)
     count = int(deciles.max()) + 1
     real = np.flatnonzero(deciles >= 0)
     member = sparse.csr_matrix((np.ones(len(real)), (real, deciles[real])), shape=(len(deciles), count))
@@ -53,11 +55,12 @@ def enrich(weights: sparse.csr_matrix, facets: sparse.csr_matrix, deciles: NDArr
     by_decile = (member.T @ facets).toarray() / size[:, None]
     expected = np.asarray((shares @ member).toarray() @ by_decile, np.float64)
     n = effective[:, None]
-    observed = (observed * n + 0.5) / (n + 1)
+    observed = (seen * n + 0.5) / (n + 1)
     expected = np.clip((expected * len(real) + 0.5) / (len(real) + 1), 1e-9, 1 - 1e-9)
     log_odds = _logit(observed) - _logit(expected)
     error = 1 / np.sqrt((n + 1) * observed * (1 - observed))
-    return Enrichment(log_odds, np.where(n > 0, log_odds - _Z95 * error, -np.inf))
+    supported = seen * n >= _LEAST_SUPPORT
+    return Enrichment(log_odds, np.where(supported, log_odds - _Z95 * error, -np.inf))
 
 
 def user_weights(

@@ -119,7 +119,7 @@ class RuleRecord:
 
 @dataclass(frozen=True)
 class ConceptRecord:
-    """Everything known about a concept. Scores are on verification users; 0 where the concept was not judged.
+    """Everything known about a concept. Scores are on verification users; `confidence` is 0 where it was not judged.
 
     `scores` holds what the contract has no field for, by name: prevalence, lift, weak_share, always_true_f1,
     popularity_f1, swap_balanced_f1, unseen_balanced_f1 and others; a score that could not be computed is absent.

@@ -4,8 +4,9 @@ Each score is a ratio of sums over users, so one table of per-user sums and one 
 the point estimate and its user-cluster bootstrap interval together (percentiles 2.5 and 97.5). Balanced scores weigh
 negatives down to as many as there are positives: with true and false positive rates t, f, precision = t / (t + f)
 and F1 = 2 t / (1 + t + f). Matched: negatives are weighed so that their popularity and history length are
-distributed as those of the positives; the weights are held fixed when users are resampled. Not here: thresholds and
-verdicts (`verification`).
+distributed as those of the positives; the weights are held fixed when users are resampled. A bootstrap of a perfect
+score has no width, however few cases there are, so no interval is narrower than Wilson's for independent rows. Not
+here: thresholds and verdicts (`verification`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from recsae.concepts.rules import Predictor
 
 # Scratch per block: latents x groups x 12 sums, 64 x 1,000 float32 = 3 MB, and the truth of 64 rules.
 _LATENTS_AT_ONCE = 64
-_LOW, _HIGH = 2.5, 97.5
+_LOW, _HIGH, _Z95 = 2.5, 97.5, 1.959964
 
 Doubles = NDArray[np.float64]
 
@@ -94,7 +95,7 @@ def natural_f1(cases: Cases, predict: Predictor, weights: NDArray[np.float32]) -
         predicted, strong = predict(latents).tocsr().astype(np.float32), cases.strong[latents]
         sums = [_both(predicted, strong), strong, _without(predicted, cases.fired(latents))]
         tp, positives, fp = table.totals([table.by_group(rows) for rows in sums])
-        parts.append(_scores(_ratio(2 * tp, positives + tp + fp)))
+        parts.append(_scores(_ratio(2 * tp, positives + tp + fp), (positives + tp + fp) / 2))
     joined: Scores = _spread(parts, "f1", np.arange(cases.width), cases.width)
     return joined
 
@@ -139,17 +140,17 @@ def _score_block(
     unseen_precision, unseen_f1 = _balanced(fresh_recall, _ratio(u_fp, u_rows - u_called))
     weak_hit = _both(predicted, cases.weak[latents])
     return {
-        "precision": _scores(_ratio(tp, tp + fp)),
-        "recall": _scores(recall),
-        "f1": _scores(_ratio(2 * tp, p + tp + fp)),
-        "balanced_precision": _scores(precision),
-        "balanced_f1": _scores(f1),
-        "matched_precision": _scores(matched_precision),
-        "matched_f1": _scores(matched_f1),
-        "hard_f1": _scores(_balanced(recall, _ratio(h_fp, h_n))[1]),
-        "unseen_precision": _scores(unseen_precision),
-        "unseen_recall": _scores(fresh_recall),
-        "unseen_f1": _scores(unseen_f1),
+        "precision": _scores(_ratio(tp, tp + fp), tp + fp),
+        "recall": _scores(recall, p),
+        "f1": _scores(_ratio(2 * tp, p + tp + fp), (p + tp + fp) / 2),
+        "balanced_precision": _scores(precision, p),
+        "balanced_f1": _scores(f1, p),
+        "matched_precision": _scores(matched_precision, p),
+        "matched_f1": _scores(matched_f1, p),
+        "hard_f1": _scores(_balanced(recall, _ratio(h_fp, h_n))[1], p),
+        "unseen_precision": _scores(unseen_precision, u_p),
+        "unseen_recall": _scores(fresh_recall, u_p),
+        "unseen_f1": _scores(unseen_f1, u_p),
         "unseen_positives": u_p[:, 0].astype(np.int64),
         "hard_negatives": h_n[:, 0].astype(np.int64),
         "weak_predicted": np.diff(weak_hit.indptr).astype(np.int64),
@@ -212,9 +213,18 @@ def _balanced(recall: Doubles, false_rate: Doubles) -> tuple[Doubles, Doubles]:
     return _ratio(recall, recall + false_rate), 2 * recall / (1 + recall + false_rate)
 
 
-def _scores(values: Doubles) -> Scores:
+def _scores(values: Doubles, cases: Doubles) -> Scores:
+    """Point estimate (column 0) and percentiles, at least as wide as Wilson's interval for `cases` independent rows."""
     low, high = np.percentile(values[:, 1:], (_LOW, _HIGH), axis=1)
-    return Scores(values[:, 0], low, high)
+    share, n = values[:, 0], np.maximum(cases[:, 0], 1e-9)
+    centre, half = share + _Z95**2 / (2 * n), _Z95 * np.sqrt(share * (1 - share) / n + (_Z95 / (2 * n)) ** 2)
+    scale = 1 + _Z95**2 / n
+    counted = cases[:, 0] > 0
+    return Scores(
+        share,
+        np.where(counted, np.minimum(low, (centre - half) / scale), 0.0),
+        np.where(counted, np.maximum(high, (centre + half) / scale), 0.0),
+    )
 
 
 def _blocks(latents: NDArray[np.int64]) -> list[NDArray[np.int64]]:
