@@ -168,6 +168,18 @@ def test_fields_of_a_newer_release_do_not_break_reading() -> None:
     assert policy_from_json(text) == made
 
 
+def test_a_stored_policy_this_release_cannot_read_is_named_and_the_others_hold(redis_url: str) -> None:
+    with connect(redis_url) as client:
+        store = RedisPolicyStore(client)
+        made, strange = policy("made"), policy("strange")
+        for one in (made, strange):
+            store.create(one, CREATE, Idempotency())
+        text = policy_to_json(strange).replace("OPERATION_KIND_ABLATE", "OPERATION_KIND_BLEND")
+        client.hset("recsae:policies", strange.id, text)
+        snapshot = store.snapshot()
+    assert (snapshot.policies, snapshot.unreadable) == ((made,), (strange.id,))
+
+
 @pytest.mark.parametrize("round_number", range(5))
 def test_acknowledged_policies_and_events_survive_kill_9(round_number: int, redis_server: KillableServer) -> None:
     server = redis_server

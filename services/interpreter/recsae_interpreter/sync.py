@@ -57,6 +57,10 @@ class StateSync:
             self._report(snapshot.policies, shelf, now)
             self._metrics.plan_revision.set(snapshot.revision)
             _log.info("plans_compiled", revision=snapshot.revision, models=len(shelf.served))
+            if snapshot.unreadable:
+                _log.error(
+                    "policies_unreadable", policies=snapshot.unreadable, remedy="run the release that wrote them"
+                )
         self.first_done.set()
         if not complete:
             raise UnavailableError(f"could not load the promoted triples of {', '.join(shelf.failed)}; trying again")

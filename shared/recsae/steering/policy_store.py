@@ -47,10 +47,15 @@ class Written:
 
 @dataclass(frozen=True)
 class PolicySnapshot:
-    """All policies as of one revision, oldest first."""
+    """All policies as of one revision, oldest first.
+
+    `unreadable` holds the ids of stored policies this release cannot read (a newer one wrote them): they are out of
+    force here, and the others are not.
+    """
 
     revision: int
     policies: tuple[Policy, ...]
+    unreadable: tuple[str, ...] = ()
 
 
 class PolicyStore(Protocol):

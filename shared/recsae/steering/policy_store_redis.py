@@ -76,10 +76,17 @@ class RedisPolicyStore:
     def snapshot(self) -> PolicySnapshot:
         """See `PolicyStore`."""
         with translated("reading the policies"), self._client.pipeline(transaction=True) as pipeline:
-            pipeline.hvals(_POLICIES)
+            pipeline.hgetall(_POLICIES)
             pipeline.get(REVISION)
             texts, revision = pipeline.execute()
-        return PolicySnapshot(int(revision or 0), oldest_first(policy_from_json(text) for text in texts))
+        policies: list[Policy] = []
+        unreadable: list[str] = []
+        for policy_id, text in texts.items():
+            try:
+                policies.append(policy_from_json(text))
+            except RecsaeError:
+                unreadable.append(policy_id)
+        return PolicySnapshot(int(revision or 0), oldest_first(policies), tuple(sorted(unreadable)))
 
     def _write(self, policy: Policy, stored_revision: int, change: Change, idempotency: Idempotency) -> Written:
         keys = [EVENTS, REVISION, _POLICIES, f"recsae:policy-key:{idempotency.key}"]

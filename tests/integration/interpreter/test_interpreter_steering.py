@@ -230,6 +230,17 @@ def test_the_life_of_a_policy_is_in_the_audit_trail_with_who_and_why(interpreter
     assert found.state == steering_pb2.POLICY_STATE_REVERTED
 
 
+def test_the_audit_actor_is_the_authenticated_principal(start_interpreter: Start, stubs: Start, promote: Start) -> None:
+    promote(0)
+    steering = stubs(start_interpreter(tokens="ops:0123456789abcdef").server.port).steering
+    assert refused(steering.CreatePolicy, create())[0] is grpc.StatusCode.UNAUTHENTICATED
+    known = (("authorization", "Bearer 0123456789abcdef"),)
+    made = steering.CreatePolicy(create(created_by="somebody else"), metadata=known)
+    assert made.policy.created_by == "ops"
+    (event,) = steering.ListAudit(steering_pb2.ListAuditRequest(), metadata=known).events[:1]
+    assert event.actor == "ops"
+
+
 def test_a_repeated_create_with_one_key_makes_one_policy(interpreter: Any) -> None:
     request = create(key="once")
     first, second = (interpreter.steering.CreatePolicy(request) for _ in range(2))
