@@ -217,6 +217,7 @@ class Supervisor:
             "RECSAE_WORKER_BUS_URL": addresses.bus_url,
             "RECSAE_WORKER_RECOMMENDER": addresses.recommender,
             "RECSAE_WORKER_LOG_LEVEL": self._options.log_level,
+            "RECSAE_WORKER_TRAIN_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),  # one core stays free for serving
         }
 
     def _python(

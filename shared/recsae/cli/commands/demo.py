@@ -32,6 +32,7 @@ _POLL_S = 0.05
 _CONCEPTS_SHOWN = 10
 _USERS_TRIED = 50
 _UP_STRENGTH = 1.5
+_PLANTED_SIZES = {"width": 256, "k": 8}  # a dozen known causes need no thousand latents
 
 
 def demo(
@@ -72,7 +73,7 @@ def _dataset(context: CliContext, name: str) -> DatasetEntry:
     if name == "planted":
         from recsae.datasets.planted import make_planted
 
-        return add_dataset(context.workspace, make_planted(seed=0, n_users=400, n_items=200, n_concepts=8).dataset)
+        return add_dataset(context.workspace, make_planted(seed=0, n_users=300, n_items=120, n_concepts=6).dataset)
     if name == "ml-100k":
         with console.status("Fetching MovieLens-100K ..."):
             return fetch_ml100k_into(context.workspace)
@@ -98,6 +99,7 @@ def _refresh(platform: Platform, trained: TrainedModels, dataset: DatasetEntry) 
         dataset_version=dataset.version,
         promote=True,
         control_model=trained.control.name,
+        **(_PLANTED_SIZES if dataset.name == "planted" else {}),
     )
     run = follow(platform, start_refresh(platform, config).id)
     fail_unless_succeeded(run)
