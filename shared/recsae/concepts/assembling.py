@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from recsae.concepts.bands import strength_bands
 from recsae.concepts.dictionary import ConceptArrays
 from recsae.concepts.enrichment import Enrichment
-from recsae.concepts.evidence import LOOK_BACK, Decided
+from recsae.concepts.evidence import Decided
 from recsae.concepts.firings import CoFiring
 from recsae.concepts.inputs import DictionaryInputs, PartRows
 from recsae.concepts.labels import output_label_of, predicate_of
@@ -24,6 +24,9 @@ from recsae.concepts.records import (
     QuantileBand,
     RuleRecord,
 )
+
+# Newest items shown of a band's example: enough to see what it is like, a fifth of the dictionary's size.
+_BAND_ITEMS = 4
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def _evidence(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) -> l
 
 def _bands(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) -> list[tuple[QuantileBand, ...]]:
     bands = strength_bands(part.firings, facts.arrays, inputs.seed)
-    unknown = np.full(LOOK_BACK, np.nan, np.float32)
+    unknown = np.full(_BAND_ITEMS, np.nan, np.float32)
     result = []
     for latent in range(len(facts.ids)):
         p95 = float(facts.arrays.p95[latent])
@@ -117,8 +120,9 @@ def _bands(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) -> list
 def _sequence(
     inputs: DictionaryInputs, part: PartRows, row: int, strength: float, drop: NDArray[np.float32], lag: int
 ) -> Evidence:
+    """The newest items of a row, as many as there are drops."""
     end, start = int(part.windows.end[row]), int(part.windows.start[row])
-    newest = part.windows.items[max(start, end - LOOK_BACK) : end].tolist()
+    newest = part.windows.items[max(start, end - len(drop)) : end].tolist()
     items = []
     for place, item in enumerate(newest):
         back = len(newest) - 1 - place

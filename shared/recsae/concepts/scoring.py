@@ -222,8 +222,8 @@ def _scores(values: Doubles, cases: Doubles) -> Scores:
     counted = cases[:, 0] > 0
     return Scores(
         share,
-        np.where(counted, np.minimum(low, (centre - half) / scale), 0.0),
-        np.where(counted, np.maximum(high, (centre + half) / scale), 0.0),
+        np.where(counted, np.clip((centre - half) / scale, 0.0, low), 0.0),
+        np.where(counted, np.clip((centre + half) / scale, high, 1.0), 0.0),
     )
 
 
