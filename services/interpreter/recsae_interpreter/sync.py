@@ -51,10 +51,11 @@ class StateSync:
         wanted = {model: self._channels.read(model) for model in self._channels.models()}
         complete = self._library.update(wanted)
         shelf = self._library.shelf
+        self._report_triples(shelf)
         if not self._posted(snapshot.revision, shelf):
             now = time.time()
             self._board.post(snapshot.policies, snapshot.revision, shelf, now)
-            self._report(snapshot.policies, shelf, now)
+            self._report_policies(snapshot.policies, shelf, now)
             self._metrics.plan_revision.set(snapshot.revision)
             _log.info("plans_compiled", revision=snapshot.revision, models=len(shelf.served))
             if snapshot.unreadable:
@@ -72,10 +73,12 @@ class StateSync:
         posted = {key: steerer.plan.triple for key, steerer in posting.steerers.items()}
         return posting.number > 0 and posting.revision == revision and posted == served
 
-    def _report(self, policies: tuple[Policy, ...], shelf: Shelf, now: float) -> None:
+    def _report_triples(self, shelf: Shelf) -> None:
         for model, versions in shelf.served.items():
             self._metrics.triples_loaded.labels(model).set(len(versions))
             self._metrics.triples_failed.labels(model).set(int(model in shelf.failed))
+
+    def _report_policies(self, policies: tuple[Policy, ...], shelf: Shelf, now: float) -> None:
         seen = Counter((one.model, as_shown(one, shelf, now).state) for one in policies if one.model in shelf.served)
         for model in shelf.served:
             for state in PolicyState:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
+from recsae.rpc.tensors import to_tensor
 from recsae.store.artifacts import ArtifactStore
 from recsae.v1 import common_pb2, interpreter_pb2, pipeline_pb2
 
@@ -28,8 +32,24 @@ def refused(call: Callable[..., object], request: object) -> tuple[grpc.StatusCo
 
 
 @pytest.fixture
-def interpreter(start_interpreter: Start, stubs: Start) -> Any:
-    return stubs(start_interpreter().server.port)
+def app(start_interpreter: Start) -> Any:
+    return start_interpreter()
+
+
+@pytest.fixture
+def interpreter(app: Any, stubs: Start) -> Any:
+    return stubs(app.server.port)
+
+
+def wait_until_failed(app: Any) -> None:
+    """Waits until the metrics say that a promoted triple could not be loaded."""
+    deadline = time.monotonic() + 10
+    while True:
+        with urllib.request.urlopen(f"http://127.0.0.1:{app.metrics_port}/metrics", timeout=5) as page:
+            if 'recsae_triples_failed{model="tiny"} 1.0' in page.read().decode():
+                return
+        assert time.monotonic() < deadline, "the failure was not reported"
+        time.sleep(0.02)
 
 
 def test_promotion_swaps_the_dictionary_live_and_rollback_swaps_it_back(
@@ -117,7 +137,7 @@ def test_every_answer_during_a_swap_is_from_one_triple(
 
 
 def test_a_promoted_triple_that_cannot_be_loaded_keeps_the_old_one_until_it_can(
-    interpreter: Any, promote: Start, swapped: Start, published: Any
+    app: Any, interpreter: Any, promote: Start, swapped: Start, published: Any
 ) -> None:
     promote(0)
     swapped(interpreter, 0)
@@ -127,13 +147,21 @@ def test_a_promoted_triple_that_cannot_be_loaded_keeps_the_old_one_until_it_can(
     file.write_bytes(content[:-2])
     try:
         promote(1)
-        stays = interpreter.interpreter.ListConcepts(interpreter_pb2.ListConceptsRequest(page_size=1))
-        assert stays.triple == message(published.triples[0])
         refusal = refused(
             interpreter.pipeline.Promote,
             pipeline_pb2.PromoteRequest(model=MODEL, triple=message(published.triples[1]), reason="x"),
         )
         assert refusal[0] is grpc.StatusCode.DATA_LOSS
+        wait_until_failed(app)
+        stays = interpreter.interpreter.ListConcepts(interpreter_pb2.ListConceptsRequest(page_size=1))
+        assert stays.triple == message(published.triples[0])
+        batch = common_pb2.ActivationBatch(
+            model=MODEL,
+            model_version=published.model_version,
+            activations=to_tensor(np.ones((1, 16), np.float32)),
+        )
+        encoded = interpreter.interpreter.Encode(interpreter_pb2.EncodeRequest(batch=batch))
+        assert encoded.triple == message(published.triples[0])
     finally:
         file.write_bytes(content)
     swapped(interpreter, 1)

@@ -141,6 +141,21 @@ def test_steer_and_the_plan_applied_in_process_agree_and_leave_neighbours_bit_fo
         )
 
 
+def test_a_version_without_promoted_sae_is_not_steered_by_the_plan_of_another(interpreter: Any, published: Any) -> None:
+    created = interpreter.steering.CreatePolicy(create())
+    wait_for_plans(interpreter, created.plan_revision)
+    x = np.ones((2, 16), np.float32)
+    reasons = []
+    for model_version in (published.model_version, "f" * 16):
+        batch = common_pb2.ActivationBatch(model=MODEL, model_version=model_version, activations=to_tensor(x))
+        contexts = [steering_pb2.SteerContext()] * 2
+        answer = interpreter.steering.Steer(steering_pb2.SteerRequest(batch=batch, contexts=contexts))
+        reasons.append(answer.receipts[0].reason)
+        unchanged = from_tensor(answer.activations, name="x'").tobytes() == x.tobytes()
+        assert unchanged is (model_version != published.model_version)
+    assert reasons == [common_pb2.UNSTEERED_REASON_UNSPECIFIED, common_pb2.UNSTEERED_REASON_NO_SAE_FOR_MODEL]
+
+
 def wait_for_plans(stubs: Any, revision: int) -> steering_pb2.PlanSet:
     call = stubs.steering.WatchPlans(steering_pb2.WatchPlansRequest(model=MODEL, watcher="test"), timeout=10)
     for event in call:
