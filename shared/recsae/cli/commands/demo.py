@@ -24,7 +24,7 @@ from recsae.cli.supervisor import Ports, ServingOptions, Supervisor
 from recsae.cli.training import TrainedModels, train_models
 from recsae.cli.views import before_after, evidence_lines, explanation, kind, receipt, sae_quality, title_of
 from recsae.cli.workspace import DatasetEntry
-from recsae.errors import FailedPreconditionError, UnavailableError
+from recsae.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from recsae.v1 import common_pb2, interpreter_pb2, pipeline_pb2, recommender_pb2, steering_pb2
 
 _LIVE_S = 15.0
@@ -104,8 +104,7 @@ def _refresh(platform: Platform, trained: TrainedModels, dataset: DatasetEntry) 
     run = follow(platform, start_refresh(platform, config).id)
     fail_unless_succeeded(run)
     swapped = _until(
-        "the interpreter swapped to the new SAE",
-        lambda: _list_concepts(platform, trained.model.name).triple.sae_version == run.triple.sae_version,
+        "the interpreter swapped to the new SAE", lambda: _serves(platform, trained.model.name, run.triple)
     )
     console.print(f"Promoted; the interpreter swapped live {swapped:.1f} s later.")
     return run
@@ -237,6 +236,13 @@ def _user_ids(context: CliContext) -> Sequence[str]:
 def _list_concepts(platform: Platform, model: str) -> interpreter_pb2.ListConceptsResponse:
     request = interpreter_pb2.ListConceptsRequest(model=model, page_size=_CONCEPTS_SHOWN)
     return platform.call(platform.interpreter.ListConcepts, request)
+
+
+def _serves(platform: Platform, model: str, triple: common_pb2.Triple) -> bool:
+    try:
+        return _list_concepts(platform, model).triple == triple
+    except NotFoundError:
+        return False
 
 
 def _recommend(platform: Platform, model: str, user_id: str) -> recommender_pb2.RecommendResponse:
