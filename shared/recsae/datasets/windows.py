@@ -48,7 +48,8 @@ def window_starts(lengths: NDArray[np.int64], positions: NDArray[np.integer], ma
     """
     stride = max_history - _overlap(max_history)
     ends = lengths - (lengths - 1 - positions) // stride * stride
-    return np.maximum(0, ends - max_history).astype(np.int64)
+    starts: NDArray[np.int64] = np.maximum(0, ends - max_history).astype(np.int64)
+    return starts
 
 
 def _overlap(max_history: int) -> int:
