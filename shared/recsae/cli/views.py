@@ -45,6 +45,26 @@ def sae_quality(scores: Mapping[str, float]) -> RenderableType:
     )
 
 
+def dictionary_quality(scores: Mapping[str, float]) -> RenderableType:
+    """How many concepts passed verification, beside the same describer on the untrained network."""
+    rows = [
+        (words, *(_count(scores, f"{prefix}concepts.{name}") for prefix in ("", "control.")))
+        for words, name in (
+            ("live latents", "live"),
+            ("too rare to judge (fewer than 100 cases)", "too_rare"),
+            ("verified, described by facets", "verified"),
+            ("  of these on unseen items too (semantic)", "semantic"),
+            ("verified, a list of at most 6 items", "item_set"),
+            ("confidence of .5 or more", "confident"),
+        )
+    ]
+    return table("The dictionary, judged on unseen users", ["concepts", ">trained", ">untrained control"], rows)
+
+
+def _count(scores: Mapping[str, float], name: str) -> str:
+    return f"{scores[name]:.0f}" if name in scores else ""
+
+
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 

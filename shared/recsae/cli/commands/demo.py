@@ -22,7 +22,16 @@ from recsae.cli.context import CliContext, Platform, context_of
 from recsae.cli.output import console, share, table
 from recsae.cli.supervisor import Ports, ServingOptions, Supervisor
 from recsae.cli.training import TrainedModels, train_models
-from recsae.cli.views import before_after, evidence_lines, explanation, kind, receipt, sae_quality, title_of
+from recsae.cli.views import (
+    before_after,
+    dictionary_quality,
+    evidence_lines,
+    explanation,
+    kind,
+    receipt,
+    sae_quality,
+    title_of,
+)
 from recsae.cli.workspace import DatasetEntry
 from recsae.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from recsae.v1 import common_pb2, interpreter_pb2, pipeline_pb2, recommender_pb2, steering_pb2
@@ -30,6 +39,7 @@ from recsae.v1 import common_pb2, interpreter_pb2, pipeline_pb2, recommender_pb2
 _LIVE_S = 15.0
 _POLL_S = 0.05
 _CONCEPTS_SHOWN = 10
+_CONCEPTS_READ = 200
 _USERS_TRIED = 50
 _UP_STRENGTH = 1.5
 _PLANTED_SIZES = {"width": 256, "k": 8}  # a dozen known causes need no thousand latents
@@ -54,7 +64,7 @@ def demo(
         platform = context.platform
         run = _refresh(platform, trained, dataset)
         _show_quality(trained, run)
-        concepts = _show_concepts(platform, trained.model.name)
+        concepts = _show_concepts(platform, trained.model.name, run)
         user_id, reply = _show_explanation(context, platform, trained.model.name)
         _steer_and_undo(platform, trained.model.name, user_id, reply, concepts)
         console.print(Rule("Done", align="left"))
@@ -116,9 +126,10 @@ def _show_quality(trained: TrainedModels, run: pipeline_pb2.Run) -> None:
     console.print(sae_quality(run.scores))
 
 
-def _show_concepts(platform: Platform, model: str) -> list[interpreter_pb2.ConceptDetail]:
+def _show_concepts(platform: Platform, model: str, run: pipeline_pb2.Run) -> list[interpreter_pb2.ConceptDetail]:
     console.print(Rule("2 · The ten best concepts", align="left"))
-    page = _list_concepts(platform, model).concepts
+    console.print(dictionary_quality(run.scores))
+    page = sorted(_list_concepts(platform, model).concepts, key=_headline_order)[:_CONCEPTS_SHOWN]
     details = [
         platform.call(
             platform.interpreter.GetConcept, interpreter_pb2.GetConceptRequest(model=model, concept_id=concept.id)
@@ -135,9 +146,15 @@ def _show_concepts(platform: Platform, model: str) -> list[interpreter_pb2.Conce
             f"fires on {share(concept.density)}"
         )
         for line in evidence_lines(detail.evidence, limit=2):
-            console.print("  ", line)
+            console.print("  ", line, no_wrap=True, overflow="ellipsis")
         console.print("     promotes: " + " · ".join(title_of(item) for item in detail.promoted[:4]), style="dim")
     return details
+
+
+def _headline_order(concept: interpreter_pb2.Concept) -> tuple[bool, bool, float]:
+    """Rules over facets first, verified before others; lists of items memorise, so they never make the headline."""
+    is_item_set = concept.kind == interpreter_pb2.CONCEPT_KIND_ITEM_SET
+    return is_item_set, concept.status != interpreter_pb2.CONCEPT_STATUS_VERIFIED, -concept.confidence
 
 
 def _show_explanation(
@@ -156,7 +173,7 @@ def _steer_and_undo(
     reply: interpreter_pb2.ExplainResponse,
     concepts: Sequence[interpreter_pb2.ConceptDetail],
 ) -> None:
-    off = reply.firings[0]
+    off = max(reply.firings, key=lambda found: found.confidence)
     firing = {found.concept_id for found in reply.firings}
     up = next((detail.concept for detail in concepts if detail.concept.id not in firing), concepts[-1].concept)
     console.print(Rule(f"4 · More “{up.label}”, no “{off.label}”", align="left"))
@@ -234,7 +251,7 @@ def _user_ids(context: CliContext) -> Sequence[str]:
 
 
 def _list_concepts(platform: Platform, model: str) -> interpreter_pb2.ListConceptsResponse:
-    request = interpreter_pb2.ListConceptsRequest(model=model, page_size=_CONCEPTS_SHOWN)
+    request = interpreter_pb2.ListConceptsRequest(model=model, page_size=_CONCEPTS_READ)
     return platform.call(platform.interpreter.ListConcepts, request)
 
 
