@@ -174,7 +174,7 @@ def test_the_optimiser_never_sees_the_radial_part() -> None:
 def test_adam_equals_torchs_where_no_constraint_acts() -> None:
     parameters, reference = _parameters(), _parameters()
     leaf = reference.b_enc.clone().requires_grad_()
-    theirs = torch.optim.Adam([leaf], lr=0.01)
+    theirs = torch.optim.Adam([leaf], lr=0.01, betas=(0.9, 0.99))
     ours = Adam.for_parameters(parameters)
     for seed in range(5):
         gradient = parameters.zeros_like()
