@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from recsae.cli.context import JsonFlag, context_of
 from recsae.cli.output import console, print_json, table
@@ -106,7 +107,7 @@ def training_progress() -> Progress:
     )  # fmt: skip
 
 
-def quality_table(trained: TrainedModels) -> object:
+def quality_table(trained: TrainedModels) -> Table:
     """HR and NDCG of the model beside the popularity baseline."""
     scores = trained.model.scores
     rows = [
@@ -117,5 +118,5 @@ def quality_table(trained: TrainedModels) -> object:
     return table("Test quality, full ranking, seen items left out", columns, rows)
 
 
-def _scores(entry: ModelEntry) -> tuple[str, str]:
-    return tuple(f"{entry.scores[name]:.4f}" if name in entry.scores else "" for name in ("hr@10", "ndcg@10"))  # type: ignore[return-value]
+def _scores(entry: ModelEntry) -> list[str]:
+    return [f"{entry.scores[name]:.4f}" if name in entry.scores else "" for name in ("hr@10", "ndcg@10")]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from recsae.cli.context import CliContext, JsonFlag, ModelName, Platform, context_of
 from recsae.cli.output import bar, console, print_json, table
@@ -90,28 +92,46 @@ def cancel(
     ctx: typer.Context,
     run_id: Annotated[str, typer.Argument(help="Run to end")],
     reason: Reason = "cancelled on the command line",
+    json: JsonFlag = False,
 ) -> None:
-    """End a run that is queued or running."""
+    """End a run that is queued or running.
+
+    Example: [bold]recsae cancel r-20261123-2041-7f3a --reason "wrong data"[/]
+    """
     platform = context_of(ctx).platform
     request = pipeline_pb2.CancelRunRequest(run_id=run_id, reason=reason)
-    console.print(_runs_table([platform.call(platform.pipeline.CancelRun, request).run]))
+    run = platform.call(platform.pipeline.CancelRun, request).run
+    print_json(run) if json else console.print(_runs_table([run]))
 
 
-def promote(ctx: typer.Context, model: ModelName = "", reason: Reason = "promoted on the command line") -> None:
+def promote(
+    ctx: typer.Context,
+    model: ModelName = "",
+    reason: Reason = "promoted on the command line",
+    json: JsonFlag = False,
+) -> None:
     """Point production at the candidate; every interpreter swaps live.
 
     Example: [bold]recsae promote --model sasrec --reason "looked right"[/]
     """
     context = context_of(ctx)
     request = pipeline_pb2.PromoteRequest(model=_model_name(context, model), reason=reason)
-    _print_channel(context.platform.call(context.platform.pipeline.Promote, request).channel)
+    _print_channel(context.platform.call(context.platform.pipeline.Promote, request).channel, json)
 
 
-def rollback(ctx: typer.Context, model: ModelName = "", reason: Reason = "rolled back on the command line") -> None:
-    """Point production back at what it was before."""
+def rollback(
+    ctx: typer.Context,
+    model: ModelName = "",
+    reason: Reason = "rolled back on the command line",
+    json: JsonFlag = False,
+) -> None:
+    """Point production back at what it was before.
+
+    Example: [bold]recsae rollback --reason "FVU rose"[/]
+    """
     context = context_of(ctx)
     request = pipeline_pb2.RollbackRequest(model=_model_name(context, model), reason=reason)
-    _print_channel(context.platform.call(context.platform.pipeline.Rollback, request).channel)
+    _print_channel(context.platform.call(context.platform.pipeline.Rollback, request).channel, json)
 
 
 def start_refresh(platform: Platform, config: pipeline_pb2.RefreshConfig) -> pipeline_pb2.Run:
@@ -156,10 +176,9 @@ def _coloured(state: pipeline_pb2.RunState.ValueType) -> str:
     return f"[{_COLOURS.get(state, 'default')}]{_state(state)}[/]"
 
 
-def _runs_table(found: object) -> object:
+def _runs_table(found: Iterable[pipeline_pb2.Run]) -> Table:
     rows = [
-        (run.id, run.config.model, _coloured(run.state), _current_stage(run), _when(run), run.reason)
-        for run in found  # type: ignore[attr-defined]
+        (run.id, run.config.model, _coloured(run.state), _current_stage(run), _when(run), run.reason) for run in found
     ]
     return table("Runs", ["run", "model", "state", "stage", "started (UTC)", "reason"], rows)
 
@@ -190,7 +209,10 @@ def _seconds(stage: pipeline_pb2.Stage) -> str:
     return f"{(stage.finished_at.ToDatetime() - stage.started_at.ToDatetime()).total_seconds():.1f}"
 
 
-def _print_channel(channel: pipeline_pb2.Channel) -> None:
+def _print_channel(channel: pipeline_pb2.Channel, json: bool) -> None:
+    if json:
+        print_json(channel)
+        return
     triple = channel.triple
     console.print(
         f"[bold]{channel.name}[/] revision {channel.revision}: model {triple.model_version}, "

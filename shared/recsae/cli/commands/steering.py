@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from recsae.cli.context import JsonFlag, ModelName, context_of
 from recsae.cli.output import console, print_json, table
@@ -182,7 +184,7 @@ def window_of(duration: timedelta) -> common_pb2.TimeWindow:
     return window
 
 
-def _policies(found: object) -> object:
+def _policies(found: Iterable[steering_pb2.Policy]) -> Table:
     rows = [
         (
             policy.id,
@@ -193,7 +195,7 @@ def _policies(found: object) -> object:
             _end(policy),
             str(policy.priority),
         )
-        for policy in found  # type: ignore[attr-defined]
+        for policy in found
     ]
     return table("Policies", ["policy", "name", "state", "operations", "for", "until (UTC)", ">priority"], rows)
 
