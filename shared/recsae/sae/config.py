@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from recsae.errors import InvalidRequestError
 
-# Rows seen over all epochs. On 60,000 SASRec activations (d = 64, width 1,024, k = 16) another 400,000 take .001 off FVU.
+# Rows seen over all epochs. On 60,000 SASRec activations (d = 64, width 1,024, k = 16) another 400,000 cut FVU by .001.
 _ROWS_TO_SEE = 2_000_000
 _MAX_EPOCHS = 1_000
 
