@@ -20,7 +20,7 @@ def sae_quality(scores: Mapping[str, float]) -> RenderableType:
     reconstruction = [
         ("FVU, every position", _number(get("sae.fvu"), 4)),
         ("FVU, last positions", _number(get("sae.fvu_last"), 4)),
-        ("FVU, items", _number(get("sae.fvu_items"), 4)),
+        ("FVU, items (in training)", _number(get("sae.fvu_items"), 4)),
         ("cosine", _number(get("sae.cosine"), 4)),
         ("L0 (latents firing per vector)", _number(get("sae.l0"), 1)),
         ("dead over users", _share(get("sae.dead_users"))),
@@ -38,10 +38,11 @@ def sae_quality(scores: Mapping[str, float]) -> RenderableType:
         )
         for name in ("hr@10", "ndcg@10", "ndcg@20")
     ]
+    users, rows = get("rank.users", 0.0), get("rank.rows", 0.0)
     columns = ["kept", ">original", ">SAE", ">95 % interval", ">PCA-k", ">adaptive PCA-k"]
     return Group(
         table("SAE on users it was not trained on", ["score", ">value"], reconstruction),
-        table(f"Ranking with reconstructed vectors, {get('rank.users', 0):.0f} unseen users", columns, kept),
+        table(f"Ranking with reconstructed vectors, {users:.0f} unseen users, {rows:.0f} targets", columns, kept),
     )
 
 

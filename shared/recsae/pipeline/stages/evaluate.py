@@ -20,7 +20,7 @@ from recsae.sae.evaluation import evaluate as evaluate_reconstruction
 from recsae.sae.fidelity import fidelity
 from recsae.sae.runtime import SparseAutoencoder
 
-# The paired interval of NDCG@10 kept is about +-.01 with so many users.
+# The interval of NDCG@10 kept narrows with the root of the users: about +-.05 at 360, +-.015 at this many.
 _MOST_RANKED_USERS = 4_000
 
 
@@ -64,9 +64,10 @@ def _ranking_scores(context: StepContext, sae: SparseAutoencoder, model: SourceM
     if not len(rows.users):
         return {}
     axes = PrincipalAxes.fit(open_shards(context.workspace, lane, Part.SAE))
-    ranker = TargetRanker(context.platform.source, model, data, rows.users, context.lease.check)
-    kept = fidelity(sae, axes, rows.x, ranker, seed=context.run.config.seed).scores()
-    return {"rank.users": float(len(rows.users))} | {f"rank.{name}": value for name, value in kept.items()}
+    ranker = TargetRanker(context.platform.source, model, data, rows, context.lease.check)
+    kept = fidelity(sae, axes, rows.x, ranker, users=rows.users, seed=context.run.config.seed).scores()
+    counts = {"rank.users": float(len(set(rows.users.tolist()))), "rank.rows": float(len(rows.users))}
+    return counts | {f"rank.{name}": value for name, value in kept.items()}
 
 
 def _sentence(scores: Mapping[str, float]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.pipeline.sources import Floats, ItemSource, RankedItems, SourceModel
-from recsae.pipeline.stages.material import RunData, newest_rows
+from recsae.pipeline.stages.material import RunData
 from recsae.recommenders.metrics import NOWHERE
 from recsae.sae.shards import ShardReader
 
@@ -24,35 +24,50 @@ _ROWS_PER_CALL = 512
 
 @dataclass(frozen=True)
 class TargetRows:
-    """Newest activation float32 [n, d] of users with a test target; `users` int64 [n]."""
+    """Rows that predict an item the recommender was not trained on: user, position int64 [n]; x float32 [n, d]."""
 
     users: NDArray[np.int64]
+    positions: NDArray[np.int64]
     x: Floats
 
 
-def target_rows(rows: ShardReader, data: RunData, most: int) -> TargetRows:
-    """The newest row of each user that has a test target; at most `most` users, spread evenly over the shards."""
-    users, x = [np.zeros(0, np.int64)], [np.zeros((0, rows.d), np.float32)]
+def target_rows(rows: ShardReader, data: RunData, most_users: int) -> TargetRows:
+    """The two newest rows of each user with a test target: they predict its validation and its test item.
+
+    At most `most_users` users, spread evenly.
+    """
+    users, positions, x = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros((0, rows.d), np.float32)]
     for shard in rows.shards():
-        newest = newest_rows(shard, data)
-        newest = newest[data.targets[shard.user[newest]] > 0]
-        users.append(shard.user[newest].astype(np.int64))
-        x.append(shard.x[newest])
-    everyone = np.concatenate(users)
-    kept = np.linspace(0, len(everyone) - 1, most).astype(np.int64) if len(everyone) > most else slice(None)
-    return TargetRows(everyone[kept], np.ascontiguousarray(np.concatenate(x)[kept]))
+        owner = np.maximum(shard.user, 0)
+        newest_two = (shard.position >= data.histories.lengths[owner] - 2) & (data.targets[owner] > 0)
+        kept = np.flatnonzero((shard.user >= 0) & newest_two)
+        users.append(shard.user[kept].astype(np.int64))
+        positions.append(shard.position[kept].astype(np.int64))
+        x.append(shard.x[kept])
+    owners = np.concatenate(users)
+    chosen = np.unique(owners)
+    if len(chosen) > most_users:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, most_users).astype(np.int64)]
+    mask = np.isin(owners, chosen)
+    return TargetRows(owners[mask], np.concatenate(positions)[mask], np.ascontiguousarray(np.concatenate(x)[mask]))
 
 
 class TargetRanker:
-    """Ranks the targets of fixed users from any activations of theirs; `check` is called between requests."""
+    """Ranks the item that follows each row, from any activations of these rows; `check` is called between requests."""
 
     def __init__(
-        self, source: ItemSource, model: SourceModel, data: RunData, users: NDArray[np.int64], check: Callable[[], None]
+        self, source: ItemSource, model: SourceModel, data: RunData, rows: TargetRows, check: Callable[[], None]
     ) -> None:
-        """`users` int64 [n], in the order of the activations to come."""
+        """The activations to come must be in the order of `rows`."""
         self._source, self._model, self._check = source, model, check
-        self._targets = data.item_ids(data.targets[users])
-        self._exclude = [data.item_ids(data.histories.of(int(user))) for user in users]
+        histories = [data.histories.of(int(user)) for user in rows.users]
+        pairs = list(zip(rows.users, rows.positions, histories, strict=True))
+        following = [
+            history[position + 1] if position + 1 < len(history) else data.targets[user]
+            for user, position, history in pairs
+        ]
+        self._targets = data.item_ids(np.array(following, np.int32))
+        self._exclude = [data.item_ids(history[: position + 1]) for _, position, history in pairs]
 
     def __call__(self, x: Floats) -> NDArray[np.int64]:
         """Ranks int64 [n], from 1; `NOWHERE` for targets beyond the list. Ties rank the target last."""

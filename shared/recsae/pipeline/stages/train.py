@@ -42,7 +42,8 @@ def train(context: StepContext) -> StepResult:
 
 def _job(context: StepContext, lane: Lane, plan: Plan, out: str) -> dict[str, Any]:
     config = context.run.config.completed(plan.model.dim)
-    shards = [shard for shard in plan.shards if shard.part is Part.SAE]
+    # Items too: an SAE that never saw single-item histories leaves latents dead over items (science.md, section 1).
+    shards = [shard for shard in plan.shards if shard.part in (Part.SAE, Part.ITEMS)]
     return {
         "shards": [str(context.workspace.fetch(shard_file(lane, shard.name))) for shard in shards],
         "dim": plan.model.dim,
