@@ -11,7 +11,9 @@ from rich.text import Text
 from recsae.cli.output import bar, share, table
 from recsae.v1 import common_pb2, interpreter_pb2, steering_pb2
 
-_SHOWN_HISTORY = 6
+_SHOWN_HISTORY = 5
+_TITLE = 30
+_LABEL = 44
 
 
 def sae_quality(scores: Mapping[str, float]) -> RenderableType:
@@ -111,15 +113,27 @@ def concept_detail(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
 
 
 def evidence_lines(evidence: Iterable[interpreter_pb2.Evidence], limit: int = 5) -> list[Text]:
-    """One line per top user: recent titles, the deciding one marked."""
+    """One line per top user: recent titles, oldest first, the deciding one marked."""
     lines = []
     for number, case in enumerate(list(evidence)[:limit], start=1):
         line = Text(f"  user {number} (strength {case.strength:.2f}): ")
-        for position, item in enumerate(case.items[-_SHOWN_HISTORY:]):
+        for position, item in enumerate(_around_deciding(case.items)):
             line.append(" · " if position else "")
-            line.append(f"▶{item.title}◀" if item.deciding else item.title, "bold yellow" if item.deciding else "dim")
+            title = _short(item.title, _TITLE)
+            line.append(f"▶{title}◀" if item.deciding else title, "bold yellow" if item.deciding else "dim")
         lines.append(line)
     return lines
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _around_deciding(items: Sequence[interpreter_pb2.EvidenceItem]) -> Sequence[interpreter_pb2.EvidenceItem]:
+    """The newest items, and the deciding one before them when it is older."""
+    newest = list(items[-_SHOWN_HISTORY:])
+    older = [item for item in items[:-_SHOWN_HISTORY] if item.deciding]
+    return [*older, *newest[len(older) :]]
 
 
 def explanation(reply: interpreter_pb2.ExplainResponse) -> RenderableType:
@@ -258,7 +272,8 @@ def _neighbours(found: Sequence[interpreter_pb2.Neighbour]) -> RenderableType:
 
 def _attribution_row(rank: int, item: interpreter_pb2.ItemAttribution, labels: dict[str, str]) -> tuple[str, ...]:
     parts = [
-        f"{part.score:+.2f} {escape(labels.get(part.concept_id, part.concept_id))}" for part in item.contributions[:3]
+        f"{part.score:+.2f} {escape(_short(labels.get(part.concept_id, part.concept_id), _LABEL))}"
+        for part in item.contributions[:3]
     ]
     return (
         str(rank),

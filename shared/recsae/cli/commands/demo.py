@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.rule import Rule
 
 from recsae.cli.commands.data import add_dataset, fetch_ml100k_into
@@ -30,6 +31,7 @@ from recsae.cli.views import (
     kind,
     receipt,
     sae_quality,
+    status,
     title_of,
 )
 from recsae.cli.workspace import DatasetEntry
@@ -141,7 +143,8 @@ def _show_concepts(platform: Platform, model: str, run: pipeline_pb2.Run) -> lis
     for number, detail in enumerate(details, start=1):
         concept = detail.concept
         console.print(
-            f"[bold]{number:>2} {concept.id}[/] [bold cyan]{concept.label}[/] ({kind(concept.kind)}) · "
+            f"[bold]{number:>2} {concept.id}[/] [bold cyan]{escape(concept.label)}[/] "
+            f"({status(concept.status)}, {kind(concept.kind)}) · "
             f"confidence {concept.confidence:.2f}, label swaps {concept.control_confidence:.2f} · "
             f"fires on {share(concept.density)}"
         )
@@ -151,10 +154,10 @@ def _show_concepts(platform: Platform, model: str, run: pipeline_pb2.Run) -> lis
     return details
 
 
-def _headline_order(concept: interpreter_pb2.Concept) -> tuple[bool, bool, float]:
-    """Rules over facets first, verified before others; lists of items memorise, so they never make the headline."""
+def _headline_order(concept: interpreter_pb2.Concept) -> tuple[bool, float]:
+    """By what the label adds to its control; lists of items memorise, so they never make the headline."""
     is_item_set = concept.kind == interpreter_pb2.CONCEPT_KIND_ITEM_SET
-    return is_item_set, concept.status != interpreter_pb2.CONCEPT_STATUS_VERIFIED, -concept.confidence
+    return is_item_set, concept.control_confidence - concept.confidence
 
 
 def _show_explanation(
