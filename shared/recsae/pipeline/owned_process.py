@@ -8,7 +8,6 @@ training never runs inside a worker that forks.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -22,11 +21,18 @@ from typing import IO, Any
 from recsae.errors import FailedPreconditionError, RecsaeError
 from recsae.pipeline.leases import Lease
 
-_PR_SET_PDEATHSIG = 1
 _GRACE_S = 5.0
 _POLL_S = 0.2
 _STDERR_TAIL = 600
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+# Asks the kernel for SIGKILL when the owner (argument 1) dies, then becomes the command. A `preexec_fn` would save the
+# start of an interpreter, but it runs gRPC's fork handlers, which now and then abort the child of a gRPC client.
+_PR_SET_PDEATHSIG = 1
+_LAUNCHER = f"""
+import ctypes, os, sys
+ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, 9)
+if os.getppid() != int(sys.argv[1]): sys.exit("the owner died before this process started")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class SubprocessFailedError(RecsaeError):
@@ -44,13 +50,12 @@ def run_owned(
     """
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
-            list(command),
+            [*_tied_to_owner(), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             env={**os.environ, **env},
             start_new_session=True,
-            preexec_fn=_die_with_owner,
         )
         lines = _LineReader(child)
         try:
@@ -131,6 +136,6 @@ def _ending(code: int, errors: IO[bytes]) -> str:
     return f"the subprocess {ending}; it said last: {tail or 'nothing'}"
 
 
-def _die_with_owner() -> None:
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _tied_to_owner() -> list[str]:
+    """What to put before a command on Linux; elsewhere the end of its stdin has to do."""
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())] if sys.platform == "linux" else []
