@@ -6,15 +6,17 @@ rule is (`rules`) and whether it holds (`verification`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from recsae.concepts.literals import LAST, POPULARITY, RECENT
 from recsae.concepts.records import FacetLift, ItemScore, LiteralRecord, RuleRecord
 
 UNDESCRIBED = "Undescribed"
-# From this share on, a facet is nearly all of what was consumed lately.
-_MOSTLY = 0.55
+# Recency-weighted shares from which a facet is most, and nearly all, of what was consumed lately.
+_MOSTLY, _NEARLY_ALL = 0.55, 0.8
 _OUTPUT_FACETS = 3
+_BAND = re.compile(r"band (?P<number>\d+) of (?P<count>\d+)")
 
 
 def label_of(rule: RuleRecord, titles: Mapping[str, str]) -> str:
@@ -61,18 +63,32 @@ def facet_name(facet: str) -> str:
     if family == "title":
         return f'"{value}" in the title'
     if family == "popularity":
-        return f"popularity {value}"
+        return _popularity(value)
     return value or facet
+
+
+def _popularity(band: str) -> str:
+    """The words of a popularity band "band X of N" (`recsae.datasets.facets`)."""
+    found = _BAND.fullmatch(band)
+    if found is None or found["number"] not in ("1", found["count"]):
+        return f"popularity {band}"
+    return "popular items" if found["number"] == found["count"] else "rare items"
 
 
 def _phrase(literal: LiteralRecord) -> tuple[str, str]:
     if literal.kind == RECENT:
-        return ("Mostly" if literal.threshold >= _MOSTLY else "Recent"), facet_name(literal.facet)
+        return _amount(literal.threshold), facet_name(literal.facet)
     if literal.kind == LAST:
         return "Last", facet_name(literal.facet)
     if literal.kind == POPULARITY:
         return "", "newest item popular"
     return "", f"{literal.threshold:.0f} items or more"
+
+
+def _amount(share: float) -> str:
+    if share >= _NEARLY_ALL:
+        return "Nearly all"
+    return "Mostly" if share >= _MOSTLY else "Recent"
 
 
 def _exact(literal: LiteralRecord) -> str:
