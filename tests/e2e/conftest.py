@@ -43,7 +43,15 @@ def demo_output(recsae: Recsae) -> str:
 
 
 @pytest.fixture(scope="session")
-def platform(recsae: Recsae, demo_output: str) -> Iterator[None]:
+def left_behind(home: Path, demo_output: str) -> list[str]:
+    """What still runs in the workspace right after the demo."""
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    running = [line for line in listing.splitlines() if str(home) in line]
+    return running + [path.name for path in home.glob("running.json")]
+
+
+@pytest.fixture(scope="session")
+def platform(recsae: Recsae, left_behind: list[str]) -> Iterator[None]:
     """The platform, started again after the demo on what the demo left behind."""
     started = recsae("up", "--detach", "--observe-sample", "1", timeout_s=150.0)
     assert started.returncode == 0, started.stdout + started.stderr

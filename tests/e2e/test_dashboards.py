@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
@@ -19,12 +20,13 @@ import grpc
 import pytest
 
 from recsae.cli.workspace import Workspace
+from recsae.datasets.schema import load_dataset
 from recsae.v1 import recommender_pb2, recommender_pb2_grpc
 
 _DASHBOARDS = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards"
 _DATA_S = 120.0
 _VARIABLES = {"$__rate_interval": "30s", "$__interval": "15s", "$__range": "5m"}
-_USERS = 400
+_REQUESTS = 400
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +51,12 @@ def prometheus(
     process = subprocess.Popen(
         [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    _send_traffic(addresses.recommender)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(timeout=20)
+    try:
+        _send_traffic(addresses.recommender, Workspace(home).dataset_folder("planted"))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 def _panels() -> list[Any]:
@@ -94,8 +98,9 @@ def _query(base: str, expression: str) -> list[dict[str, Any]]:
         return []
 
 
-def _send_traffic(address: str) -> None:
+def _send_traffic(address: str, dataset: Path) -> None:
+    users = load_dataset(dataset).users.ids
     with grpc.insecure_channel(address) as channel:
         stub = recommender_pb2_grpc.RecommenderStub(channel)
-        for number in range(1, _USERS + 1):
-            stub.Recommend(recommender_pb2.RecommendRequest(user_id=f"u{number}", k=10), timeout=5)
+        for user in itertools.islice(itertools.cycle(users), _REQUESTS):
+            stub.Recommend(recommender_pb2.RecommendRequest(user_id=user, k=10), timeout=5)

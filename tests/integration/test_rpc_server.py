@@ -121,7 +121,7 @@ def test_request_id_and_trace_come_in_and_go_out(start: Callable[..., Running]) 
     assert dict(call.trailing_metadata())["x-request-id"] == "req-7"
     info = running.servicer.seen[0][0]
     assert (info.request_id, info.traceparent, info.method) == ("req-7", trace, f"/{SERVICE}/GetPolicy")
-    assert 0 < info.deadline.remaining() <= 5
+    assert 0 < info.deadline.remaining() < 5.1  # gRPC rounds a timeout up on its way
 
 
 def test_malformed_request_id_is_replaced(start: Callable[..., Running]) -> None:
