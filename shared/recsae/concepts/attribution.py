@@ -1,4 +1,4 @@
-"""Where a recommended item's score comes from, concept by concept (science.md, section 7), for dot-product heads.
+"""Where a recommended item's score comes from, concept by concept (docs/method.md, section 7), for dot-product heads.
 
 A head scores item i as s_i = x . E_i + b_i, and the SAE reads x = b_dec + sum_j z_j W_dec[j] + e. With the
 catalogue's mean m = x . mean(E) + mean(b) taken out, every score splits without remainder:

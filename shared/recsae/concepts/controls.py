@@ -1,4 +1,4 @@
-"""Controls beside every score: what labels of other concepts, a constant and popularity reach (science.md, section 5).
+"""Controls beside scores: what labels of other concepts, a constant and popularity reach (docs/method.md, section 5).
 
 Label swaps: up to 100 labels of other concepts of the same density decile, tested on this concept's cases. Their
 95th percentile is what a label must beat. Not here: the untrained recommender (its own dictionary, see `summary`).

@@ -1,6 +1,6 @@
 """The statistical describer: for every latent a rule of up to three literals, chosen to maximise F1.
 
-Cases are weighed as they come (the natural mix, science.md, section 5): positives are rows of strength >= .5, weak
+Cases are weighed as they come (the natural mix, docs/method.md, section 5): positives are rows of strength >= .5, weak
 firings count neither way. F1 of "rule joined with literal" for all latents and literals at once needs three counts,
 
     2 TP / (P + predicted),  predicted = true rows - weak true rows,

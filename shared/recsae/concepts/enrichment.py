@@ -1,4 +1,4 @@
-"""Facet enrichment: which facets are over-represented among the items of a concept (science.md, section 4).
+"""Facet enrichment: which facets are over-represented among the items of a concept (docs/method.md, section 4).
 
 The null keeps popularity and breaks the facets: item rows permuted within popularity decile. Its mean is known in
 closed form, the unweighted facet share of each decile, so nothing is drawn. A facet is kept where the lower 95 %

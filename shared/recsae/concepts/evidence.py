@@ -1,4 +1,4 @@
-"""Evidence: the strongest firings of each latent by distinct users, and which item decides them (science.md, 4).
+"""Evidence: the strongest firings of each latent by distinct users, and what decides them (docs/method.md, section 4).
 
 Candidates are the strongest rows of distinct users *and* distinct newest items. Leaving out each of the newest items in
 turn and embedding the rest tells which item decides; only rows with distinct deciding items are kept. The number of

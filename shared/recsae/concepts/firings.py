@@ -16,7 +16,7 @@ from recsae.concepts.dictionary import ConceptArrays
 from recsae.concepts.records import Neighbour
 from recsae.sae.codes import Codes
 
-# A firing counts as a case when it is at least this strong; weaker ones are counted apart (science.md, section 5).
+# A firing counts as a case when it is at least this strong; weaker ones are counted apart (docs/method.md, section 5).
 STRONG = 0.5
 _ROWS_AT_ONCE = 8192
 # Rows x k^2 products of the co-firing matrix: about half a second.

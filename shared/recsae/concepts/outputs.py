@@ -1,4 +1,4 @@
-"""What a concept does to the ranking of a dot-product head: promoted and suppressed items (science.md, section 4).
+"""What a concept does to the ranking of a dot-product head: promoted and suppressed items (docs/method.md, section 4).
 
 One unit of latent j adds W_dec[j] . (E_i - mean E) to item i's score relative to the catalogue. Not here: heads that
 are no dot product (finite differences) and dose-response.

@@ -1,4 +1,4 @@
-"""The one place that says which users and which items are used for what (science.md, section 3).
+"""The one place that says which users and which items are used for what (docs/method.md, section 3).
 
 Users: 60 % train the SAE, 20 % construct (labels, thresholds, p95, steering weights), 20 % verify, and verification
 is read once. Deciding items: 70 % are seen by describers, 30 % are not, so that a label can be scored on items it was

@@ -1,4 +1,4 @@
-"""Figures of a whole dictionary (science.md, section 5).
+"""Figures of a whole dictionary (docs/method.md, section 5).
 
 Shares of all live latents, of those with enough cases, of activation mass and of score mass, and the distance to a
 control dictionary (an untrained recommender's). Not here: the verdicts they count.

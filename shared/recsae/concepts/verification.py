@@ -1,4 +1,4 @@
-"""The verdict on each label, from verification users only (science.md, section 5).
+"""The verdict on each label, from verification users only (docs/method.md, section 5).
 
 Verified = lower 95 % bounds of balanced precision and recall >= .7, balanced F1 >= .8 against random and against
 matched negatives, >= .7 against hard ones, and above the 95th percentile of label swaps; at least 100 cases of each

@@ -1,4 +1,4 @@
-"""Window against reference: which concepts moved, by how much, and how the whole mix moved (science.md, section 9).
+"""Window against reference: which concepts moved, by how much, and how the whole mix moved (docs/method.md, section 9).
 
 Pure functions on counters. Live rows come in bursts (one user, one campaign), so counts vary more than binomial
 ones; the variance is inflated by what the sub-panes of the window show. Not here: where counters come from and where

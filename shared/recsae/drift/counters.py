@@ -1,4 +1,4 @@
-"""Additive counters of how concepts fire (science.md, section 9): they merge by adding, in any order.
+"""Additive counters of how concepts fire (docs/method.md, section 9): they merge by adding, in any order.
 
 One `ConceptCounters` holds what was seen of one series (model, SAE version, segment, steered or not) in some span
 of time. Not here: spans (`panes`), live collection (`arena`) and what the numbers mean (`compare`). numpy only.

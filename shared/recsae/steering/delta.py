@@ -1,4 +1,4 @@
-"""Applies a plan to activations: x' = x + sum_j (z'_j - z_j) W_dec[j], the error-preserving change (science.md, 2).
+"""Applies a plan to activations, keeping the error: x' = x + sum_j (z'_j - z_j) W_dec[j] (docs/method.md, section 2).
 
 The one function behind in-process steering and the Steer RPC. It never raises for a row: whatever is wrong leaves
 that row as it was, with the reason in its receipt. Rows are computed with elementwise operations only, so a row's

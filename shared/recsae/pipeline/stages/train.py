@@ -42,7 +42,7 @@ def train(context: StepContext) -> StepResult:
 
 def _job(context: StepContext, lane: Lane, plan: Plan, out: str) -> dict[str, Any]:
     config = context.run.config.completed(plan.model.dim)
-    # Items too: an SAE that never saw single-item histories leaves latents dead over items (science.md, section 1).
+    # Items too: an SAE that never saw single-item histories leaves latents dead over items (docs/method.md, section 1).
     shards = [shard for shard in plan.shards if shard.part in (Part.SAE, Part.ITEMS)]
     return {
         "shards": [str(context.workspace.fetch(shard_file(lane, shard.name))) for shard in shards],
