@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from recsae.cli.commands.steering import parse_duration, parse_operation
+from recsae.cli.ports import Ports
 from recsae.cli.workspace import Addresses, DatasetEntry, ModelEntry, Workspace
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.v1 import steering_pb2
@@ -21,7 +23,9 @@ def test_operations_are_read() -> None:
     assert (operation.concept_id, operation.kind, operation.value) == ("c-12ab", steering_pb2.OPERATION_KIND_ADD, -1.5)
 
 
-@pytest.mark.parametrize("text", ["c-12ab", "c-12ab:boost=2", "c-12ab:add", "c-12ab:add=", ":ablate"])
+@pytest.mark.parametrize(
+    "text", ["c-12ab", "c-12ab:boost=2", "c-12ab:add", "c-12ab:add=", "c-12ab:add=1.2.3", ":ablate"]
+)
 def test_bad_operations_are_refused_with_the_form(text: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"add=1\.5"):
         parse_operation(text)
@@ -64,14 +68,44 @@ def test_the_pseudonym_key_is_stable_and_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "pseudonym.key").stat().st_mode) == 0o600
 
 
-def test_addresses_of_a_dead_supervisor_do_not_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["", "../elsewhere", "a,b", "a=b", ".hidden", "a b", "x" * 65])
+def test_names_that_fit_no_folder_or_setting_are_refused(tmp_path: Path, name: str) -> None:
     workspace = Workspace(tmp_path)
-    alive = Addresses("r", "i", "s", "b", {}, os.getpid())
-    workspace.write_addresses(alive)
-    assert workspace.addresses() == alive
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    workspace.write_addresses(Addresses("r", "i", "s", "b", {}, child))
+    with pytest.raises(InvalidRequestError, match="--name orders-2026"):
+        workspace.add_model(ModelEntry(name, "aa"))
+    with pytest.raises(InvalidRequestError, match="--name orders-2026"):
+        workspace.add_dataset(DatasetEntry(name, "aa", "x"))
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "workspace.json").write_text("{")
+    with pytest.raises(FailedPreconditionError, match=r"workspace\.json is not JSON"):
+        Workspace(tmp_path).models()
+
+
+def test_addresses_count_only_while_their_supervisor_lives(tmp_path: Path) -> None:
+    workspace, addresses = Workspace(tmp_path), Addresses("r", "i", "s", "b", {})
+    with workspace.claim.held():
+        assert workspace.addresses() is None
+        workspace.write_addresses(addresses)
+        assert Workspace(tmp_path).addresses() == addresses
+        assert workspace.claim.holder() == os.getpid()
     assert workspace.addresses() is None
+    assert workspace.claim.holder() is None
+
+
+def test_a_workspace_has_one_supervisor(tmp_path: Path) -> None:
+    with Workspace(tmp_path).claim.held():
+        with pytest.raises(FailedPreconditionError, match=rf"process {os.getpid()}\); stop it with `recsae down`"):
+            Workspace(tmp_path).claim.held().__enter__()
+        assert Workspace(tmp_path).claim.holder() == os.getpid()
+
+
+def test_ports_taken_are_replaced_and_none_is_given_twice() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        taken = listening.getsockname()[1]
+        wanted = Ports(*([taken] * 7))
+        assert set(wanted.taken().values()) == {taken}
+        chosen = vars(wanted.free())
+    assert len(set(chosen.values())) == 7
+    assert taken not in chosen.values()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import time
 from pathlib import Path
 
 from recsae.cli.processes import ProcessSpec
-from recsae.errors import FailedPreconditionError, UnavailableError
+from recsae.errors import FailedPreconditionError
 
 _NAMES = ("valkey-server", "redis-server")
-_READY_S = 20.0
+_PROBE_S = 1.0
 
 
 def find_server_binary() -> Path:
@@ -40,6 +39,17 @@ def bus_server(folder: Path, port: int) -> ProcessSpec:
     return _server("bus", folder, port, ["--appendonly", "yes", "--appendfsync", "everysec"])
 
 
+def server_pid(url: str) -> int | None:
+    """Process id of the Redis or Valkey that answers at a redis:// URL, None when none does (yet)."""
+    import redis
+
+    with redis.Redis.from_url(url, socket_timeout=_PROBE_S, socket_connect_timeout=_PROBE_S) as client:
+        try:
+            return int(client.info("server")["process_id"])
+        except redis.RedisError:  # nobody listens, or it is still loading its data
+            return None
+
+
 def _server(name: str, folder: Path, port: int, durability: list[str]) -> ProcessSpec:
     command = [
         str(find_server_binary()),
@@ -50,19 +60,6 @@ def _server(name: str, folder: Path, port: int, durability: list[str]) -> Proces
         "--maxmemory-policy", "noeviction",
         *durability,
     ]  # fmt: skip
-    return ProcessSpec(name, command, ready=lambda: _wait_for_ping(name, port), stop_after_s=10.0)
-
-
-def _wait_for_ping(name: str, port: int) -> None:
-    import redis
-
-    client = redis.Redis(port=port, socket_timeout=1.0, socket_connect_timeout=1.0)
-    deadline = time.monotonic() + _READY_S
-    while True:
-        try:
-            client.ping()
-            return
-        except redis.RedisError as error:
-            if time.monotonic() > deadline:
-                raise UnavailableError(f"{name} did not answer within {_READY_S:.0f} s: {error}") from error
-            time.sleep(0.02)  # the server has no event to wait for before its port opens
+    url = f"redis://127.0.0.1:{port}"
+    # Its own process id, because another Redis that took the port meanwhile would answer too.
+    return ProcessSpec(name, command, ready=lambda pid: server_pid(url) == pid, stop_after_s=10.0)

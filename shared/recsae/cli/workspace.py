@@ -1,22 +1,24 @@
 """The folder a local platform lives in: data sets, artifacts, server data, logs, and which addresses are in use.
 
-Not here: starting anything (`recsae.cli.supervisor`).
+Not here: starting anything (`recsae.cli.supervisor`), and who may (`recsae.cli.claim`).
 """
 
 from __future__ import annotations
 
 import json
-import os
+import re
 import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recsae.errors import FailedPreconditionError
+from recsae.cli.claim import Claim
+from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.files import write_atomic, write_json_atomic
 
 _KEY_BYTES = 32
+_NAME = re.compile(r"\w[\w.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,13 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the processes of a running platform listen, and which process supervises them."""
+    """Where the processes of a running platform listen."""
 
     recommender: str
     interpreter: str
     state_url: str
     bus_url: str
     metrics: dict[str, str]
-    supervisor_pid: int
 
 
 class Workspace:
@@ -56,6 +57,7 @@ class Workspace:
     def __init__(self, home: Path) -> None:
         """`home` is made on the first write."""
         self.home = home.resolve()
+        self.claim = Claim(self.home / "supervisor.lock")
 
     @property
     def artifacts_url(self) -> str:
@@ -120,12 +122,14 @@ class Workspace:
 
     def add_dataset(self, entry: DatasetEntry) -> None:
         """Adds a data set or replaces the one of that name."""
+        check_name(entry.name)
         record = self._record()
         record["datasets"] = [old for old in record["datasets"] if old["name"] != entry.name] + [asdict(entry)]
         self._write(record)
 
     def add_model(self, entry: ModelEntry) -> None:
         """Adds a model, or replaces the one of that name in its place, so that the default stays the default."""
+        check_name(entry.name)
         record = self._record()
         names = [old["name"] for old in record["models"]]
         if entry.name in names:
@@ -135,40 +139,43 @@ class Workspace:
         self._write(record)
 
     def addresses(self) -> Addresses | None:
-        """Addresses of the platform that runs here, None when none does."""
-        path = self._addresses_path()
-        if not path.exists():
-            return None
-        addresses = Addresses(**json.loads(path.read_bytes()))
-        return addresses if _is_alive(addresses.supervisor_pid) else None
+        """Addresses of the platform that is up here, None when none is (yet)."""
+        found = _read_json(self._addresses_path())
+        return Addresses(**found) if found is not None and self.claim.holder() is not None else None
 
     def write_addresses(self, addresses: Addresses) -> None:
-        """Says that a platform runs here."""
+        """Says that a platform is up here; for the holder of the claim."""
         write_json_atomic(self._addresses_path(), asdict(addresses))
 
     def clear_addresses(self) -> None:
-        """Says that no platform runs here."""
+        """Says that no platform is up here; for the holder of the claim."""
         self._addresses_path().unlink(missing_ok=True)
 
     def _addresses_path(self) -> Path:
         return self.home / "running.json"
 
     def _record(self) -> dict[str, Any]:
-        path = self.home / "workspace.json"
-        if not path.exists():
-            return {"datasets": [], "models": []}
-        record: dict[str, Any] = json.loads(path.read_bytes())
-        return record
+        return _read_json(self.home / "workspace.json") or {"datasets": [], "models": []}
 
     def _write(self, record: dict[str, Any]) -> None:
         write_json_atomic(self.home / "workspace.json", record)
 
 
-def _is_alive(pid: int) -> bool:
+def check_name(name: str) -> str:
+    """A name that is fit for a folder and a setting; InvalidRequestError for any other."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"{name!r} is no name for a data set or model: take letters, digits, _, - and dots, at most 64, "
+            "e.g. --name orders-2026"
+        )
+    return name
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise FailedPreconditionError(f"{path} is not JSON ({error}); restore it or delete it") from error
+    return content

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import platform as machine
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,8 +15,8 @@ from rich.markup import escape
 
 from recsae.cli.context import JsonFlag, context_of
 from recsae.cli.output import console, print_json, table
+from recsae.cli.ports import Ports
 from recsae.cli.servers import find_server_binary
-from recsae.cli.supervisor import Ports
 from recsae.cli.workspace import Workspace
 from recsae.errors import FailedPreconditionError
 
@@ -108,7 +107,7 @@ def _ports(workspace: Workspace) -> Iterator[Finding]:
     if workspace.addresses() is not None:
         yield Finding("ports", State.FINE, "a platform of this workspace is running")
         return
-    taken = [f"{name} {port}" for name, port in asdict(Ports()).items() if not _is_free(port)]
+    taken = [f"{name} {port}" for name, port in Ports().taken().items()]
     found = f"taken: {', '.join(taken)}" if taken else "all default ports are free"
     yield Finding(
         "ports", State.OPTIONAL if taken else State.FINE, found, "others are chosen by `recsae up`" if taken else ""
@@ -130,12 +129,3 @@ def _contents(workspace: Workspace) -> Iterator[Finding]:
     ):
         names = ", ".join(entry.name for entry in entries)
         yield Finding(what, State.FINE if names else State.OPTIONAL, names or "none yet", "" if names else remedy)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True

@@ -9,25 +9,35 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, BinaryIO
 
-import grpc
 import typer
-from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from rich.table import Table
+from rich.text import Text
 
 from recsae.cli.context import CliContext, JsonFlag, context_of
+from recsae.cli.health import service_state, worker_answers
 from recsae.cli.output import console, print_json, table
+from recsae.cli.servers import server_pid
 from recsae.cli.supervisor import Ports, ServingOptions, Supervisor
 from recsae.cli.workspace import Addresses, Workspace
-from recsae.errors import UnavailableError
-from recsae.rpc.client import ClientOptions, channel
-from recsae.rpc.status import error_from
+from recsae.errors import FailedPreconditionError, UnavailableError
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan")
 _START_S = 120.0
 _STOP_S = 60.0
-_PROBE_S = 2.0
+_PAUSE_S = 0.1
+_TAIL_BYTES = 4000
+
+
+class LogLevel(StrEnum):
+    """How much the processes write."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 def register(app: typer.Typer) -> None:
@@ -44,17 +54,21 @@ def up(
     observe_sample: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of live requests observed for drift.")
     ] = 0.1,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(help="Least level that is logged.")] = LogLevel.INFO,
+    json: Annotated[bool, typer.Option("--json", help="With --detach: print the addresses as JSON.")] = False,
 ) -> None:
     """Start Redis, recommender, interpreter, worker, beat and exporter; Ctrl-C stops them.
 
-    Examples: [bold]recsae up[/] · [bold]recsae up --detach[/] · [bold]recsae up --observe-sample 1[/]
+    Examples: [bold]recsae up[/] · [bold]recsae up --detach --json[/] · [bold]recsae up --observe-sample 1[/]
     """
+    if json and not detach:
+        raise typer.BadParameter("goes with --detach; without it the processes write to this terminal")
     context = context_of(ctx)
     context.workspace.model("")
-    options = ServingOptions(observe_sample, log_level)
+    options = ServingOptions(observe_sample, log_level.value)
     if detach:
-        _start_detached(context, options)
+        addresses = _start_detached(context.workspace, options)
+        print_json(vars(addresses)) if json else _print_detached(context.workspace, addresses)
         return
     supervisor = Supervisor(context.workspace, Ports.choose(), options, None if quiet else _print_line)
     with stop_on_signals(supervisor), supervisor.running(_announce) as addresses:
@@ -63,33 +77,28 @@ def up(
         supervisor.watch(_announce)
 
 
-def down(ctx: typer.Context) -> None:
-    """Stop the platform of this workspace."""
+def down(ctx: typer.Context, json: JsonFlag = False) -> None:
+    """Stop the platform of this workspace, also one that is still starting. Fine when none runs.
+
+    Examples: [bold]recsae down[/] · [bold]recsae --home trial down[/]
+    """
     workspace = context_of(ctx).workspace
-    running = workspace.addresses()
-    if running is None:
-        console.print(f"Nothing runs in {workspace.home}.")
-        return
-    os.kill(running.supervisor_pid, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_S
-    while workspace.addresses() is not None:
-        if time.monotonic() > deadline:
-            raise UnavailableError(f"process {running.supervisor_pid} did not stop within {_STOP_S:.0f} s")
-        time.sleep(0.1)  # another process's end, which only its parent could wait for
-    console.print("Stopped.")
+    supervisor = workspace.claim.holder()
+    if supervisor is not None:
+        _stop(workspace, supervisor)
+    if json:
+        print_json({"stopped": supervisor is not None})
+    else:
+        console.print("Stopped." if supervisor is not None else f"Nothing runs in {workspace.home}.")
 
 
 def status(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """Say what runs, where, and whether it answers. Exit code 1 when something does not."""
+    """Say what runs, where, and whether it answers. Exit code 1 when something does not.
+
+    Examples: [bold]recsae status[/] · [bold]recsae status --json[/]
+    """
     context = context_of(ctx)
-    running = context.workspace.addresses()
-    platform = context.platform
-    states = {
-        "recommender": (platform.recommender_address, _health(platform.recommender_address, context.client)),
-        "interpreter": (platform.interpreter_address, _health(platform.interpreter_address, context.client)),
-    }
-    if running is not None:
-        states["worker"] = (running.bus_url, _worker_health(running.bus_url))
+    states = _states(context)
     if json:
         print_json({name: {"address": address, "state": state} for name, (address, state) in states.items()})
     else:
@@ -101,7 +110,7 @@ def status(ctx: typer.Context, json: JsonFlag = False) -> None:
 
 @contextlib.contextmanager
 def stop_on_signals(supervisor: Supervisor) -> Iterator[None]:
-    """Makes SIGINT and SIGTERM end `Supervisor.watch` while the block runs."""
+    """SIGINT and SIGTERM end what the supervisor does while the block runs, or else the block itself."""
 
     def stop(number: int, frame: object) -> None:
         supervisor.request_stop()
@@ -125,41 +134,86 @@ def addresses_table(addresses: Addresses) -> Table:
     return table("Running", ["process", "address", "metrics"], rows)
 
 
-def _start_detached(context: CliContext, options: ServingOptions) -> None:
-    workspace: Workspace = context.workspace
+def _start_detached(workspace: Workspace, options: ServingOptions) -> Addresses:
+    if (holder := workspace.claim.holder()) is not None:
+        raise FailedPreconditionError(
+            f"a platform already runs in {workspace.home} (process {holder}); stop it with `recsae down`"
+        )
     command = [
-        *(sys.executable, "-m", "recsae.cli", "--home", str(workspace.home), "up"),
+        *(sys.executable, "-m", "recsae.cli", "--home", str(workspace.home), "up", "--quiet"),
         *("--observe-sample", str(options.observe_sample), "--log-level", options.log_level),
     ]
     workspace.logs.mkdir(parents=True, exist_ok=True)
-    with (workspace.logs / "supervisor.log").open("ab") as log:
+    with (workspace.logs / "supervisor.log").open("a+b") as log:
+        begin = log.tell()
         child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + _START_S
-    while (running := workspace.addresses()) is None:
-        if child.poll() is not None or time.monotonic() > deadline:
+        try:
+            return _wait_until_up(workspace, child)
+        except BaseException as error:  # Ctrl-C too: nothing half started stays behind
             child.terminate()
-            raise UnavailableError(f"the platform did not start; see {workspace.logs / 'supervisor.log'}")
-        time.sleep(0.1)  # the child writes a file when everything is ready
-    console.print(addresses_table(running))
+            child.wait(_STOP_S)
+            if not isinstance(error, UnavailableError):
+                raise
+            raise UnavailableError(f"{error}; it said (all in {log.name}):\n{_said_since(log, begin)}") from None
+
+
+def _wait_until_up(workspace: Workspace, child: subprocess.Popen[bytes]) -> Addresses:
+    deadline = time.monotonic() + _START_S
+    while (running := workspace.addresses()) is None or workspace.claim.holder() != child.pid:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            raise UnavailableError(f"the platform did not start (exit code {child.wait(_PAUSE_S)})")
+        if time.monotonic() > deadline:
+            raise UnavailableError(f"the platform did not start within {_START_S:.0f} s")
+    return running
+
+
+def _said_since(log: BinaryIO, begin: int) -> str:
+    log.seek(max(begin, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+    return log.read().decode(errors="replace").strip()
+
+
+def _print_detached(workspace: Workspace, addresses: Addresses) -> None:
+    console.print(addresses_table(addresses))
     console.print(f"Logs in {workspace.logs}. Stop with `recsae down`.")
 
 
-def _health(address: str, options: ClientOptions) -> str:
-    connection = channel(address, options)
+def _stop(workspace: Workspace, supervisor: int) -> None:
     try:
-        reply = health_pb2_grpc.HealthStub(connection).Check(health_pb2.HealthCheckRequest(), timeout=_PROBE_S)
-    except grpc.RpcError as error:
-        return error_from(error).code.replace("_", " ")
-    finally:
-        connection.close()
-    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)).lower()
+        os.kill(supervisor, signal.SIGTERM)
+    except ProcessLookupError:
+        return  # it ended by itself just now
+    except PermissionError as error:
+        raise FailedPreconditionError(f"process {supervisor} belongs to another user, who can stop it") from error
+    deadline = time.monotonic() + _STOP_S
+    while workspace.claim.holder() == supervisor:
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"process {supervisor} did not stop within {_STOP_S:.0f} s; see {workspace.logs}, "
+                f"or end it with `kill -9 {supervisor}`"
+            )
+        time.sleep(_PAUSE_S)  # another process's end, which only its parent could wait for
 
 
-def _worker_health(bus_url: str) -> str:
-    from celery import Celery
+def _states(context: CliContext) -> dict[str, tuple[str, str]]:
+    """Address and state by process; those of a platform elsewhere are the two services it shows the world."""
+    platform, running = context.platform, context.workspace.addresses()
+    states = {
+        "recommender": (platform.recommender_address, service_state(platform.recommender_address, context.client)),
+        "interpreter": (platform.interpreter_address, service_state(platform.interpreter_address, context.client)),
+    }
+    if running is not None and running.interpreter == platform.interpreter_address:
+        for name, url in (("state", running.state_url), ("bus", running.bus_url)):
+            states[name] = (url, _in_words(server_pid(url) is not None))
+        # Celery would wait long for a bus that is down.
+        states["worker"] = (
+            running.bus_url,
+            _in_words(states["bus"][1] == "serving" and worker_answers(running.bus_url)),
+        )
+    return states
 
-    with Celery(broker=bus_url, set_as_current=False) as app:
-        return "serving" if app.control.ping(timeout=_PROBE_S, limit=1) else "no answer"
+
+def _in_words(answers: bool) -> str:
+    return "serving" if answers else "no answer"
 
 
 def _coloured(state: str) -> str:
@@ -172,5 +226,5 @@ def _announce(name: str, state: str) -> None:
 
 def _print_line(name: str, line: str) -> None:
     colour = _COLOURS[sum(name.encode()) % len(_COLOURS)]
-    console.print(f"[{colour}]{name:>12}[/] ", end="")
-    console.print(line, markup=False)
+    # One call, for every process has a thread of its own that comes here.
+    console.print(Text.assemble((f"{name:>12} ", colour), line), soft_wrap=True)

@@ -19,8 +19,10 @@ from recsae.v1 import common_pb2, steering_pb2
 
 app = typer.Typer(help="Steering policies: create, list, show, delete, audit.", no_args_is_help=True)
 
-_OPERATION = re.compile(r"(?P<concept>[\w-]+):(?P<kind>ablate|scale|add|set|cap)(?:=(?P<value>[-+\d.eE]+))?")
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[mhd])")
+_OPERATION = re.compile(
+    r"(?P<concept>[\w-]+):(?P<kind>ablate|scale|add|set|cap)(?:=(?P<value>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?"
+)
+_DURATION = re.compile(r"(?P<number>\d{1,6}(?:\.\d+)?)(?P<unit>[mhd])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 Operations = Annotated[
     list[str], typer.Option("--op", help="CONCEPT:ablate, or CONCEPT:scale|add|set|cap=VALUE; repeatable")
@@ -75,7 +77,10 @@ def list_(
     ended: Annotated[bool, typer.Option("--ended", help="Reverted and expired ones too")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """List policies."""
+    """List policies.
+
+    Examples: [bold]recsae steer list[/] · [bold]recsae steer list --ended --json[/]
+    """
     platform = context_of(ctx).platform
     request = steering_pb2.ListPoliciesRequest(model=model, include_ended=ended)
     reply = platform.call(platform.steering.ListPolicies, request)
@@ -86,7 +91,10 @@ def list_(
 def show(
     ctx: typer.Context, policy_id: Annotated[str, typer.Argument(help="Policy id")], json: JsonFlag = False
 ) -> None:
-    """Show one policy."""
+    """Show one policy.
+
+    Example: [bold]recsae steer show p-01h2[/]
+    """
     platform = context_of(ctx).platform
     reply = platform.call(platform.steering.GetPolicy, steering_pb2.GetPolicyRequest(policy_id=policy_id))
     print_json(reply.policy) if json else console.print(_policies([reply.policy]))
@@ -119,7 +127,10 @@ def audit(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most events")] = 20,
     json: JsonFlag = False,
 ) -> None:
-    """Who changed what, when and why."""
+    """Say who changed what, when and why.
+
+    Examples: [bold]recsae steer audit --limit 50[/] · [bold]recsae steer audit p-01h2 --json[/]
+    """
     platform = context_of(ctx).platform
     request = steering_pb2.ListAuditRequest(policy_id=policy_id, limit=limit)
     reply = platform.call(platform.steering.ListAudit, request)
