@@ -67,7 +67,7 @@ def compare_models(monitor: DriftMonitor, only: str = "") -> list[DriftRecord]:
 def _compare_one(monitor: DriftMonitor, model: str, triple: Triple) -> DriftRecord:
     baseline = monitor.baseline(triple.dictionary_version)
     now = monitor.clock()
-    # Unsteered rows of every segment: steered traffic moves because somebody wants it to.
+    # Unsteered rows only: steered traffic moves because somebody wants it to.
     panes = monitor.panes.read(Series(model, triple.sae_version), now - monitor.window_s, now + 1)
     record = build_record(
         compare(baseline.counters, panes),

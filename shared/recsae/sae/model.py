@@ -1,6 +1,6 @@
 """The parameters of a TopK SAE as torch tensors, how they start, and the forward pass. On normalised activations.
 
-    z = TopK(ReLU(W_enc (x - b_dec) + b_enc)),   x_hat = z W_dec + b_dec                 (RecSAE, section 3.2)
+    z = TopK(ReLU(W_enc (x - b_dec) + b_enc)),   x_hat = z W_dec + b_dec                 (docs/method.md, section 2)
 
 Not here: the loss and its gradients (`loss`), the optimiser, the data.
 """

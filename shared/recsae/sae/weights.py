@@ -1,6 +1,6 @@
 """The parameters of an SAE as arrays, in the units of the activations it reads.
 
-    z = TopK(ReLU(W_enc (x - b_dec) + b_enc)),   x_hat = z W_dec + b_dec                 (RecSAE, section 3.2)
+    z = TopK(ReLU(W_enc (x - b_dec) + b_enc)),   x_hat = z W_dec + b_dec                 (docs/method.md, section 2)
 
 Training happens on normalised activations x_n = (x - mean) / scale. ReLU and TopK commute with a positive factor, so
 `fold` moves mean and scale into the biases without any approximation: the latent values become `scale` times

@@ -48,7 +48,7 @@ def dictionary_inputs(
         embed=_embedder(context, model, data),
         max_history=model.max_history,
         item_vectors=_item_vectors(context, model, data),
-        previous=None if lane.prefix else _previous(context),
+        previous=None if lane.prefix else _previous(context, model),
         control=control,
         rows_per_part=lane.rows_per_part or ROWS_PER_PART,
     )
@@ -89,10 +89,13 @@ def _item_vectors(context: StepContext, model: SourceModel, data: RunData) -> ND
     return np.concatenate([np.zeros((1, model.dim), np.float32), vectors]).astype(np.float32)
 
 
-def _previous(context: StepContext) -> Previous | None:
-    """Ids and decoder of what is in production, so that concepts found again keep their ids."""
+def _previous(context: StepContext, model: SourceModel) -> Previous | None:
+    """Ids and decoder of what is in production, so that concepts found again keep their ids.
+
+    None for another version of the model: its activations span another space, and ids are never guessed.
+    """
     triple = context.platform.channels.read(context.run.config.model).channel(PRODUCTION).triple
-    if not triple.dictionary_version:
+    if not triple.dictionary_version or triple.model_version != model.version:
         return None
     artifacts = context.platform.artifacts
     folder = artifacts.fetch("dictionary", triple.dictionary_version).folder
