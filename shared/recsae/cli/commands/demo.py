@@ -19,7 +19,7 @@ from recsae.cli.commands.models import quality_table, training_progress
 from recsae.cli.commands.platform import addresses_table, stop_on_signals
 from recsae.cli.commands.runs import fail_unless_succeeded, follow, start_refresh
 from recsae.cli.commands.steering import parse_duration, window_of
-from recsae.cli.context import CliContext, Platform, context_of
+from recsae.cli.context import CliContext, Platform, context_of, default_home
 from recsae.cli.output import console, share, table
 from recsae.cli.supervisor import Ports, ServingOptions, Supervisor
 from recsae.cli.training import TrainedModels, train_models
@@ -71,8 +71,8 @@ def demo(
         _steer_and_undo(platform, trained.model.name, user_id, reply, concepts)
         console.print(Rule("Done", align="left"))
         console.print(f"All of it took {time.monotonic() - started:.0f} s.\n")
+        _show_how_to_go_on(context, user_id, concepts[0].concept.id)
         if not ci:
-            _show_how_to_go_on(context, user_id, concepts[0].concept.id)
             console.print(addresses_table(addresses))
             console.print("The services keep running. Ctrl-C stops them.")
             supervisor.watch(_announce)
@@ -214,8 +214,9 @@ def _steer_and_undo(
 
 
 def _show_how_to_go_on(context: CliContext, user_id: str, concept_id: str) -> None:
-    home = f"--home {context.workspace.home} "
+    home = "" if context.workspace.home == default_home().resolve() else f"--home {context.workspace.home} "
     rows = [
+        ("start it again", f"recsae {home}up"),
         ("every concept", f"recsae {home}concepts list --verified"),
         ("one in full", f"recsae {home}concepts show {concept_id}"),
         ("by words", f"recsae {home}concepts search horror"),
@@ -225,7 +226,7 @@ def _show_how_to_go_on(context: CliContext, user_id: str, concept_id: str) -> No
         ("who did what", f"recsae {home}steer audit"),
         ("refresh again", f"recsae {home}refresh"),
     ]
-    console.print(table("How to go on, in another terminal", ["to see", "run"], rows))
+    console.print(table("How to go on, in another terminal while it runs", ["to see", "run"], rows))
 
 
 def _user_with_concepts(
