@@ -135,7 +135,7 @@ def test_call_without_deadline_is_given_one(start: Callable[..., Running]) -> No
     running.stub(ClientOptions(timeout_s=3)).GetPolicy(get("p"))
     remaining = running.servicer.seen[0][0].deadline.remaining()
     assert remaining is not None
-    assert remaining <= 3
+    assert remaining < 4  # 3 s, and what rounding on the way adds
 
 
 def test_known_error_arrives_as_its_own_class_with_its_message(start: Callable[..., Running]) -> None:
