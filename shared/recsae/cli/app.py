@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from rich.text import Text
 
 from recsae import __version__
 from recsae.cli.commands import concepts, data, models, platform, runs, steering
@@ -82,8 +83,13 @@ def main() -> None:
     try:
         app()
     except RecsaeError as error:
-        errors.print(f"[bold red]{error.code.replace('_', ' ')}:[/] ", end="")
-        errors.print(str(error), markup=False)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        _fail(error.code.replace("_", " "), str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "recsae").partition(".")[0].startswith("recsae"):
+            raise
+        _fail("failed precondition", f"this needs the package {error.name}; run `pip install 'recsae[worker]'`")
+
+
+def _fail(what: str, why: str) -> NoReturn:
+    errors.print(Text.assemble((f"{what}: ", "bold red"), why), soft_wrap=True)
+    sys.exit(1)

@@ -141,7 +141,8 @@ def _start(spec: ProcessSpec) -> subprocess.Popen[str]:
 
     def die_with_supervisor() -> None:
         if _libc is not None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            # Not SIGTERM: a Celery worker whose broker ends beside it drains for ever.
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != supervisor:  # it ended before the line above
                 os._exit(1)
 

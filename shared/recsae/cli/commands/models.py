@@ -13,7 +13,8 @@ from rich.table import Table
 from recsae.cli.context import JsonFlag, context_of
 from recsae.cli.output import console, print_json, table
 from recsae.cli.training import TrainedModels, train_models
-from recsae.cli.workspace import ModelEntry
+from recsae.cli.workspace import ModelEntry, check_name
+from recsae.errors import FailedPreconditionError
 
 app = typer.Typer(help="Models: train, export, import, list.", no_args_is_help=True)
 
@@ -32,11 +33,13 @@ def train(
     Example: [bold]recsae model train --data ml-100k[/]
     """
     workspace = context_of(ctx).workspace
-    with training_progress() as progress:
+    dataset = workspace.dataset(data)
+    check_name(name)
+    with training_progress(quiet=json) as progress:
         task = progress.add_task("training", total=1.0)
         trained = train_models(
             workspace,
-            workspace.dataset(data),
+            dataset,
             name=name,
             epochs=epochs,
             seed=seed,
@@ -53,6 +56,7 @@ def export(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Folder to write the bundle to; must not exist yet")],
     model: Annotated[str, typer.Option("--model", "-m", help="Model name; default: the first one")] = "",
+    json: JsonFlag = False,
 ) -> None:
     """Write a model's bundle (ONNX trunk and head, items, manifest) to a folder.
 
@@ -61,7 +65,13 @@ def export(
     workspace = context_of(ctx).workspace
     entry = workspace.model(model)
     artifact = workspace.artifacts().fetch("model", entry.version)
-    shutil.copytree(artifact.folder, folder)
+    try:
+        shutil.copytree(artifact.folder, folder)
+    except FileExistsError as error:
+        raise FailedPreconditionError(f"{folder} exists already; name a folder that does not") from error
+    if json:
+        print_json({**vars(entry), "folder": str(folder.resolve())})
+        return
     console.print(f"Wrote {entry.name} {entry.version} to {folder}.")
 
 
@@ -82,15 +92,24 @@ def import_(
     from recsae.recommenders.importing import import_bundle
 
     workspace = context_of(ctx).workspace
-    imported = import_bundle(workspace.artifacts(), folder, name=name or None)
-    entry = ModelEntry(imported.name, imported.version, workspace.dataset(data).name if data else "")
+    dataset = workspace.dataset(data).name if data else ""
+    imported = import_bundle(workspace.artifacts(), folder, name=check_name(name) if name else None)
+    entry = ModelEntry(imported.name, imported.version, dataset)
     workspace.add_model(entry)
-    print_json(vars(entry)) if json else console.print(f"Added [bold]{entry.name}[/], version {entry.version}.")
+    if json:
+        print_json({**vars(entry), "notes": imported.notes})
+        return
+    console.print(f"Added [bold]{entry.name}[/], version {entry.version}.")
+    for note in imported.notes:
+        console.print(f"Note: {note}", markup=False, soft_wrap=True)
 
 
 @app.command(name="list")
 def list_(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """List the models `recsae up` serves."""
+    """List the models `recsae up` serves, the default one first.
+
+    Examples: [bold]recsae model list[/] · [bold]recsae model list --json[/]
+    """
     entries = context_of(ctx).workspace.models()
     if json:
         print_json([vars(entry) for entry in entries])
@@ -99,11 +118,11 @@ def list_(ctx: typer.Context, json: JsonFlag = False) -> None:
     console.print(table("Models", ["name", "version", "data set", ">HR@10", ">NDCG@10"], rows))
 
 
-def training_progress() -> Progress:
-    """A bar for work measured as a share."""
+def training_progress(quiet: bool = False) -> Progress:
+    """A bar for work measured as a share; `quiet` shows none, for JSON on the same output."""
     return Progress(
         TextColumn("{task.description:<46}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(), console=console,
+        TimeElapsedColumn(), console=console, disable=quiet,
     )  # fmt: skip
 
 

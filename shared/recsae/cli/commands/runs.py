@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -50,6 +51,8 @@ def refresh(
     """
     context = context_of(ctx)
     entry = context.workspace.model(model)
+    if not data and not entry.dataset:
+        raise FailedPreconditionError(f"model {entry.name} came without a data set; name one, e.g. --data ml-100k")
     config = pipeline_pb2.RefreshConfig(
         model=entry.name,
         dataset_version=context.workspace.dataset(data or entry.dataset).version,
@@ -64,7 +67,8 @@ def refresh(
     if wait:
         run = follow(context.platform, run.id, quiet=json)
     print_json(run) if json else console.print(_runs_table([run]))
-    fail_unless_succeeded(run) if wait else None
+    if wait:
+        fail_unless_succeeded(run)
 
 
 def runs(
@@ -144,7 +148,8 @@ def follow(platform: Platform, run_id: str, quiet: bool = False) -> pipeline_pb2
     bars: dict[str, TaskID] = {}
     with Progress(
         TextColumn("{task.fields[stage]:>10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(), TextColumn("{task.description}", style="dim"), console=console, disable=quiet,
+        TimeElapsedColumn(), TextColumn("{task.description}", style="dim", markup=False),
+        console=console, disable=quiet,
     ) as progress:  # fmt: skip
         while True:
             run = platform.call(platform.pipeline.GetRun, pipeline_pb2.GetRunRequest(run_id=run_id)).run
@@ -178,7 +183,8 @@ def _coloured(state: pipeline_pb2.RunState.ValueType) -> str:
 
 def _runs_table(found: Iterable[pipeline_pb2.Run]) -> Table:
     rows = [
-        (run.id, run.config.model, _coloured(run.state), _current_stage(run), _when(run), run.reason) for run in found
+        (run.id, run.config.model, _coloured(run.state), _current_stage(run), _when(run), escape(run.reason))
+        for run in found
     ]
     return table("Runs", ["run", "model", "state", "stage", "started (UTC)", "reason"], rows)
 
@@ -195,7 +201,14 @@ def _when(run: pipeline_pb2.Run) -> str:
 def _show_run(run: pipeline_pb2.Run) -> None:
     console.print(_runs_table([run]))
     stages = [
-        (stage.name, _coloured(stage.state), bar(stage.progress), str(stage.attempts), _seconds(stage), stage.detail)
+        (
+            stage.name,
+            _coloured(stage.state),
+            bar(stage.progress),
+            str(stage.attempts),
+            _seconds(stage),
+            escape(stage.detail),
+        )
         for stage in run.stages
     ]
     console.print(table("Stages", ["stage", "state", "progress", ">attempts", ">seconds", "detail"], stages))
