@@ -10,6 +10,8 @@ import pytest
 
 from recsae.cli.keeper import Keeper
 from recsae.cli.processes import ProcessSpec
+from recsae.cli.supervisor import Ports, ServingOptions, Supervisor
+from recsae.cli.workspace import Workspace
 from recsae.errors import UnavailableError
 
 _WAITS = "import time; time.sleep(60)"
@@ -98,3 +100,9 @@ def test_a_stop_while_starting_is_obeyed(keeper: Keeper) -> None:
         keeper.start([[spec("slow", ready=False)], [spec("never")]], story)
     keeper.stop(story)
     assert story.told == [("slow", "starting"), ("slow", "stopping")]
+
+
+def test_a_signal_outside_starting_and_watching_interrupts(tmp_path: Path) -> None:
+    supervisor = Supervisor(Workspace(tmp_path), Ports(), ServingOptions())
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.request_stop()
