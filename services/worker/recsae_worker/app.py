@@ -52,6 +52,8 @@ def build_app(settings: WorkerSettings) -> Celery:
         accept_content=["json"],
         timezone="UTC",
         beat_schedule=_schedule(settings),
+        # The default one keeps its schedule in a shelve file, which is a pickle; ours needs no memory of its last run.
+        beat_scheduler="celery.beat:Scheduler",
         beat_max_loop_interval=5,
     )
     return celery

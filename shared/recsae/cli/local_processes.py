@@ -102,11 +102,10 @@ def _worker_processes(
     }
     celery = _python("-m", "celery", "-A", "recsae_worker.app")
     level = ("--loglevel", options.log_level)
-    schedule = str(workspace.server_folder("beat") / "schedule")
     worker = [*celery, "worker", "-c", "1", "-Q", "collect,train,concepts,drift", *level]
     return [
         ProcessSpec("worker", worker, _unbuffered(environment), ready=lambda pid: worker_answers(addresses.bus_url)),
-        ProcessSpec("beat", [*celery, "beat", "--schedule", schedule, *level], _unbuffered(environment)),
+        ProcessSpec("beat", [*celery, "beat", "--pidfile", "", *level], _unbuffered(environment)),
         ProcessSpec("exporter", _python("-m", "recsae_worker.exporter"), _unbuffered(environment)),
     ]
 
