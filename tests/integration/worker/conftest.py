@@ -131,7 +131,7 @@ class Fleet:
         """A worker process with beat inside, leader of a process group of its own."""
         command = [
             *(sys.executable, "-m", "celery", "-A", "recsae_worker.app", "worker", "-c", "1", "-B"),
-            *("-s", str(self.folder / f"beat-{len(self.processes)}"), "--without-gossip", "--without-mingle"),
+            *("--without-gossip", "--without-mingle"),
             *("-Q", "collect,train,concepts,drift", "-n", f"worker{len(self.processes)}@%h"),
         ]
         with (self.folder / f"worker-{len(self.processes)}.log").open("wb") as log:

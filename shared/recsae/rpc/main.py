@@ -1,0 +1,43 @@
+"""The life of a service process: settings -> build -> start -> wait for a signal -> stop -> exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import structlog
+
+from recsae.errors import RecsaeError
+from recsae.rpc.server import wait_for_stop_signal
+from recsae.rpc.settings import ServiceSettings, load_settings
+from recsae.telemetry.logging import configure_logging
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+class App(Protocol):
+    """A service that is built, then started, then stopped."""
+
+    def start(self) -> None:
+        """Binds its ports and reports READY."""
+
+    def stop(self) -> None:
+        """Drains and ends everything it started."""
+
+
+def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App]) -> int:
+    """Serves until SIGTERM or SIGINT; 1 when it cannot start, with the reason in the log."""
+    settings = load_settings(kind)
+    configure_logging(name, level=settings.log_level, format=settings.log_format)
+    log = structlog.get_logger(f"recsae_{name}")
+    try:
+        app = build(settings)
+        app.start()
+    except RecsaeError as error:
+        log.error("start_failed", code=error.code, reason=str(error))
+        return 1
+    try:
+        log.info("stop_requested", signal=wait_for_stop_signal())
+    finally:
+        app.stop()
+    return 0
