@@ -106,6 +106,8 @@ def test_a_published_data_set_holds_pseudonyms_alone(dataset: Dataset, tmp_path:
     assert not [path for path in artifact.folder.iterdir() if b"person-" in path.read_bytes()]
     loaded = load_dataset(artifact.folder)
     assert loaded.users.ids == tuple(pseudonym(KEY, user_id) for user_id in named.users.ids)
+    assert named.users.columns
+    assert loaded.users.columns == {}
     assert lists(loaded.histories) == lists(named.histories)
 
 

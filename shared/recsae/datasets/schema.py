@@ -118,9 +118,12 @@ class Dataset:
     histories: Histories
 
     def pseudonymised(self, key: bytes) -> Dataset:
-        """The same data with keyed pseudonyms for user ids; attributes stay as they are."""
+        """The same data with keyed pseudonyms for user ids and without attributes.
+
+        Age, occupation and place together point at a person, however well the id is hidden.
+        """
         ids = tuple(pseudonym(key, user_id) for user_id in self.users.ids)
-        return replace(self, users=replace(self.users, ids=ids))
+        return replace(self, users=UserTable(ids, {}))
 
     def fingerprint(self) -> str:
         """16 hex digits of the content: equal for equal items, users and histories, whatever the name."""
