@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from recsae.drift.compare import compare
 from recsae.drift.counters import ConceptCounters, Series
 from recsae.drift.panes import PaneStore
 from recsae.drift.record import DriftRecord, DriftRecords, build_record
 from recsae.drift.reference import load_reference
+from recsae.errors import RecsaeError
 from recsae.pipeline.triples import Triple
 from recsae.store.artifacts import ArtifactStore
+
+_log = structlog.get_logger(__name__)
 
 
 class ServedTriples(Protocol):
@@ -53,7 +58,10 @@ class DriftMonitor:
 
 
 def compare_models(monitor: DriftMonitor, only: str = "") -> list[DriftRecord]:
-    """Compares and records each model in production, or `only` the one named; returns the records."""
+    """Compares and records each model in production, or `only` the one named; returns the records.
+
+    A model that cannot be compared (its dictionary is gone, or has no reference) is logged, and the others still are.
+    """
     served = monitor.served()
     wanted = {name: triple for name, triple in served.items() if only in ("", name) and triple.dictionary_version}
     monitor.baselines = {
@@ -61,7 +69,13 @@ def compare_models(monitor: DriftMonitor, only: str = "") -> list[DriftRecord]:
         for version, baseline in monitor.baselines.items()
         if version in {triple.dictionary_version for triple in served.values()}
     }
-    return [_compare_one(monitor, name, triple) for name, triple in sorted(wanted.items())]
+    compared: list[DriftRecord] = []
+    for name, triple in sorted(wanted.items()):
+        try:
+            compared.append(_compare_one(monitor, name, triple))
+        except RecsaeError as error:
+            _log.warning("drift_not_compared", model=name, why=str(error))
+    return compared
 
 
 def _compare_one(monitor: DriftMonitor, model: str, triple: Triple) -> DriftRecord:
