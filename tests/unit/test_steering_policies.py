@@ -70,6 +70,8 @@ def operations(*values: tuple[str, OperationKind, float]) -> tuple[Operation, ..
         ({"window": Window()}, "has no end"),
         ({"window": Window(end=NOW)}, "passed already"),
         ({"window": Window(NOW + 9, NOW + 9)}, "starts at or after"),
+        ({"window": Window(end=1e15)}, "years 1 to 9999"),
+        ({"window": Window(-1e13, NOW + 9)}, "years 1 to 9999"),
     ],
 )
 def test_a_draft_that_can_never_work_is_refused_by_field(change: dict[str, object], words: str) -> None:

@@ -21,6 +21,8 @@ MAX_REASON = 500
 MAX_PRIORITY = 1_000
 MAX_USERS = 10_000
 MAX_ID = 256
+# What a Timestamp may hold: beyond it a policy could not be stored.
+_FIRST_TIME, _LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
 
 
 class OperationKind(StrEnum):
@@ -216,6 +218,10 @@ def _validate_operation(operation: Operation) -> None:
 def _validate_window(window: Window, now: float) -> None:
     if window.end is None:
         raise InvalidRequestError("the policy has no end; a live policy needs one, e.g. seven days from now")
+    if not all(_FIRST_TIME <= at <= _LAST_TIME for at in (window.start, window.end) if at is not None):
+        raise InvalidRequestError(
+            "the policy's window leaves the years 1 to 9999, which times can name; give other times"
+        )
     if window.end <= now:
         raise InvalidRequestError("the policy's end has passed already; give one in the future")
     if window.start is not None and window.start >= window.end:
