@@ -49,6 +49,12 @@ def test_huge_and_negative_extents_are_refused_without_allocating() -> None:
             from_tensor(pb.Tensor(element_type=pb.ELEMENT_TYPE_FLOAT32, shape=shape, data=b"\0" * 16), name="x")
 
 
+def test_huge_extents_beside_an_empty_axis_are_refused_as_the_callers_fault() -> None:
+    for shape in ([0, 1 << 62], [1 << 40, 0, 1 << 40]):
+        with pytest.raises(InvalidRequestError, match="empty tensor"):
+            from_tensor(pb.Tensor(element_type=pb.ELEMENT_TYPE_FLOAT32, shape=shape), name="x")
+
+
 def test_unset_element_type_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="element type"):
         from_tensor(pb.Tensor(shape=[0]), name="x")

@@ -31,6 +31,8 @@ _ELEMENT_TYPES: dict[np.dtype[Any], pb.ElementType.ValueType] = {
     np.dtype("?"): pb.ELEMENT_TYPE_BOOL,
 }
 _MAX_AXES = 8
+# numpy refuses an empty array too when its other extents alone pass this.
+_MOST_ADDRESSED = np.iinfo(np.intp).max
 
 
 def to_tensor(array: NDArray[Any]) -> pb.Tensor:
@@ -64,6 +66,8 @@ def from_tensor(
     if len(extents) > _MAX_AXES or any(extent < 0 for extent in extents):
         raise InvalidRequestError(f"{name} has shape {list(extents)}; send at most {_MAX_AXES} axes, none negative")
     expected_bytes = math.prod(extents) * stored.itemsize
+    if not expected_bytes and math.prod(filter(None, extents)) * stored.itemsize > _MOST_ADDRESSED:
+        raise InvalidRequestError(f"{name} has shape {list(extents)}; an empty tensor needs no such extents")
     if len(tensor.data) != expected_bytes:
         raise InvalidRequestError(
             f"{name} of shape {list(extents)} and type {stored.name} needs {expected_bytes} bytes, "
