@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsae.datasets.windows import Window, cut
 from recsae.errors import FailedPreconditionError
@@ -31,6 +32,8 @@ from recsae.pipeline.stages.material import (
 from recsae.pipeline.steps import StepContext
 from recsae.sae.shards import ActivationShard, item_probes
 
+# Of the order in which a lane that reads a part in part takes its users.
+_ORDER_SEED = 0
 # 64 MB at d = 256: seconds of work, so that little is lost with a worker.
 ROWS_PER_SHARD = 65_536
 _USERS_PER_CALL = 64
@@ -44,16 +47,31 @@ def collect(context: StepContext) -> StepResult:
         return _plan(context, lane, data)
     plan = read_plan(context.workspace, lane)
     shard = plan.shard(context.step.shard)
-    rows = _item_rows(context, plan, data) if shard.part is Part.ITEMS else _user_rows(context, plan, shard, data)
+    if shard.part is Part.ITEMS:
+        rows = _item_rows(context, plan, data)
+    else:
+        users = users_in_order(data, shard.part, lane.rows_per_part)[shard.begin : shard.end]
+        rows = _user_rows(context, plan.model, shard, users.tolist(), data)
     context.workspace.write(shard_file(lane, shard.name), rows.to_bytes())
     return StepResult({}, {"rows": len(rows.user)}, f"{shard.name}: {len(rows.user):,} rows")
+
+
+def users_in_order(data: RunData, part: Part, rows_per_part: int | None) -> NDArray[np.int64]:
+    """Users of a part in the order they are collected, int64.
+
+    Shuffled where only the first of them are read: files list users by name or by when they came, and the first
+    thousands of those are no sample of all.
+    """
+    users = data.users_of(part)
+    return users if rows_per_part is None else np.random.default_rng(_ORDER_SEED).permutation(users)
 
 
 def plan_shards(data: RunData, rows_per_part: int | None = None) -> tuple[Shard, ...]:
     """Cuts each part's users into shards of about `ROWS_PER_SHARD` rows, at most `rows_per_part` rows of a part."""
     shards: list[Shard] = []
     for part in (Part.SAE, Part.CONSTRUCTION, Part.VERIFICATION):
-        before = np.concatenate([[0], np.cumsum(data.histories.lengths[data.users_of(part)])])
+        users = users_in_order(data, part, rows_per_part)
+        before = np.concatenate([[0], np.cumsum(data.histories.lengths[users])])
         stop = len(before) - 1
         if rows_per_part is not None:
             stop = min(stop, int(np.searchsorted(before, rows_per_part, side="left")))
@@ -89,12 +107,13 @@ def _plan(context: StepContext, lane: Lane, data: RunData) -> StepResult:
     return StepResult({}, plan.facts(), f"{len(plan.shards)} shards of {model.name} {model.version}")
 
 
-def _user_rows(context: StepContext, plan: Plan, shard: Shard, data: RunData) -> ActivationShard:
-    users = data.users_of(shard.part)[shard.begin : shard.end].tolist()
+def _user_rows(
+    context: StepContext, model: SourceModel, shard: Shard, users: list[int], data: RunData
+) -> ActivationShard:
     parts: list[ActivationShard] = []
     for begin in range(0, len(users), _USERS_PER_CALL):
         batch = users[begin : begin + _USERS_PER_CALL]
-        parts.append(_rows_of(context, plan.model, batch, data))
+        parts.append(_rows_of(context, model, batch, data))
         context.report(f"{shard.name}: {begin + len(batch)} of {len(users)} users")
     return ActivationShard(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "user", "position", "item"))

@@ -70,7 +70,7 @@ def load_run_data(platform: Platform, run: Run) -> RunData:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard of a part: users [begin, end) of the part's users; both 0 for items."""
+    """A shard of a part: users [begin, end) of the part's users as they are collected; both 0 for items."""
 
     name: str
     part: Part
