@@ -61,6 +61,16 @@ class ActivationShard:
         return bytes(safetensors.numpy.save(arrays))
 
 
+@dataclass(frozen=True)
+class MappedShard:
+    """The columns of an `ActivationShard` as written; `x` [n, d] stays on disk until it is indexed."""
+
+    x: Floats
+    user: Ints
+    position: Ints
+    item: Ints
+
+
 def item_probes(x: Floats, items: Ints) -> ActivationShard:
     """The shard of single-item histories: `x` [n, d] is what the model makes of `items` [n] alone."""
     return ActivationShard(x, np.full(len(x), ITEM_PROBE, np.int32), np.zeros(len(x), np.int32), items)
@@ -141,6 +151,10 @@ class ShardReader:
             columns = {name: self._column(name, start, stop) for name in _COLUMNS}
             yield ActivationShard(**columns)
 
+    def mapped(self) -> list[MappedShard]:
+        """Every shard with `x` as a memory map, to pick single rows out of any number."""
+        return [shard.mapped() for shard in self._shards]
+
     def _column(self, name: str, start: int, stop: int) -> NDArray[Any]:
         if not 0 <= start <= stop <= self.n:
             raise InvalidRequestError(f"rows {start}..{stop} are outside 0..{self.n}")
@@ -166,6 +180,18 @@ class _OpenShard:
     def slice(self, name: str, start: int, stop: int) -> NDArray[Any]:
         result: NDArray[Any] = self._columns[name][int(start) : int(stop)]
         return result
+
+    def mapped(self) -> MappedShard:
+        user, position, item = (self.slice(name, 0, self.rows) for name in ("user", "position", "item"))
+        return MappedShard(_mapped_activations(self.path), user, position, item)
+
+
+def _mapped_activations(path: Path) -> Floats:
+    """`x` of a shard file; the safetensors library itself offers runs of rows only."""
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(header_size))["x"]
+    return np.memmap(path, np.dtype("<f4"), "r", 8 + header_size + entry["data_offsets"][0], tuple(entry["shape"]))
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

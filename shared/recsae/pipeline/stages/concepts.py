@@ -39,7 +39,7 @@ def dictionary_inputs(
         model=model.name,
         model_version=model.version,
         sae=SparseAutoencoder.load(context.workspace.fetch_folder(sae_folder(lane)), sae_version),
-        shards=list(rows.shards()),
+        shards=rows.mapped(),
         histories=data.histories,
         pseudonyms=data.dataset.users.ids,
         item_ids=items.ids,
