@@ -129,7 +129,7 @@ class PlanFollower:
                 event = events.get(timeout=self._silence_s)
                 if event is None or isinstance(event, RecsaeError):
                     return received, event
-                if not self._handle(event):
+                if not self._handle(event, last=events.empty()):
                     return received, None
                 received = True
             return received, None
@@ -139,12 +139,14 @@ class PlanFollower:
             call.cancel()
             reader.join(timeout=1)
 
-    def _handle(self, event: steering_pb2.WatchPlansResponse) -> bool:
-        """Takes one event; False when a new snapshot is needed."""
+    def _handle(self, event: steering_pb2.WatchPlansResponse, *, last: bool) -> bool:
+        """Takes one event; False when a new snapshot is needed. `last`: no other one waits to be taken."""
         if event.WhichOneof("event") == "heartbeat":
             if not self._held.confirm(event.heartbeat.revision):
                 return False
-            self._report(self._held.retry_encoder())
+            # Fetching may take longer than the time between heartbeats: no change of plans may queue behind it.
+            if last:
+                self._report(self._held.retry_encoder())
             return True
         try:
             plans = PlanSet(event.plans.revision, tuple(plan_from(plan) for plan in event.plans.plans))

@@ -1,0 +1,82 @@
+"""A recommender's follower: what it does with a stream beside an encoder that does not come."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+
+from recsae.pipeline.triples import Triple
+from recsae.steering.follower import PlanFollower
+from recsae.steering.plans import Plan, PlanOperation, PlanPolicy, PlanSet
+from recsae.steering.policies import OperationKind, Scope, Window
+from recsae.steering.receipts import PolicyRef
+from recsae.steering.wire_plans import plan_set_message
+from recsae.v1 import steering_pb2, steering_pb2_grpc
+
+MODEL, VERSION = "tiny", "0" * 16
+SLOW_S = 0.3
+
+
+class SlowEncoder(steering_pb2_grpc.SteeringServicer):
+    """Streams what is put into `events`; each request for the encoder is refused after `SLOW_S`."""
+
+    def __init__(self) -> None:
+        self.events: queue.Queue[steering_pb2.WatchPlansResponse | None] = queue.Queue()
+        self.asked = threading.Event()
+        self._never = threading.Event()
+
+    def WatchPlans(
+        self, request: steering_pb2.WatchPlansRequest, context: grpc.ServicerContext
+    ) -> Iterator[steering_pb2.WatchPlansResponse]:
+        while (event := self.events.get()) is not None:
+            yield event
+
+    def GetEncoder(
+        self, request: steering_pb2.GetEncoderRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.GetEncoderResponse:
+        self.asked.set()
+        self._never.wait(SLOW_S)
+        context.abort(grpc.StatusCode.INTERNAL, "no encoder")
+
+
+@pytest.fixture
+def interpreter() -> Iterator[tuple[SlowEncoder, grpc.Channel]]:
+    servicer = SlowEncoder()  # type: ignore[abstract]  # what it leaves out is refused, as meant
+    server = grpc.server(ThreadPoolExecutor(4))
+    steering_pb2_grpc.add_SteeringServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield servicer, channel
+    servicer.events.put(None)
+    server.stop(None).wait()
+
+
+def plans(revision: int, *policies: PlanPolicy) -> steering_pb2.WatchPlansResponse:
+    plan = Plan(revision, MODEL, Triple(VERSION, "1" * 16, "2" * 16), policies, 2, "sequence", 0.0)
+    return steering_pb2.WatchPlansResponse(plans=plan_set_message(PlanSet(revision, (plan,))))
+
+
+def test_a_change_does_not_queue_behind_heartbeats_while_the_encoder_does_not_come(
+    interpreter: tuple[SlowEncoder, grpc.Channel],
+) -> None:
+    servicer, channel = interpreter
+    ablation = PlanOperation(0, OperationKind.ABLATE, 0.0, np.array([1, 0], np.float32))
+    policy = PlanPolicy(PolicyRef("p-1", 1), (ablation,), Scope(), Window(), "salt")
+    heartbeat = steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=1))
+    follower = PlanFollower(channel, MODEL, VERSION, watcher="test").start()
+    try:
+        servicer.events.put(plans(1, policy))
+        assert servicer.asked.wait(10)
+        for event in (*[heartbeat] * 20, plans(2)):
+            servicer.events.put(event)
+        # Twenty heartbeats that each waited for the encoder would take twenty times as long.
+        assert follower.wait_for_revision(2, 10 * SLOW_S)
+    finally:
+        follower.close()
