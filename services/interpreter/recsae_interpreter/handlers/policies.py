@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from time import time
 
-from recsae.errors import InvalidRequestError
+from recsae.errors import ConflictError, InvalidRequestError
 from recsae.rpc.request import RequestInfo
 from recsae.steering.plans import Basis
 from recsae.steering.policies import (
@@ -87,7 +87,13 @@ class PoliciesHandler:
         change = change_now(actor=info.principal, action="policy.delete", reason=reason, request_id=info.request_id)
         # From the revision the caller saw, the store itself refuses what has moved on.
         base = stored if revision == 0 else _at(stored, revision)
-        return self._policies.replace(reverted(base, reason=reason, now=change.at), change)
+        try:
+            return self._policies.replace(reverted(base, reason=reason, now=change.at), change)
+        except ConflictError:
+            if revision:
+                raise
+        # Somebody changed it in between and the caller said whatever it is: each turn, someone else got on.
+        return self.delete(policy_id, 0, reason, info)
 
     def audit(self, subject: str, limit: int) -> list[AuditEvent]:
         """Events, newest first; of one policy when named."""
