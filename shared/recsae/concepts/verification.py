@@ -51,7 +51,7 @@ class Verdict:
     `enough`: at least 100 cases per class. `facet`, `item_set`: the class that passed, never both; `semantic` of the
     facet ones. `uses_set`: the label shown is the item set. `scores` are those of the label shown, `control` the
     natural F1 of the swapped label at the 95th percentile, `popularity` the F1 of the best popularity rule,
-    `swapped_passes` whether a randomly drawn other label passed.
+    `swapped_passes` whether a randomly drawn other label passed but for the comparison with swapped labels.
     """
 
     enough: Mask
@@ -119,10 +119,14 @@ def _set_scores(
 
 
 def _swapped_passes(cases: Cases, labels: Labels, swaps: Swaps, weights: NDArray[np.float32]) -> Mask:
-    """Whether one randomly drawn label of another concept passes; only those near the threshold are worth scoring."""
+    """Whether one randomly drawn label of another concept passes all but the comparison with swapped labels.
+
+    That comparison lets one swapped label in twenty pass whatever the thresholds are worth, so it would hide what this
+    control is for. Only labels near the threshold are worth scoring.
+    """
     close = np.flatnonzero((swaps.random >= 0) & (swaps.random_f1 >= _F1))
     scores = score_labels(cases, swapped(labels.predict, swaps.random), weights, close)
-    return _passes(cases, scores, swaps.balanced_f1)
+    return _passes(cases, scores, np.zeros(cases.width))
 
 
 def _passes(cases: Cases, scores: LabelScores, swap_f1: NDArray[np.float64]) -> Mask:
