@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from recsae.errors import InvalidRequestError
 
@@ -14,20 +14,30 @@ _ROWS_TO_SEE = 2_000_000
 _MAX_EPOCHS = 1_000
 
 
+Variant = Literal["topk", "batchtopk", "matryoshka"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+
 @dataclass(frozen=True)
 class SaeConfig:
     """Shape and schedule. `defaults_for` fills in what depends on the data.
 
-    `width` latents, of which `k` stay per row. The learning rate rises over `warm_up_share` of the steps and then
-    falls along a half cosine to 0. A latent that has not fired for `dead_after` rows is dead and is trained by AuxK:
-    the `aux_k` best dead latents of a row predict its residual, at weight `aux_alpha`. `buffer_rows` are shuffled at
+    `width` latents, of which `k` stay per row. `variant` says how they are chosen and what they must explain:
+    "topk" keeps the k largest of every row (Gao et al. 2024); "batchtopk" the k n largest of a batch of n rows, and
+    above a fixed threshold at inference (Bussmann et al. 2024); "matryoshka" keeps k per row, and the first
+    `prefix_shares` of the latents must each reconstruct by themselves (Bussmann et al. 2025).
+
+    The learning rate rises over `warm_up_share` of the steps and then falls along a half cosine to 0. A latent that has
+    not fired for `dead_after` rows is dead and is trained by AuxK: the `aux_k` best dead latents of a row predict its
+    residual, at weight `aux_alpha`. `buffer_rows` are shuffled at
     a time; memory grows with them, and with `batch_size` x `width`.
     """
 
     d: int
     width: int
     k: int
-    variant: Literal["topk"] = "topk"
+    variant: Variant = "topk"
+    prefix_shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     epochs: int = 32
     batch_size: int = 512
     learning_rate: float = 4e-3
@@ -40,8 +50,12 @@ class SaeConfig:
 
     def __post_init__(self) -> None:
         """InvalidRequestError names the value that cannot work."""
-        if self.variant != "topk":
-            raise InvalidRequestError(f"SAE variant {self.variant!r} is unknown; this release trains 'topk'")
+        if self.variant not in VARIANTS:
+            raise InvalidRequestError(f"SAE variant {self.variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
+        if not self.prefix_shares or list(self.prefix_shares) != sorted({*self.prefix_shares, 1.0}):
+            raise InvalidRequestError(f"prefix_shares must rise to 1.0, not {list(self.prefix_shares)}")
+        if not self.prefix_shares[0] > 0:
+            raise InvalidRequestError(f"prefix_shares must be > 0, not {list(self.prefix_shares)}")
         for name in ("d", "width", "k", "epochs", "batch_size", "aux_k", "dead_after"):
             if getattr(self, name) < 1:
                 raise InvalidRequestError(f"{name} must be >= 1, not {getattr(self, name)}")
@@ -61,7 +75,15 @@ class SaeConfig:
 
     @classmethod
     def defaults_for(
-        cls, d: int, rows: int, *, width: int = 0, k: int = 0, epochs: int = 0, seed: int = 0
+        cls,
+        d: int,
+        rows: int,
+        *,
+        width: int = 0,
+        k: int = 0,
+        epochs: int = 0,
+        seed: int = 0,
+        variant: Variant = "topk",
     ) -> SaeConfig:
         """Fills zeros in: width 16 d, k d / 4, epochs from the number of training `rows`."""
         return cls(
@@ -71,18 +93,27 @@ class SaeConfig:
             epochs=epochs or min(200, max(1, math.ceil(_ROWS_TO_SEE / max(1, rows)))),
             aux_k=max(1, d // 2),
             seed=seed,
+            variant=variant,
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For manifests."""
-        return asdict(self)
+        """For manifests, as JSON types."""
+        return {**asdict(self), "prefix_shares": list(self.prefix_shares)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The reverse of `as_dict`; InvalidRequestError on an unknown name."""
         if unknown := set(values) - {field.name for field in fields(cls)}:
             raise InvalidRequestError(f"unknown SAE settings {sorted(unknown)}; made by a newer release?")
-        return cls(**values)
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}  # JSON has no tuples
+        return cls(**{**values, **lists})
+
+    @property
+    def prefixes(self) -> tuple[int, ...]:
+        """Numbers of latents that must reconstruct by themselves, rising to `width`; one unless "matryoshka"."""
+        if self.variant != "matryoshka":
+            return (self.width,)
+        return tuple(sorted({max(1, round(share * self.width)) for share in self.prefix_shares}))
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Rate of step `step` of `steps`, counted from 0."""

@@ -65,8 +65,11 @@ def train_sae(
     progress: Callable[[Progress], None] = _silent,
     should_stop: Callable[[], bool] = _never,
     checkpoints: Checkpoints | None = None,
+    start: SaeWeights | None = None,
 ) -> TrainingFacts:
     """Trains on `rows` and writes the files of an `sae` artifact into the folder `out`.
+
+    `start` (input units, same width and d) is a warm start: training goes on from that SAE instead of a random one.
 
     Goes on from the checkpoint when there is one. `progress` is called about twice a second and at the end;
     `should_stop` before every step, and TrainingStoppedError follows. Runs on torch's own thread setting.

@@ -85,6 +85,19 @@ def fold(normalised: SaeWeights, scale: float) -> SaeWeights:
     )
 
 
+def unfold(weights: SaeWeights, mean: Floats, scale: float) -> SaeWeights:
+    """The reverse of `fold` for any normalisation: where training goes on from an SAE that was trained before."""
+    if weights.d != len(mean):
+        raise InvalidRequestError(f"the SAE to start from reads {weights.d} values, the activations have {len(mean)}")
+    return SaeWeights(
+        w_enc=weights.w_enc,
+        b_enc=(weights.b_enc / scale).astype(np.float32),
+        w_dec=weights.w_dec,
+        b_dec=((weights.b_dec.astype(np.float64) - mean) / scale).astype(np.float32),
+        mean=mean,
+    )
+
+
 def save_weights(weights: SaeWeights, folder: Path) -> None:
     """Writes `sae.safetensors`."""
     arrays = {_FIELD_NAMES[field]: np.ascontiguousarray(array) for field, array in asdict(weights).items()}
