@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recsae.sae.config import SaeConfig
-from recsae.sae.loss import Objective, loss_and_gradient
+from recsae.sae.loss import loss_and_gradient
 from recsae.sae.model import Parameters, geometric_median, initial_parameters, keep_largest
 from recsae.sae.optimiser import Adam, remove_radial, to_unit_rows
 
@@ -28,6 +28,10 @@ def _parameters(seed: int = 0) -> Parameters:
 
 def _batch(n: int = ROWS) -> Tensor:
     return torch.randn(n, D, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+
+
+def _config(alpha: float, rows: int = ROWS) -> SaeConfig:
+    return SaeConfig(D, WIDTH, K, aux_k=AUX_K, aux_alpha=alpha, batch_size=rows)
 
 
 def _dead(parameters: Parameters) -> Tensor:
@@ -64,7 +68,7 @@ def test_the_gradient_equals_autograd(alpha: float, some_dead: bool, few_fire: b
     dead = _dead(parameters) if some_dead else torch.zeros(WIDTH, dtype=torch.bool)
     if few_fire:  # TopK then keeps latents that ReLU holds at 0
         parameters.b_enc.sub_(torch.where(dead, 0.05, 2.5))
-    step = loss_and_gradient(parameters, _batch(n), dead, Objective(K, AUX_K, alpha, ROWS))
+    step = loss_and_gradient(parameters, _batch(n), dead, _config(alpha))
     leaves = Parameters(**{name: tensor.clone().requires_grad_() for name, tensor in parameters.tensors().items()})
     fvu, aux, _ = _dense_loss(leaves, _batch(n), dead, alpha)
     assert (step.terms.firings < n * K) == few_fire
@@ -78,7 +82,7 @@ def test_the_gradient_equals_autograd(alpha: float, some_dead: bool, few_fire: b
 def test_the_gradient_equals_finite_differences() -> None:
     parameters = _parameters(3)
     dead = _dead(parameters)
-    objective = Objective(K, AUX_K, 0.0, ROWS)
+    objective = _config(0.0)
     gradient = loss_and_gradient(parameters, _batch(), dead, objective).gradient
     step = 1e-6
     for name, tensor in parameters.tensors().items():
@@ -99,8 +103,8 @@ def test_a_step_along_auxk_lets_dead_latents_predict_the_residual_and_not_its_ne
     dead = _dead(parameters)
     x = _batch()
     _, before, residual = _dense_loss(parameters, x, dead, 1.0)
-    with_aux = loss_and_gradient(parameters, x, dead, Objective(K, AUX_K, 1.0, ROWS)).gradient
-    without = loss_and_gradient(parameters, x, dead, Objective(K, AUX_K, 0.0, ROWS)).gradient
+    with_aux = loss_and_gradient(parameters, x, dead, _config(1.0)).gradient
+    without = loss_and_gradient(parameters, x, dead, _config(0.0)).gradient
     for name, tensor in parameters.tensors().items():
         if name != "b_dec":  # b_dec would change the residual itself
             tensor -= 0.5 * (with_aux.tensors()[name] - without.tensors()[name])
@@ -115,8 +119,8 @@ def test_a_step_along_auxk_lets_dead_latents_predict_the_residual_and_not_its_ne
 def test_auxk_leaves_live_latents_alone() -> None:
     parameters = _parameters(1)
     dead = _dead(parameters)
-    with_aux = loss_and_gradient(parameters, _batch(), dead, Objective(K, AUX_K, 1.0, ROWS)).gradient
-    without = loss_and_gradient(parameters, _batch(), dead, Objective(K, AUX_K, 0.0, ROWS)).gradient
+    with_aux = loss_and_gradient(parameters, _batch(), dead, _config(1.0)).gradient
+    without = loss_and_gradient(parameters, _batch(), dead, _config(0.0)).gradient
     for name in ("w_enc", "b_enc", "w_dec"):
         torch.testing.assert_close(with_aux.tensors()[name][~dead], without.tensors()[name][~dead])
         assert not torch.equal(with_aux.tensors()[name][dead], without.tensors()[name][dead])
@@ -125,20 +129,20 @@ def test_auxk_leaves_live_latents_alone() -> None:
 def test_only_latents_that_fire_get_a_gradient() -> None:
     parameters = _parameters()
     none_dead = torch.zeros(WIDTH, dtype=torch.bool)
-    step = loss_and_gradient(parameters, _batch(3), none_dead, Objective(K, AUX_K, ALPHA, 3))
-    assert 0 < int(step.fired.sum()) < WIDTH
-    assert (step.gradient.w_dec[~step.fired] == 0).all()
-    assert (step.gradient.w_enc[~step.fired] == 0).all()
+    step = loss_and_gradient(parameters, _batch(3), none_dead, _config(ALPHA, 3))
+    assert 0 < int((step.firings > 0).sum()) < WIDTH
+    assert (step.gradient.w_dec[step.firings == 0] == 0).all()
+    assert (step.gradient.w_enc[step.firings == 0] == 0).all()
     assert step.terms.firings <= 3 * K
 
 
 def test_scratch_of_an_earlier_batch_changes_nothing() -> None:
     parameters = _parameters()
     dead = _dead(parameters)
-    objective = Objective(K, AUX_K, ALPHA, ROWS)
+    objective = _config(ALPHA)
     scratch = torch.full((ROWS, WIDTH), 1e9, dtype=torch.float64)
     fresh = loss_and_gradient(parameters, _batch(), dead, objective).gradient
-    reused = loss_and_gradient(parameters, _batch(), dead, objective, scratch).gradient
+    reused = loss_and_gradient(parameters, _batch(), dead, objective, scratch=scratch).gradient
     for name, tensor in fresh.tensors().items():
         assert torch.equal(tensor, reused.tensors()[name])
 
@@ -148,7 +152,7 @@ def test_decoder_rows_have_unit_norm_after_every_step() -> None:
     dead = _dead(parameters)
     adam = Adam.for_parameters(parameters)
     for _ in range(20):
-        step = loss_and_gradient(parameters, _batch(), dead, Objective(K, AUX_K, ALPHA, ROWS))
+        step = loss_and_gradient(parameters, _batch(), dead, _config(ALPHA))
         adam.step(parameters, step.gradient, 0.05)
         torch.testing.assert_close(parameters.w_dec.norm(dim=1), torch.ones(WIDTH, dtype=torch.float64))
 
@@ -164,7 +168,7 @@ def test_the_optimiser_never_sees_the_radial_part() -> None:
     parameters = _parameters()
     before = parameters.w_dec.clone()
     none_dead = torch.zeros(WIDTH, dtype=torch.bool)
-    step = loss_and_gradient(parameters, _batch(), none_dead, Objective(K, AUX_K, ALPHA, ROWS))
+    step = loss_and_gradient(parameters, _batch(), none_dead, _config(ALPHA))
     assert float((step.gradient.w_dec * before).sum(dim=1).abs().max()) > 1e-3
     adam = Adam.for_parameters(parameters)
     adam.step(parameters, step.gradient, 0.05)

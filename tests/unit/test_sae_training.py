@@ -14,10 +14,11 @@ from recsae.errors import CorruptArtifactError, FailedPreconditionError, Invalid
 from recsae.sae.batches import ArrayRows, ShuffledBatches, measure_normalisation
 from recsae.sae.checkpoint import load_checkpoint, training_identity
 from recsae.sae.config import SaeConfig
+from recsae.sae.engine import Backend, Execution, open_engine
 from recsae.sae.evaluation import reconstruction_sums
-from recsae.sae.loss import Objective, loss_and_gradient
 from recsae.sae.meter import Progress
 from recsae.sae.model import Active, decode, keep_largest, preactivations
+from recsae.sae.ranks import Alone
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.training import Checkpoints, TrainingStoppedError, start_state, train_sae
 from recsae.sae.weights import SaeWeights, load_weights
@@ -187,22 +188,22 @@ def test_progress_is_reported_to_the_end_and_facts_are_measured_on_the_export(tm
     assert sae.config["width"] == CONFIG.width
 
 
-def test_auxk_brings_dead_latents_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["torch", "fast"])
+def test_auxk_brings_dead_latents_back(backend: Backend) -> None:
     x, _ = _planted(3_000, 1)
     rows = ArrayRows(x)
     normalisation = measure_normalisation(rows)
 
     def dead_after(alpha: float) -> int:
-        state = start_state(rows, CONFIG, normalisation)
+        config = SaeConfig(**{**CONFIG.as_dict(), "aux_alpha": alpha, "dead_after": 800})
+        state = start_state(rows, config, normalisation)
         state.parameters.b_enc[::2] -= 0.5  # half of them cannot compete
-        objective = Objective(CONFIG.k, CONFIG.aux_k, alpha, CONFIG.batch_size)
+        engine = open_engine(state, config, Execution(backend), Alone())
         batches = ShuffledBatches(rows, CONFIG.batch_size, CONFIG.buffer_rows, 0)
         for batch in batches.from_step(0, 200):
-            inputs = torch.from_numpy(normalisation.apply(batch))
-            step = loss_and_gradient(state.parameters, inputs, state.idle_rows >= 800, objective)
-            state.adam.step(state.parameters, step.gradient, 3e-3)
-            state.idle_rows.add_(len(batch)).masked_fill_(step.fired, 0)
-        return int((state.idle_rows >= 800).sum())
+            engine.follow(engine.gradient(normalisation.apply(batch)), 3e-3)
+        engine.close()
+        return int(engine.state.dead(800).sum())
 
     assert dead_after(0.0) > 30
     assert dead_after(1 / 32) < 10

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -21,34 +20,34 @@ from recsae.sae.batches import Rows
 from recsae.sae.config import SaeConfig
 from recsae.sae.model import Parameters
 from recsae.sae.optimiser import Adam
+from recsae.sae.state import TrainingState
+from recsae.sae.weights import SaeWeights
 from recsae.store.files import canonical_json, write_atomic
 
 _SCHEMA_VERSION = 1
 
 
-@dataclass
-class TrainingState:
-    """Everything that changes while training. `idle_rows` int64 [w]: rows since each latent last fired."""
-
-    parameters: Parameters
-    adam: Adam
-    idle_rows: Tensor
-    step: int = 0
-
-
-def training_identity(config: SaeConfig, rows: Rows) -> str:
-    """Names what is trained on what; a checkpoint of another identity must not be continued."""
-    value = {"config": config.as_dict(), "rows": rows.n, "data": rows.fingerprint, "schema": _SCHEMA_VERSION}
+def training_identity(config: SaeConfig, rows: Rows, start: SaeWeights | None = None) -> str:
+    """Names what is trained on what, from where; a checkpoint of another identity must not be continued."""
+    value = {
+        "config": config.as_dict(),
+        "rows": rows.n,
+        "data": rows.fingerprint,
+        "start": start.fingerprint if start else "",
+        "schema": _SCHEMA_VERSION,
+    }
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def save_checkpoint(path: Path, state: TrainingState, identity: str) -> None:
     """Replaces the checkpoint at `path`."""
     groups = {"parameters": state.parameters, "first": state.adam.first, "second": state.adam.second}
-    tensors = {f"{group}.{name}": tensor for group, held in groups.items() for name, tensor in held.tensors().items()}
+    tensors = {
+        f"{group}.{name}": tensor.cpu() for group, held in groups.items() for name, tensor in held.tensors().items()
+    }
     facts = {"identity": identity, "step": state.step, "adam_steps": state.adam.steps}
     metadata = {"training": json.dumps(facts)}
-    write_atomic(path, safetensors.torch.save({**tensors, "idle_rows": state.idle_rows}, metadata))
+    write_atomic(path, safetensors.torch.save({**tensors, "idle_rows": state.idle_rows.cpu()}, metadata))
 
 
 def load_checkpoint(path: Path, identity: str) -> TrainingState | None:

@@ -12,6 +12,7 @@ from recsae.errors import InvalidRequestError
 # Rows seen over all epochs. On 60,000 SASRec activations (d = 64, width 1,024, k = 16) another 400,000 cut FVU by .001.
 _ROWS_TO_SEE = 2_000_000
 _MAX_EPOCHS = 1_000
+_BATCH_SLOTS = 4  # bounds memory; rows of real activations use up to about 3 k
 
 
 Variant = Literal["topk", "batchtopk", "matryoshka"]
@@ -107,6 +108,11 @@ class SaeConfig:
             raise InvalidRequestError(f"unknown SAE settings {sorted(unknown)}; made by a newer release?")
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}  # JSON has no tuples
         return cls(**{**values, **lists})
+
+    @property
+    def slots(self) -> int:
+        """Latents one row may keep: k, or 4 k when a batch shares out k per row."""
+        return min(self.width, _BATCH_SLOTS * self.k) if self.variant == "batchtopk" else self.k
 
     @property
     def prefixes(self) -> tuple[int, ...]:

@@ -1,12 +1,13 @@
 """Writes a trained SAE as an artifact folder: `encoder.onnx`, `sae.safetensors`, `sae.json`.
 
-The encoder graph is built by hand (Sub, MatMul, Add, Relu, TopK), so that it holds exactly the arithmetic of
-`recsae.sae.weights` and needs no exporter. Not here: publishing (`recsae.store.artifacts`) and running (`runtime`).
+The encoder graph is built by hand (Sub, MatMul, Add, Relu, TopK, threshold), so that it holds exactly the arithmetic
+of `recsae.sae.weights` and needs no exporter. Not here: publishing (`recsae.store.artifacts`) and running (`runtime`).
 Needs `onnx`; no torch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +42,20 @@ class TrainingFacts:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def export_sae(weights: SaeWeights, k: int, facts: TrainingFacts, out: Path) -> None:
-    """Writes the files of an `sae` artifact into the folder `out`. `weights` are in input units (see `fold`)."""
-    if not 1 <= k <= weights.width:
-        raise InvalidRequestError(f"k must be within 1..{weights.width} (the width), not {k}")
+def export_sae(
+    weights: SaeWeights, k: int, facts: TrainingFacts, out: Path, *, slots: int = 0, threshold: float = 0.0
+) -> None:
+    """Writes the files of an `sae` artifact into the folder `out`. `weights` are in input units (see `fold`).
+
+    `k` latents fire on average. A row keeps its `slots` largest (0 = k), of which those above `threshold` fire.
+    """
+    slots = slots or k
+    if not 1 <= k <= slots <= weights.width:
+        raise InvalidRequestError(f"k must be within 1..{weights.width} (the width), not {k} of {slots} places")
+    if not 0 <= threshold < math.inf:
+        raise InvalidRequestError(f"the threshold must be >= 0 and finite, not {threshold}")
     out.mkdir(parents=True, exist_ok=True)
-    (out / ENCODER_FILE).write_bytes(encoder_graph(weights, k))
+    (out / ENCODER_FILE).write_bytes(encoder_graph(weights, slots, threshold))
     save_weights(weights, out)
     write_json_atomic(
         out / FACTS_FILE,
@@ -55,6 +64,8 @@ def export_sae(weights: SaeWeights, k: int, facts: TrainingFacts, out: Path) -> 
             "d": weights.d,
             "width": weights.width,
             "k": k,
+            "slots": slots,
+            "threshold": threshold,
             "error_p99": facts.error_p99,
             "mean_norm": facts.mean_norm,
             "scores": dict(facts.scores),
@@ -63,8 +74,10 @@ def export_sae(weights: SaeWeights, k: int, facts: TrainingFacts, out: Path) -> 
     )
 
 
-def encoder_graph(weights: SaeWeights, k: int) -> bytes:
-    """ONNX: `activation` float32 [n, d] -> `indices` int64 [n, k], `values` float32 [n, k] falling along a row.
+def encoder_graph(weights: SaeWeights, slots: int, threshold: float = 0.0) -> bytes:
+    """ONNX: `activation` float32 [n, d] -> `indices` int64 [n, slots], `values` float32 [n, slots], falling.
+
+    Values not above `threshold` are 0.
 
     The mean is subtracted before the product instead of being folded into one bias: where activations sit far
     from the origin, that difference would cancel most digits of a float32.
@@ -73,22 +86,30 @@ def encoder_graph(weights: SaeWeights, k: int) -> bytes:
         "b_dec": weights.b_dec,
         "w_enc_t": np.ascontiguousarray(weights.w_enc.T),
         "b_enc": weights.b_enc,
-        "k": np.array([k], np.int64),
+        "k": np.array([slots], np.int64),
     }
     nodes = [
         helper.make_node("Sub", ["activation", "b_dec"], ["centred"]),
         helper.make_node("MatMul", ["centred", "w_enc_t"], ["projected"]),
         helper.make_node("Add", ["projected", "b_enc"], ["preactivation"]),
         helper.make_node("Relu", ["preactivation"], ["latents"]),
-        helper.make_node("TopK", ["latents", "k"], ["values", "indices"], axis=1, largest=1, sorted=1),
+        helper.make_node("TopK", ["latents", "k"], ["largest", "indices"], axis=1, largest=1, sorted=1),
     ]
+    if threshold > 0:
+        constants |= {"threshold": np.array(threshold, np.float32), "zero": np.array(0, np.float32)}
+        nodes += [
+            helper.make_node("Greater", ["largest", "threshold"], ["fires"]),
+            helper.make_node("Where", ["fires", "largest", "zero"], ["values"]),
+        ]
+    else:
+        nodes[-1].output[0] = "values"
     graph = helper.make_graph(
         nodes,
         "sae_encoder",
         inputs=[helper.make_tensor_value_info("activation", TensorProto.FLOAT, ["n", weights.d])],
         outputs=[
-            helper.make_tensor_value_info("indices", TensorProto.INT64, ["n", k]),
-            helper.make_tensor_value_info("values", TensorProto.FLOAT, ["n", k]),
+            helper.make_tensor_value_info("indices", TensorProto.INT64, ["n", slots]),
+            helper.make_tensor_value_info("values", TensorProto.FLOAT, ["n", slots]),
         ],
         initializer=[numpy_helper.from_array(array, name) for name, array in constants.items()],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from recsae.sae.loss import LossTerms
+from recsae.sae.step import LossTerms
 
 _REPORT_EVERY_S = 0.5
 
@@ -48,7 +48,7 @@ class Meter:
         """True about twice a second."""
         return time.monotonic() - self._reported >= _REPORT_EVERY_S
 
-    def add(self, terms: LossTerms, dead: int) -> None:
+    def add(self, terms: LossTerms) -> None:
         """Counts one batch."""
         self._step += 1
         self._batches += 1
@@ -56,7 +56,7 @@ class Meter:
         self._squared_error += terms.squared_error
         self._firings += terms.firings
         self._aux += terms.aux
-        self._dead = dead
+        self._dead = terms.dead
 
     def report(self) -> Progress:
         """What was added since the last report."""

@@ -39,18 +39,30 @@ class Parameters:
         """By name, in a fixed order."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @classmethod
+    def of(cls, weights: SaeWeights) -> Parameters:
+        """Copies of arrays on normalised activations; see `recsae.sae.weights.unfold`."""
+        return cls(**{field.name: torch.from_numpy(getattr(weights, field.name).copy()) for field in fields(cls)})
+
     def zeros_like(self) -> Parameters:
         """Zeros of the same shapes."""
         return Parameters(**{name: torch.zeros_like(tensor) for name, tensor in self.tensors().items()})
 
+    def to(self, device: torch.device) -> Parameters:
+        """The same on another device."""
+        return Parameters(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
     def weights(self, mean: NDArray[np.float32]) -> SaeWeights:
         """As arrays, still on normalised activations; see `recsae.sae.weights.fold`."""
-        return SaeWeights(**{name: tensor.numpy().copy() for name, tensor in self.tensors().items()}, mean=mean)
+        return SaeWeights(**{name: tensor.cpu().numpy().copy() for name, tensor in self.tensors().items()}, mean=mean)
 
 
 @dataclass(frozen=True)
 class Active:
-    """The latents kept per row: `indices` int64 [n, k], `values` float32 [n, k] >= 0, in no order."""
+    """The latents kept per row: `indices` int64 [n, slots], `values` float32 [n, slots] >= 0, in no order.
+
+    Only those with a value > 0 fire.
+    """
 
     indices: Tensor
     values: Tensor
@@ -83,12 +95,12 @@ def preactivations(parameters: Parameters, centred: Tensor, out: Tensor | None =
     return torch.addmm(parameters.b_enc, centred, parameters.w_enc.T, out=out)
 
 
-def keep_largest(preactivation: Tensor, k: int) -> Active:
-    """The k largest of every row, ReLU applied: TopK and ReLU commute, and k values are cheaper than w."""
+def keep_largest(preactivation: Tensor, slots: int) -> Active:
+    """The `slots` largest of every row, ReLU applied: TopK and ReLU commute, and k values are cheaper than w."""
     width = preactivation.shape[1]
-    if width % _GROUP == 0 and width >= 2 * _GROUP * k:
-        return _keep_largest_of_groups(preactivation, k)
-    values, indices = preactivation.topk(k, dim=1, sorted=False)
+    if width % _GROUP == 0 and width >= 2 * _GROUP * slots:
+        return _keep_largest_of_groups(preactivation, slots)
+    values, indices = preactivation.topk(slots, dim=1, sorted=False)
     return Active(indices, values.relu_())
 
 
@@ -102,10 +114,30 @@ def _keep_largest_of_groups(preactivation: Tensor, k: int) -> Active:
     groups = width // _GROUP
     maxima = preactivation.view(n, _GROUP, groups).amax(dim=1)
     best = maxima.topk(k, dim=1, sorted=False).indices
-    members = torch.arange(0, width, groups)[:, None]
+    members = torch.arange(0, width, groups, device=preactivation.device)[:, None]
     candidates = (best[:, None, :] + members).view(n, _GROUP * k)
     values, places = preactivation.gather(1, candidates).topk(k, dim=1, sorted=False)
     return Active(candidates.gather(1, places), values.relu_())
+
+
+def keep_nominated(parameters: Parameters, centred: Tensor, nominated: Tensor, slots: int) -> Active:
+    """The `slots` largest among the latents `nominated` int64 [n, m], whose preactivations are computed exactly."""
+    rows = functional.embedding(nominated, parameters.w_enc)
+    exact = torch.einsum("nd,nmd->nm", centred, rows) + parameters.b_enc[nominated]
+    values, places = exact.topk(slots, dim=1, sorted=False)
+    return Active(nominated.gather(1, places), values.relu_())
+
+
+def drop_beyond_batch(values: Tensor, k: int) -> None:
+    """BatchTopK: of the values [n, slots] of a batch the k n largest stay, the others become 0, in place.
+
+    Bussmann et al., "BatchTopK Sparse Autoencoders" (2024), section 3. Here a row keeps at most `slots`.
+    """
+    kept = k * len(values)
+    if 0 < kept < values.numel():
+        flat = values.view(-1)
+        least = flat.kthvalue(flat.numel() - kept + 1).values
+        values.mul_(values >= least)
 
 
 def decode(active: Active, w_dec: Tensor) -> Tensor:

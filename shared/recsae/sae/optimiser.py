@@ -15,7 +15,7 @@ from recsae.sae.model import Parameters
 
 # A short second memory: a latent fires in few batches, and its step must follow what it does now. Against 0.999 it took
 # a fifth off FVU after equal steps; 0.95 kills latents.
-_BETA1, _BETA2, _EPSILON = 0.9, 0.99, 1e-8
+BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
 
 
 @dataclass
@@ -35,15 +35,24 @@ class Adam:
         """Moves `parameters` in place; `gradient` is overwritten. Decoder rows have unit norm afterwards."""
         remove_radial(gradient.w_dec, parameters.w_dec)
         self.steps += 1
-        rate = learning_rate / (1.0 - _BETA1**self.steps)
-        correction = math.sqrt(1.0 - _BETA2**self.steps)
+        rate, correction = step_sizes(learning_rate, self.steps)
         moments = zip(self.first.tensors().values(), self.second.tensors().values(), strict=True)
         pairs = zip(parameters.tensors().values(), gradient.tensors().values(), strict=True)
         for (values, slope), (first, second) in zip(pairs, moments, strict=True):
-            first.lerp_(slope, 1.0 - _BETA1)
-            second.mul_(_BETA2).addcmul_(slope, slope, value=1.0 - _BETA2)
-            values.addcdiv_(first, second.sqrt().div_(correction).add_(_EPSILON), value=-rate)
+            adam_tensor(values, slope, first, second, rate, correction)
         to_unit_rows(parameters.w_dec)
+
+
+def step_sizes(learning_rate: float, steps: int) -> tuple[float, float]:
+    """The rate and the divisor of the second moment's root at step number `steps`, from 1: both moments start at 0."""
+    return learning_rate / (1.0 - BETA1**steps), math.sqrt(1.0 - BETA2**steps)
+
+
+def adam_tensor(values: Tensor, slope: Tensor, first: Tensor, second: Tensor, rate: float, correction: float) -> None:
+    """Moves one tensor and its moments, in place."""
+    first.lerp_(slope, 1.0 - BETA1)
+    second.mul_(BETA2).addcmul_(slope, slope, value=1.0 - BETA2)
+    values.addcdiv_(first, second.sqrt().div_(correction).add_(EPSILON), value=-rate)
 
 
 def remove_radial(gradient: Tensor, rows: Tensor) -> None:

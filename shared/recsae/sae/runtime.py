@@ -33,9 +33,9 @@ Floats = NDArray[np.float32]
 class Encoder:
     """`encoder.onnx` in an onnxruntime session; safe to call from many threads."""
 
-    def __init__(self, graph: bytes, *, d: int, width: int, k: int, threads: int = 1) -> None:
-        """`threads` work inside one call; the calls themselves may overlap."""
-        self.d, self.width, self.k = d, width, k
+    def __init__(self, graph: bytes, *, d: int, width: int, slots: int, threads: int = 1) -> None:
+        """`slots` are the columns of its codes; `threads` work inside one call, the calls themselves may overlap."""
+        self.d, self.width, self.slots = d, width, slots
         self._rows_at_once = max(1, _ENCODE_SCRATCH_FLOATS // width)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -44,7 +44,7 @@ class Encoder:
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def encode(self, x: Floats) -> Codes:
-        """Codes [n, k] of activations `x` float32 [n, d].
+        """Codes [n, slots] of activations `x` float32 [n, d].
 
         InvalidRequestError on another shape or type, or when a value is not finite.
         """
@@ -52,7 +52,7 @@ class Encoder:
         parts = [self._run(x[at : at + self._rows_at_once]) for at in range(0, len(x), self._rows_at_once)]
         if len(parts) == 1:
             return parts[0]
-        return concatenate(parts) if parts else empty_codes(self.k)
+        return concatenate(parts) if parts else empty_codes(self.slots)
 
     def _run(self, x: Floats) -> Codes:
         indices, values = self._session.run(["indices", "values"], {"activation": x})
@@ -60,7 +60,10 @@ class Encoder:
 
 
 class SparseAutoencoder:
-    """An SAE of one version, ready to encode and decode. Immutable; safe to call from many threads."""
+    """An SAE of one version, ready to encode and decode. Immutable; safe to call from many threads.
+
+    `k` latents fire on average, at most `slots` in a row, and none at or below `threshold`.
+    """
 
     def __init__(self, weights: SaeWeights, encoder: Encoder, facts: Mapping[str, Any], version: str) -> None:
         """`facts` is the content of `sae.json`. Use `load`."""
@@ -68,7 +71,9 @@ class SparseAutoencoder:
         self.version = version
         self.config: Mapping[str, Any] = facts.get("config", {})
         self.scores: Mapping[str, float] = facts.get("scores", {})
-        self.d, self.width, self.k = weights.d, weights.width, encoder.k
+        self.d, self.width, self.slots = weights.d, weights.width, encoder.slots
+        self.k = int(facts["k"])
+        self.threshold = float(facts.get("threshold", 0.0))
         self.w_dec, self.b_dec, self.mean = weights.w_dec, weights.b_dec, weights.mean
         self.error_p99 = float(facts["error_p99"])
         self.mean_norm = float(facts["mean_norm"])
@@ -78,16 +83,16 @@ class SparseAutoencoder:
         """Loads a fetched `sae` artifact; CorruptArtifactError when its files do not fit each other."""
         facts = _read_facts(folder / FACTS_FILE)
         weights = load_weights(folder)
-        d, width, k = int(facts["d"]), int(facts["width"]), int(facts["k"])
+        d, width, slots = int(facts["d"]), int(facts["width"]), int(facts.get("slots", facts["k"]))
         if (weights.width, weights.d) != (width, d):
             raise CorruptArtifactError(
                 f"SAE {version}: weights are {weights.width} x {weights.d}, {FACTS_FILE} says {width} x {d}"
             )
         graph = (folder / ENCODER_FILE).read_bytes()
-        return cls(weights, Encoder(graph, d=d, width=width, k=k, threads=threads), facts, version)
+        return cls(weights, Encoder(graph, d=d, width=width, slots=slots, threads=threads), facts, version)
 
     def encode(self, x: Floats) -> Codes:
-        """Codes [n, k] of activations `x` float32 [n, d]; InvalidRequestError on anything else."""
+        """Codes [n, slots] of activations `x` float32 [n, d]; InvalidRequestError on anything else."""
         return self._encoder.encode(x)
 
     def decode(self, codes: Codes) -> Floats:

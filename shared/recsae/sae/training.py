@@ -1,8 +1,8 @@
-"""Trains a TopK SAE on activations of any number: the loop, its checkpoints and what it reports.
+"""Trains an SAE on activations of any number: the loop, its checkpoints and what it reports.
 
 One straight line: measure the normalisation -> start or resume -> step through shuffled batches -> fold and export.
-The same seed, data and thread count give the same bits, also across an interruption. Not here: the mathematics
-(`model`, `loss`, `optimiser`), the order of rows (`batches`), held-out scores (`evaluation`).
+The same seed, data, engine and thread count give the same bits, also across an interruption. Not here: the mathematics
+(`model`, `loss`, `optimiser`), how it runs (`engine`), the order of rows (`batches`), held-out scores (`evaluation`).
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ from numpy.typing import NDArray
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.sae.batches import Normalisation, Rows, ShuffledBatches, evenly_spaced, measure_normalisation
-from recsae.sae.checkpoint import TrainingState, load_checkpoint, save_checkpoint, training_identity
+from recsae.sae.checkpoint import load_checkpoint, save_checkpoint, training_identity
 from recsae.sae.config import SaeConfig
+from recsae.sae.engine import Execution, open_engine
 from recsae.sae.export import TrainingFacts, encoder_graph, export_sae
-from recsae.sae.loss import Objective, loss_and_gradient
 from recsae.sae.meter import Meter, Progress
-from recsae.sae.model import initial_parameters
-from recsae.sae.optimiser import Adam
+from recsae.sae.model import Parameters, initial_parameters
+from recsae.sae.ranks import Alone, Ranks
 from recsae.sae.runtime import Encoder, decode, relative_error
-from recsae.sae.weights import SaeWeights, fold
+from recsae.sae.state import TrainingState
+from recsae.sae.weights import SaeWeights, fold, unfold
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _MEDIAN_ROWS = 16_384
 _FACT_ROWS = 131_072  # the 99th percentile of more moves in its third digit
+_ANY_CPU = Execution()
+_ALONE = Alone()
 
 
 class TrainingStoppedError(Exception):
@@ -66,70 +69,101 @@ def train_sae(
     should_stop: Callable[[], bool] = _never,
     checkpoints: Checkpoints | None = None,
     start: SaeWeights | None = None,
+    execution: Execution = _ANY_CPU,
+    ranks: Ranks = _ALONE,
 ) -> TrainingFacts:
     """Trains on `rows` and writes the files of an `sae` artifact into the folder `out`.
 
     `start` (input units, same width and d) is a warm start: training goes on from that SAE instead of a random one.
-
     Goes on from the checkpoint when there is one. `progress` is called about twice a second and at the end;
-    `should_stop` before every step, and TrainingStoppedError follows. Runs on torch's own thread setting.
-    InvalidRequestError when the rows cannot be trained on, FailedPreconditionError when training diverged.
+    `should_stop` before every step, and TrainingStoppedError follows. Of several `ranks`, which all call this with the
+    same arguments, the first one saves and writes. InvalidRequestError when the rows cannot be trained on,
+    FailedPreconditionError when training diverged or this machine cannot run what `execution` asks for.
     """
     if rows.d != config.d:
         raise InvalidRequestError(f"activations have length {rows.d}, the configuration says d = {config.d}")
     normalisation = measure_normalisation(rows)
-    training = _Training(rows, config, normalisation, checkpoints)
-    training.run(progress, should_stop)
+    identity = training_identity(config, rows, start)
+    state = load_checkpoint(checkpoints.file, identity) if checkpoints else None
+    state = state or start_state(rows, config, normalisation, start)
+    training = _Training(rows, config, normalisation, state, execution, ranks)
+
+    def save() -> None:
+        if checkpoints and ranks.rank == 0:
+            save_checkpoint(checkpoints.file, training.state, identity)
+
+    try:
+        training.run(progress, should_stop, save, checkpoints.every_s if checkpoints else float("inf"))
+    finally:
+        training.close()
     weights = fold(training.state.parameters.weights(normalisation.mean), normalisation.scale)
-    facts = _measure_facts(weights, config, rows, normalisation)
-    export_sae(weights, config.k, facts, out)
-    return facts
+    return _finish(weights, config, rows, normalisation, out if ranks.rank == 0 else None)
 
 
-def start_state(rows: Rows, config: SaeConfig, normalisation: Normalisation) -> TrainingState:
-    """Before the first step."""
-    sample = normalisation.apply(evenly_spaced(rows, _MEDIAN_ROWS))
-    parameters = initial_parameters(config, torch.from_numpy(sample))
-    return TrainingState(parameters, Adam.for_parameters(parameters), torch.zeros(config.width, dtype=torch.int64))
+def start_state(
+    rows: Rows, config: SaeConfig, normalisation: Normalisation, start: SaeWeights | None = None
+) -> TrainingState:
+    """Before the first step: random, or the SAE to go on from."""
+    if start is None:
+        sample = normalisation.apply(evenly_spaced(rows, _MEDIAN_ROWS))
+        return TrainingState.start(initial_parameters(config, torch.from_numpy(sample)))
+    if start.width != config.width:
+        raise InvalidRequestError(
+            f"the SAE to start from has {start.width} latents, the configuration says {config.width}; use the same"
+        )
+    return TrainingState.start(Parameters.of(unfold(start, normalisation.mean, normalisation.scale)))
 
 
 class _Training:
     """One run, from wherever its state stands to the last step."""
 
-    def __init__(self, rows: Rows, config: SaeConfig, normalisation: Normalisation, checkpoints: Checkpoints | None):
-        self._config, self._normalisation, self._checkpoints = config, normalisation, checkpoints
-        self._identity = training_identity(config, rows)
-        saved = load_checkpoint(checkpoints.file, self._identity) if checkpoints else None
-        self.state = saved or start_state(rows, config, normalisation)
+    def __init__(
+        self,
+        rows: Rows,
+        config: SaeConfig,
+        normalisation: Normalisation,
+        state: TrainingState,
+        execution: Execution,
+        ranks: Ranks,
+    ) -> None:
+        self._config, self._normalisation, self._ranks = config, normalisation, ranks
+        self._engine = open_engine(state, config, execution, ranks)
         self._batches = ShuffledBatches(rows, config.batch_size, config.buffer_rows, config.seed)
         self._steps = config.epochs * self._batches.per_epoch
-        self._objective = Objective(config.k, config.aux_k, config.aux_alpha, config.batch_size)
-        self._scratch = torch.empty(config.batch_size, config.width)
 
-    def run(self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]) -> None:
+    @property
+    def state(self) -> TrainingState:
+        return self._engine.state
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def run(
+        self,
+        progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+        save: Callable[[], None],
+        save_every_s: float,
+    ) -> None:
         """Steps to the end; saves now and then, when told to stop, and at the end."""
         meter, saved_at = Meter(self._steps, self.state.step), time.monotonic()
         for batch in self._batches.from_step(self.state.step, self._steps):
             if should_stop():
-                self._save()
+                save()
                 raise TrainingStoppedError(f"stopped after {self.state.step} of {self._steps} steps")
             self._step(batch, meter)
             if meter.due or self.state.step == self._steps:
                 progress(self._checked(meter.report()))
-            if self._checkpoints and time.monotonic() - saved_at >= self._checkpoints.every_s:
-                self._save()
+            if time.monotonic() - saved_at >= save_every_s:
+                save()
                 saved_at = time.monotonic()
-        self._save()
+        save()
 
     def _step(self, batch: NDArray[np.float32], meter: Meter) -> None:
-        state, config = self.state, self._config
-        x = torch.from_numpy(self._normalisation.apply(batch))
-        dead = state.idle_rows >= config.dead_after
-        result = loss_and_gradient(state.parameters, x, dead, self._objective, self._scratch[: len(x)])
-        state.adam.step(state.parameters, result.gradient, config.learning_rate_at(state.step, self._steps))
-        state.idle_rows.add_(len(x)).masked_fill_(result.fired, 0)
-        state.step += 1
-        meter.add(result.terms, int(dead.sum()))
+        x = self._normalisation.apply(self._ranks.part(batch))
+        step = self._engine.gradient(x)
+        self._engine.follow(step, self._config.learning_rate_at(self.state.step, self._steps))
+        meter.add(step.terms)
 
     def _checked(self, report: Progress) -> Progress:
         if not np.isfinite(report.fvu):
@@ -138,18 +172,18 @@ class _Training:
             )
         return report
 
-    def _save(self) -> None:
-        if self._checkpoints:
-            save_checkpoint(self._checkpoints.file, self.state, self._identity)
 
-
-def _measure_facts(weights: SaeWeights, config: SaeConfig, rows: Rows, normalisation: Normalisation) -> TrainingFacts:
-    encoder = Encoder(encoder_graph(weights, config.k), d=config.d, width=config.width, k=config.k)
+def _finish(
+    weights: SaeWeights, config: SaeConfig, rows: Rows, normalisation: Normalisation, out: Path | None
+) -> TrainingFacts:
+    """Measures what using the SAE takes to know, and writes it to `out` when there is one."""
     x = evenly_spaced(rows, _FACT_ROWS)
-    codes = encoder.encode(x)
+    threshold = _threshold(weights, config, x) if config.variant == "batchtopk" else 0.0
+    graph = encoder_graph(weights, config.slots, threshold)
+    codes = Encoder(graph, d=config.d, width=config.width, slots=config.slots).encode(x)
     x_hat = decode(codes, weights.w_dec, weights.b_dec)
     error, spread = np.square(x - x_hat, dtype=np.float64), np.square(x - weights.mean, dtype=np.float64)
-    return TrainingFacts(
+    facts = TrainingFacts(
         error_p99=float(np.percentile(relative_error(x, x_hat, weights.mean), 99)),
         mean_norm=normalisation.mean_norm,
         scores={
@@ -159,3 +193,14 @@ def _measure_facts(weights: SaeWeights, config: SaeConfig, rows: Rows, normalisa
         },
         config=config.as_dict(),
     )
+    if out is not None:
+        export_sae(weights, config.k, facts, out, slots=config.slots, threshold=threshold)
+    return facts
+
+
+def _threshold(weights: SaeWeights, config: SaeConfig, x: NDArray[np.float32]) -> float:
+    """The value above which k latents of a row fire on average: what stands for the batch at inference."""
+    encoder = Encoder(encoder_graph(weights, config.slots), d=config.d, width=config.width, slots=config.slots)
+    values = encoder.encode(x).values.reshape(-1)
+    beyond = values.size - config.k * len(x)
+    return float(np.partition(values, beyond - 1)[beyond - 1]) if beyond > 0 else 0.0

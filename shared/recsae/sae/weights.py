@@ -10,6 +10,7 @@ Not here: training (`model`, `training`) and running (`runtime`). numpy and safe
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,6 +67,14 @@ class SaeWeights:
     def d(self) -> int:
         """Length of an activation."""
         return int(self.w_enc.shape[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all values."""
+        digest = hashlib.sha256()
+        for array in (self.w_enc, self.b_enc, self.w_dec, self.b_dec):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def fold(normalised: SaeWeights, scale: float) -> SaeWeights:

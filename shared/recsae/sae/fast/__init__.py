@@ -1,0 +1,1 @@
+"""SAE training on the CPU's vector units, compiled by numba as it runs: no compiler on the host."""

@@ -1,0 +1,83 @@
+"""The compiled loops in every shape they take, also those of CPUs other than this one, against numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numba import njit
+
+from recsae.sae.fast.counting import make_collect, make_count, make_largest
+from recsae.sae.fast.gathering import gather_dots, gather_sum
+from recsae.sae.fast.tiles import make_tile
+from recsae.sae.fast.vectors import ROWS, SHAPE, VectorShape, has_int8_dot, vector_shape
+
+# AVX2 and NEON shapes run on any CPU: LLVM splits or widens what does not fit.
+SHAPES = sorted({SHAPE, VectorShape(8, 2), VectorShape(4, 4)}, key=lambda shape: shape.lanes)
+
+
+def test_each_cpu_gets_its_shape() -> None:
+    assert vector_shape(frozenset({"avx512f", "avx2"})) == VectorShape(16, 4)
+    assert vector_shape(frozenset({"avx2"})) == VectorShape(8, 2)
+    assert vector_shape(frozenset({"neon"})) == VectorShape(4, 4)
+    assert has_int8_dot(frozenset({"avx512f", "avx512vnni"}))
+    assert not has_int8_dot(frozenset({"avx2", "avxvnni"}))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_tile_is_a_product_of_matrices(shape: VectorShape) -> None:
+    tile = make_tile(shape, int8=False)
+
+    @njit
+    def run(x, weights, bias, unused, out, tops, d):  # type: ignore[no-untyped-def]
+        tile(x, 0, d, weights, 0, d, unused, bias, bias, 0, bias, 0, out, 0, len(bias), tops, 0, len(tops) // 6)
+
+    rng = np.random.default_rng(0)
+    d = 37
+    x, w = (rng.normal(size=(n, d)).astype(np.float32) for n in (ROWS, shape.panel))
+    bias = rng.normal(size=shape.panel).astype(np.float32)
+    out, tops = np.zeros(ROWS * shape.panel, np.float32), np.zeros(ROWS * shape.lanes, np.float32)
+    run(x.ravel(), np.ascontiguousarray(w.T).ravel(), bias, np.zeros(shape.panel, np.int32), out, tops, d)
+    expected = x.astype(np.float64) @ w.T + bias
+    np.testing.assert_allclose(out.reshape(ROWS, -1), expected, rtol=1e-5, atol=1e-5)
+    lanes = out.reshape(ROWS, shape.columns, shape.lanes).max(axis=1)
+    np.testing.assert_array_equal(tops.reshape(ROWS, -1), lanes)
+
+
+@pytest.mark.parametrize("features", [frozenset(), None])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_counting_and_collecting_see_every_value(shape: VectorShape, features: frozenset[str] | None) -> None:
+    count, largest = make_count(shape), make_largest(shape)
+    packs = frozenset({"avx512f"}) if features is None and shape.lanes == 16 else frozenset[str]()
+    collect = make_collect(shape, packs)
+
+    @njit
+    def run(values, at, vectors, threshold, found):  # type: ignore[no-untyped-def]
+        return (
+            count(values, at, vectors, threshold),
+            largest(values, at, vectors),
+            collect(values, at, vectors, threshold, found),
+        )
+
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=shape.lanes * 12).astype(np.float32)
+    window = values[shape.lanes : shape.lanes * 11]
+    for threshold in (-9.0, 0.0, 0.5, float(window.max()), 9.0):
+        found = np.full(len(values) + shape.lanes, -1, np.int32)
+        counted, top, collected = run(values, shape.lanes, 10, np.float32(threshold), found)
+        expected = np.flatnonzero(window >= np.float32(threshold))
+        assert counted == collected == len(expected)
+        assert top == window.max()
+        np.testing.assert_array_equal(found[:collected], expected)
+
+
+@pytest.mark.parametrize("d", [1, 15, 16, 64, 100, 256])
+def test_gathered_sums_and_products_are_dense_ones_on_chosen_rows(d: int) -> None:
+    rng = np.random.default_rng(d)
+    table = rng.normal(size=(30, 3, d)).astype(np.float32)
+    names, weights = rng.integers(0, 30, 20).astype(np.int32), rng.normal(size=20).astype(np.float32)
+    out = np.empty(d, np.float32)
+    gather_sum(out, table, 3 * d, d, names, weights, 4, 17)
+    np.testing.assert_allclose(out, weights[4:17] @ table[names[4:17], 1].astype(np.float64), rtol=1e-4, atol=1e-5)
+    products, x = np.empty(20, np.float32), rng.normal(size=d).astype(np.float32)
+    gather_dots(products, table, 3 * d, 2 * d, names, 20, x)
+    np.testing.assert_allclose(products, table[names, 2].astype(np.float64) @ x, rtol=1e-4, atol=1e-4)
