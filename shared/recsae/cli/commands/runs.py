@@ -13,6 +13,7 @@ from rich.table import Table
 
 from recsae.cli.context import CliContext, JsonFlag, ModelName, Platform, context_of
 from recsae.cli.output import bar, console, print_json, table
+from recsae.cli.quality import sparsity_note
 from recsae.errors import FailedPreconditionError
 from recsae.v1 import pipeline_pb2
 
@@ -213,7 +214,7 @@ def _show_run(run: pipeline_pb2.Run) -> None:
     ]
     console.print(table("Stages", ["stage", "state", "progress", ">attempts", ">seconds", "detail"], stages))
     scores = [(name, f"{value:.4f}") for name, value in sorted(run.scores.items())]
-    console.print(table("Scores", ["score", ">value"], scores))
+    console.print(table(f"Scores{sparsity_note(run.scores)}", ["score", ">value"], scores))
 
 
 def _seconds(stage: pipeline_pb2.Stage) -> str:
