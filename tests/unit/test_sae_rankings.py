@@ -49,7 +49,7 @@ def _kendall(a: List, b: List) -> float:
 
 
 def _fagin(a: List, b: List) -> float:
-    """K^(p) with p = 1/2, by the four cases of Fagin et al. (2003), section 3.1."""
+    """K^(p) with p = 1/2, by the four cases of Fagin et al. (2003)."""
     distance = 0.0
     for i, j in combinations(sorted(set(a) | set(b)), 2):
         in_a, in_b = [item for item in (i, j) if item in a], [item for item in (i, j) if item in b]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from recsae.cli.output import bar, share, table
 from recsae.sae.sparsity import LOG10_EDGES, is_sparse
@@ -21,19 +22,20 @@ Scores = Mapping[str, float]
 
 def sae_quality(scores: Scores) -> RenderableType:
     """Reconstruction, dead latents, firing densities, ranking quality kept and list agreement."""
-    note = sparsity_note(scores)
     users, rows = scores.get("rank.users", 0.0), scores.get("rank.rows", 0.0)
-    beside = [">SAE [95 %]", ">PCA-k", ">adaptive PCA-k"]
+    beside = [">SAE [95 %]", ">PCA-k", ">adaptive\nPCA-k"]
+    note = sparsity_note(scores)
     return Group(
-        table(f"SAE on users it was not trained on{note}", ["score", ">value"], _reconstruction(scores)),
-        table(f"How often latents fire{note}", ["share of rows", ">latents", ""], _densities(scores)),
+        *([Text(note, "yellow")] if note else []),
+        table("SAE on users it was not trained on", ["score", ">value"], _reconstruction(scores)),
+        table("How often latents fire", ["share of rows", ">latents", ""], _densities(scores)),
         table(
-            f"Ranking with reconstructed vectors, {users:.0f} unseen users, {rows:.0f} targets{note}",
-            ["kept", ">original", *beside, ">SAE - adaptive [95 %]"],
+            f"Ranking with reconstructed vectors, {users:.0f} unseen users, {rows:.0f} targets",
+            ["kept", ">original", *beside, ">SAE minus\nadaptive, 95 %"],
             [_kept(scores, name) for name in _QUALITIES],
         ),
         table(
-            f"Lists with reconstructed vectors against the original ones{note}",
+            "Lists with reconstructed vectors against the original ones",
             ["agreement", *beside],
             [
                 (words, _interval(scores, f"rank.{name}"), *_baselines(scores, f"rank.{name}"))
@@ -44,11 +46,11 @@ def sae_quality(scores: Scores) -> RenderableType:
 
 
 def sparsity_note(scores: Scores) -> str:
-    """Words behind a title, "(not sparse: k = 32 of d = 64)", where k is half of d or more; else nothing."""
+    """A sentence where k is half of d or more, so that the scores show nothing about sparse codes; else nothing."""
     k, d = scores.get("sae.k"), scores.get("sae.d")
     if k is None or d is None or is_sparse(k, int(d)):
         return ""
-    return f" (not sparse: k = {k:.0f} of d = {d:.0f})"
+    return f"Not sparse (k = {k:.0f} of d = {d:.0f}): with so many numbers principal components keep nearly all, too."
 
 
 def dictionary_quality(scores: Scores) -> RenderableType:
@@ -94,20 +96,27 @@ def _densities(scores: Scores) -> list[tuple[str, str, str]]:
 
 def _kept(scores: Scores, name: str) -> tuple[str, ...]:
     key = f"rank.{name}_kept"
-    original = _number(scores.get(f"rank.{name}_original"), 4)
-    difference = _interval(scores, f"{key}_minus_adaptive_pca", sign="+")
+    original = _short(scores.get(f"rank.{name}_original"), ".4f")
+    low, high = (_short(scores.get(f"{key}_minus_adaptive_pca_{end}"), "+.3f") for end in ("low", "high"))
+    difference = f"[{low}, {high}]" if low else ""
     return (name.upper(), original, _interval(scores, key), *_baselines(scores, key), difference)
 
 
 def _baselines(scores: Scores, key: str) -> tuple[str, str]:
-    return _number(scores.get(f"{key}_pca"), 3), _number(scores.get(f"{key}_adaptive_pca"), 3)
+    return _short(scores.get(f"{key}_pca")), _short(scores.get(f"{key}_adaptive_pca"))
 
 
-def _interval(scores: Scores, key: str, sign: str = "") -> str:
-    if key not in scores:
+def _interval(scores: Scores, key: str) -> str:
+    value, low, high = (_short(scores.get(name)) for name in (key, f"{key}_low", f"{key}_high"))
+    return f"{value} [{low}, {high}]" if value else ""
+
+
+def _short(value: float | None, form: str = ".3f") -> str:
+    """Without the zero in front of the point, so that a table of intervals fits 80 columns."""
+    if value is None:
         return ""
-    value, low, high = (f"{scores[name]:{sign}.3f}" for name in (key, f"{key}_low", f"{key}_high"))
-    return f"{value} [{low}, {high}]"
+    text = f"{value:{form}}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def _count(scores: Scores, name: str) -> str:

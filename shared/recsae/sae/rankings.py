@@ -15,7 +15,7 @@ from recsae.errors import InvalidRequestError
 
 DEPTH = 10
 NO_ITEM = -1  # fills the places of a list that is shorter than the others
-# Webber et al. (section 4.4): the first ten places carry 86 % of the weight.
+# As in Webber et al. (2010): the first ten places then carry 86 % of the weight.
 RBO_PERSISTENCE = 0.9
 _ROWS_AT_ONCE = 1_024  # 400 pairs a row: some MiB
 
@@ -87,7 +87,7 @@ def _overlap(pair: _Pair) -> Doubles:
 
 
 def _rank_biased_overlap(pair: _Pair) -> Doubles:
-    """Extrapolated RBO (Webber, Moffat and Zobel 2010, TOIS 28(4), section 4.3), 0 to 1.
+    """Extrapolated RBO (RBO_EXT of Webber, Moffat and Zobel 2010, TOIS 28(4)), 0 to 1.
 
     With A_d = |first d of both| / d: p^D A_D + (1 - p) / p sum_{d <= D} p^d A_d. It takes agreement beyond the last
     place D to stay what it is there, so equal lists score 1. The same is done behind the end of short lists.
@@ -105,10 +105,10 @@ def _kendall(pair: _Pair) -> Doubles:
 
     (Pairs in the same order - pairs in opposite order) / all pairs; a pair tied in one list counts as neither. It is
     1 - 2 K / pairs with K the distance K^(1/2) between top-k lists (Fagin, Kumar and Sivakumar 2003, SIAM J. Discrete
-    Math. 17(1), section 3.1). Equal lists score 1, reversed ones -1, disjoint ones of ten places -.53.
+    Math. 17(1)). Equal lists score 1, reversed ones -1, disjoint ones of ten places -.53.
     """
     n, p, q = pair.same.shape
-    in_both: Bools = pair.same.any(axis=2)
+    in_both = np.any(pair.same, axis=2)
     extra = pair.b_filled & ~pair.same.any(axis=1)
     in_a = np.concatenate([np.broadcast_to(np.arange(p), (n, p)), np.full((n, q), p)], axis=1).astype(np.int8)
     place_in_b = np.where(in_both, pair.same.argmax(axis=2), q)

@@ -213,8 +213,10 @@ def _show_run(run: pipeline_pb2.Run) -> None:
         for stage in run.stages
     ]
     console.print(table("Stages", ["stage", "state", "progress", ">attempts", ">seconds", "detail"], stages))
+    if note := sparsity_note(run.scores):
+        console.print(note, style="yellow")
     scores = [(name, f"{value:.4f}") for name, value in sorted(run.scores.items())]
-    console.print(table(f"Scores{sparsity_note(run.scores)}", ["score", ">value"], scores))
+    console.print(table("Scores", ["score", ">value"], scores))
 
 
 def _seconds(stage: pipeline_pb2.Stage) -> str:
