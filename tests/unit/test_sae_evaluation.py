@@ -1,4 +1,4 @@
-"""Scores of an SAE: sums that add, dead latents, and what reconstruction costs in ranking quality."""
+"""Scores of an SAE: sums that add, dead latents and densities, and the principal components it is put beside."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from recsae.sae.batches import ArrayRows
 from recsae.sae.codes import Codes
 from recsae.sae.evaluation import ReconstructionSums, evaluate, reconstruction_sums
 from recsae.sae.export import TrainingFacts, export_sae
-from recsae.sae.fidelity import fidelity, gains, quality_kept
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.shards import ActivationShard, ShardReader, item_probes, write_shard
+from recsae.sae.sparsity import LOG10_EDGES, FiringSums, evenly_spread, is_sparse
 from recsae.sae.weights import SaeWeights
 
 D, WIDTH, K = 8, 32, 3
@@ -50,9 +50,10 @@ def test_scores_do_not_depend_on_how_the_set_is_cut(sae: SparseAutoencoder, cuts
     whole = reconstruction_sums(sae, [x])
     parts = reconstruction_sums(sae, [x[a:b] for a, b in pairwise(edges)])
     assert parts.n == whole.n == 200
-    for name in ("fvu", "explained_variance", "cosine", "l0", "dead_share", "rare_share"):
+    for name in ("fvu", "explained_variance", "cosine", "l0", "dead_share"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-12)
     np.testing.assert_array_equal(parts.fired, whole.fired)
+    assert parts.firings.histogram == whole.firings.histogram
 
 
 def test_scores_equal_their_definitions(sae: SparseAutoencoder) -> None:
@@ -79,7 +80,7 @@ def test_a_latent_is_dead_only_if_it_never_fires_in_either_set() -> None:
 
     users, items = sums([0, 0, 1]), sums([2])
     assert (users.dead_share, items.dead_share, (users + items).dead_share) == (0.5, 0.75, 0.25)
-    np.testing.assert_allclose((users + items).density, [0.5, 0.25, 0.25, 0])
+    np.testing.assert_allclose((users + items).firings.density, [0.5, 0.25, 0.25, 0])
 
 
 def test_positions_last_positions_and_items_are_told_apart(
@@ -108,62 +109,81 @@ def test_positions_last_positions_and_items_are_told_apart(
     assert scores["dead"] >= 4 / WIDTH
 
 
-def test_gains_follow_the_definition() -> None:
-    found = gains(np.array([1, 3, 10, 11, 21], np.int64))
-    np.testing.assert_allclose(found["ndcg@10"], [1, 1 / 2, 1 / np.log2(11), 0, 0])
-    np.testing.assert_allclose(found["hr@10"], [1, 1, 1, 0, 0])
-    np.testing.assert_allclose(found["hr@20"], [1, 1, 1, 1, 0])
+def _reader(folder: Path, name: str, lengths: list[int], items: int, seed: int) -> ShardReader:
+    """Shards of users with histories of these lengths, and of item probes."""
+    user = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    position = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+    write_shard(folder / name, "users", ActivationShard(_x(len(user), seed), user, position, np.ones_like(user)), {})
+    if items:
+        probes = item_probes(_x(items, seed + 1), np.arange(items, dtype=np.int32))
+        write_shard(folder / name, "items", probes, {})
+    return ShardReader.open_folders(folder / name)
 
 
-def test_equal_ranks_keep_everything_and_lost_targets_nothing() -> None:
-    ranks = np.random.default_rng(0).integers(1, 40, size=200)
-    same = quality_kept(ranks, ranks)
-    assert all((kept.ratio, kept.low, kept.high) == (1.0, 1.0, 1.0) for kept in same.values())
-    lost = quality_kept(ranks, np.full(200, np.iinfo(np.int64).max))
-    assert all(kept.ratio == 0.0 for kept in lost.values())
+def test_evaluations_of_parts_add_up_to_that_of_the_whole_set(sae: SparseAutoencoder, tmp_path: Path) -> None:
+    one = _reader(tmp_path, "one", [4, 1, 9], items=11, seed=1)
+    two = _reader(tmp_path, "two", [2, 6], items=0, seed=5)
+    whole = evaluate(sae, ShardReader.open_folders(tmp_path / "one", tmp_path / "two"))
+    added = evaluate(sae, one) + evaluate(sae, two)
+    assert added.scores() == pytest.approx(whole.scores(), rel=1e-12)
+    assert added.densities() == whole.densities()
+    assert whole.scores()["probe_rows"] == one.n + two.n
 
 
-def test_measures_with_nothing_to_keep_are_left_out() -> None:
-    ranks = np.full(10, 7)
-    assert set(quality_kept(ranks, ranks)) == {"hr@10", "hr@20", "ndcg@10", "ndcg@20"}
-    assert quality_kept(ranks + 100, ranks) == {}
+def test_dead_is_counted_over_a_probe_set_of_fixed_size(
+    sae: SparseAutoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = _reader(tmp_path, "many", [30] * 20, items=40, seed=2)
+    whole = evaluate(sae, reader, probe_rows=100)
+    assert (whole.probe_users.n, whole.probe_items.n, whole.positions.n, whole.items.n) == (60, 40, 600, 40)
+    few_items = evaluate(sae, reader, probe_rows=20)
+    assert (few_items.probe_users.n, few_items.probe_items.n) == (10, 10)
+    monkeypatch.setattr("recsae.sae.evaluation._CHUNK_ROWS", 7)
+    in_small_chunks = evaluate(sae, reader, probe_rows=100)
+    np.testing.assert_array_equal(in_small_chunks.probe.fired, whole.probe.fired)
+    everything = evaluate(sae, reader)
+    np.testing.assert_array_equal(everything.probe_users.fired, everything.positions.fired)
+    assert whole.scores()["dead"] >= everything.scores()["dead"] >= 4 / WIDTH
 
 
-def test_the_interval_is_paired_and_covers_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 draws of 300 users: coverage of a 95 % interval is within [.88, .995] with probability > .999."""
-    monkeypatch.setattr("recsae.sae.fidelity._RESAMPLES", 300)
-    rng = np.random.default_rng(0)
-
-    def draw(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        before = np.minimum(rng.geometric(0.08, n), 60)
-        after = np.where(rng.random(n) < 0.1, before + rng.integers(1, 30, n), before)
-        return before, after
-
-    before, after = draw(400_000)
-    truth = gains(after)["ndcg@10"].mean() / gains(before)["ndcg@10"].mean()
-    covered = [kept.low <= truth <= kept.high for kept in (quality_kept(*draw(300))["ndcg@10"] for _ in range(200))]
-    assert 0.88 <= np.mean(covered) <= 0.995
-    before, after = draw(300)
-    paired = quality_kept(before, after)["ndcg@10"]
-    unpaired = quality_kept(before, rng.permutation(after))["ndcg@10"]
-    assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
+@given(rows=st.integers(1, 300), most=st.integers(0, 400), cuts=st.lists(st.integers(0, 300), max_size=4))
+def test_spread_rows_are_as_many_as_asked_and_do_not_depend_on_cuts(rows: int, most: int, cuts: list[int]) -> None:
+    whole = evenly_spread(0, rows, rows, most)
+    assert whole.sum() == min(rows, most)
+    edges = sorted({0, rows, *(min(cut, rows) for cut in cuts)})
+    np.testing.assert_array_equal(np.concatenate([evenly_spread(a, b, rows, most) for a, b in pairwise(edges)]), whole)
+    if 0 < most < rows:
+        gaps = np.diff(np.flatnonzero(whole))
+        assert not len(gaps) or gaps.max() - gaps.min() <= 1
 
 
-def test_several_rows_of_a_user_are_resampled_together() -> None:
-    ranks = np.random.default_rng(1).integers(1, 40, size=100)
-    other = ranks + np.random.default_rng(2).integers(0, 6, size=100)
-    once = quality_kept(ranks, other)["ndcg@10"]
-    repeated = quality_kept(np.repeat(ranks, 9), np.repeat(other, 9), users=np.repeat(np.arange(100), 9))["ndcg@10"]
-    naive = quality_kept(np.repeat(ranks, 9), np.repeat(other, 9))["ndcg@10"]
-    assert (repeated.ratio, repeated.low, repeated.high) == pytest.approx((once.ratio, once.low, once.high))
-    assert naive.high - naive.low < 0.5 * (repeated.high - repeated.low)
+@given(fired=st.lists(st.integers(0, 10**6), min_size=1, max_size=30))
+def test_every_latent_is_in_the_bin_of_its_density(fired: list[int]) -> None:
+    """Against whole numbers: 10^-edge / 2 steps compared as squares, so without logarithms."""
+    n = 10**6
+    found = FiringSums(n, np.array(fired)).histogram
+    expected = [0] * (len(LOG10_EDGES) - 1)
+    for count in fired:
+        # density >= 10^(-6 + i / 2)  <=>  count^2 >= 10^i, since n = 10^6
+        if count:
+            expected[min(11, max(i for i in range(13) if count**2 >= 10**i))] += 1
+    assert list(found.latents) == expected
+    assert found.dead == fired.count(0)
+    assert sum(found.shares().values()) + found.dead / len(fired) == pytest.approx(1)
 
 
-def test_ranks_of_different_users_are_refused() -> None:
-    with pytest.raises(InvalidRequestError, match="same users"):
-        quality_kept(np.ones(3, np.int64), np.ones(4, np.int64))
-    with pytest.raises(InvalidRequestError, match="same users"):
-        quality_kept(np.ones(0, np.int64), np.ones(0, np.int64))
+def test_densities_on_an_edge_belong_to_the_bin_above_it() -> None:
+    shares = FiringSums(10_000, np.array([0, 1, 10, 10_000])).histogram.shares()
+    assert {name for name, value in shares.items() if value} == {
+        "density_log10_-4.0",
+        "density_log10_-3.0",
+        "density_log10_-0.5",
+    }
+    assert FiringSums(10_000, np.array([0, 1, 10, 10_000])).rare_share == 0.25, "1e-4 itself is not rare"
+
+
+def test_half_the_coordinates_are_no_longer_sparse() -> None:
+    assert [is_sparse(k, 64) for k in (8, 31, 32, 64)] == [True, True, False, False]
 
 
 def test_principal_components_keep_what_they_should() -> None:
@@ -179,19 +199,3 @@ def test_principal_components_keep_what_they_should() -> None:
         assert (adaptive <= fixed + 1e-6).all()
     with pytest.raises(InvalidRequestError, match=r"1\.\.8"):
         axes.keep_first(y, D + 1)
-
-
-def test_fidelity_puts_the_sae_beside_as_many_components(sae: SparseAutoencoder) -> None:
-    x, items = _x(400), _x(50, seed=8)
-    targets = (x @ items.T).argmax(axis=1)  # the model is right about everybody, so every error costs
-
-    def ranker(activation: Floats) -> NDArray[np.int64]:
-        scores = activation @ items.T
-        return np.asarray((scores >= scores[np.arange(400), targets][:, None]).sum(axis=1), dtype=np.int64)
-
-    found = fidelity(sae, PrincipalAxes.fit(ArrayRows(x)), x, ranker)
-    scores = found.scores()
-    assert scores["ndcg@10_kept"] == found.sae["ndcg@10"].ratio
-    assert scores["ndcg@10_kept_low"] <= scores["ndcg@10_kept"] <= scores["ndcg@10_kept_high"]
-    assert 0 < scores["ndcg@10_kept_pca"] < scores["ndcg@10_kept_adaptive_pca"] < 1
-    assert scores["ndcg@10_original"] == pytest.approx(gains(ranker(x))["ndcg@10"].mean())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -14,66 +14,6 @@ from recsae.v1 import common_pb2, interpreter_pb2, steering_pb2
 _SHOWN_HISTORY = 5
 _TITLE = 30
 _LABEL = 44
-
-
-def sae_quality(scores: Mapping[str, float]) -> RenderableType:
-    """Reconstruction, dead latents, ranking quality kept and verified shares, from the scores of a run."""
-    get = scores.get
-    reconstruction = [
-        ("FVU, every position", _number(get("sae.fvu"), 4)),
-        ("FVU, last positions", _number(get("sae.fvu_last"), 4)),
-        ("FVU, items (in training)", _number(get("sae.fvu_items"), 4)),
-        ("cosine", _number(get("sae.cosine"), 4)),
-        ("L0 (latents firing per vector)", _number(get("sae.l0"), 1)),
-        ("dead over users", _share(get("sae.dead_users"))),
-        ("dead over items", _share(get("sae.dead_items"))),
-        ("dead over users and items", _share(get("sae.dead"))),
-    ]
-    kept = [
-        (
-            name.upper(),
-            _number(get(f"rank.{name}_original"), 4),
-            _number(get(f"rank.{name}_kept"), 3),
-            f"{_number(get(f'rank.{name}_kept_low'), 3)} to {_number(get(f'rank.{name}_kept_high'), 3)}",
-            _number(get(f"rank.{name}_kept_pca"), 3),
-            _number(get(f"rank.{name}_kept_adaptive_pca"), 3),
-        )
-        for name in ("hr@10", "ndcg@10", "ndcg@20")
-    ]
-    users, rows = get("rank.users", 0.0), get("rank.rows", 0.0)
-    columns = ["kept", ">original", ">SAE", ">95 % interval", ">PCA-k", ">adaptive PCA-k"]
-    return Group(
-        table("SAE on users it was not trained on", ["score", ">value"], reconstruction),
-        table(f"Ranking with reconstructed vectors, {users:.0f} unseen users, {rows:.0f} targets", columns, kept),
-    )
-
-
-def dictionary_quality(scores: Mapping[str, float]) -> RenderableType:
-    """How many concepts passed verification, beside the same describer on the untrained network."""
-    rows = [
-        (words, *(_count(scores, f"{prefix}concepts.{name}") for prefix in ("", "control.")))
-        for words, name in (
-            ("live latents", "live"),
-            ("too rare to judge (fewer than 100 cases)", "too_rare"),
-            ("verified, described by facets", "verified"),
-            ("  of these on unseen items too (semantic)", "semantic"),
-            ("verified, a list of at most 6 items", "item_set"),
-            ("confidence of .5 or more", "confident"),
-        )
-    ]
-    return table("The dictionary, judged on unseen users", ["concepts", ">trained", ">untrained control"], rows)
-
-
-def _count(scores: Mapping[str, float], name: str) -> str:
-    return f"{scores[name]:.0f}" if name in scores else ""
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else share(value)
 
 
 def concept_list(reply: interpreter_pb2.ListConceptsResponse) -> RenderableType:

@@ -1,13 +1,14 @@
 """How well an SAE reconstructs activations it has not seen, and which latents live. As sums, so that parts add up.
 
 Ratios are taken once, over the whole set: a mean of batch ratios would depend on how the set was cut. Not here: what
-reconstruction costs in ranking quality (`fidelity`). numpy only.
+densities are (`sparsity`), and what reconstruction costs in ranking quality (`fidelity`). numpy only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,13 @@ from recsae.errors import InvalidRequestError
 from recsae.sae.codes import Codes
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.shards import ITEM_PROBE, ShardReader
+from recsae.sae.sparsity import PROBE_ROWS, FiringSums, evenly_spread
 
-RARE_DENSITY = 1e-4
 _CHUNK_ROWS = 8_192
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -98,46 +100,75 @@ class ReconstructionSums:
         return float(self.fired.sum()) / max(1, self.n)
 
     @property
-    def density(self) -> Doubles:
-        """Share of rows in which each latent fires, float64 [w]."""
-        return self.fired / max(1, self.n)
+    def firings(self) -> FiringSums:
+        """How often each latent fires in these rows."""
+        return FiringSums(self.n, self.fired)
 
     @property
     def dead_share(self) -> float:
         """Share of latents that fire in no row."""
-        return float((self.fired == 0).mean())
-
-    @property
-    def rare_share(self) -> float:
-        """Share of latents with density < 1e-4, the dead included."""
-        return float((self.density < RARE_DENSITY).mean())
+        return self.firings.dead_share
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums over all positions of users, over their last positions only, and over item probes."""
+    """Sums over all positions of users, over their last positions only, and over item probes; evaluations add up.
+
+    `probe_users` and `probe_items` count firings in the fixed probe set: at most `PROBE_ROWS` of the same rows.
+    """
 
     positions: ReconstructionSums
     last: ReconstructionSums
     items: ReconstructionSums
+    probe_users: FiringSums
+    probe_items: FiringSums
+
+    @classmethod
+    def zero(cls, d: int, width: int) -> Evaluation:
+        """Of no rows."""
+        rows, firings = ReconstructionSums.zero(d, width), FiringSums.zero(width)
+        return cls(rows, rows, rows, firings, firings)
+
+    def __add__(self, other: Evaluation) -> Evaluation:
+        return Evaluation(
+            positions=self.positions + other.positions,
+            last=self.last + other.last,
+            items=self.items + other.items,
+            probe_users=self.probe_users + other.probe_users,
+            probe_items=self.probe_items + other.probe_items,
+        )
+
+    @property
+    def probe(self) -> FiringSums:
+        """Firings over the whole probe set, users and items."""
+        return self.probe_users + self.probe_items
 
     def scores(self) -> dict[str, float]:
-        """Flat, for run records and reports. `dead` is over users and items together."""
-        both = self.positions + self.items
+        """Flat, for run records and reports. `dead`, `rare` and densities are over users and items together."""
         return {
             "fvu": self.positions.fvu,
             "fvu_last": self.last.fvu,
             "fvu_items": self.items.fvu,
             "explained_variance": self.positions.explained_variance,
+            "explained_variance_last": self.last.explained_variance,
             "cosine": self.positions.cosine,
             "cosine_last": self.last.cosine,
             "l0": self.positions.l0,
-            "dead": both.dead_share,
-            "dead_users": self.positions.dead_share,
-            "dead_items": self.items.dead_share,
-            "rare": both.rare_share,
+            "l0_items": self.items.l0,
+            "dead": self.probe.dead_share,
+            "dead_users": self.probe_users.dead_share,
+            "dead_items": self.probe_items.dead_share,
+            "rare": self.probe.rare_share,
+            "rare_users": self.probe_users.rare_share,
+            "rare_items": self.probe_items.rare_share,
             "rows": float(self.positions.n),
-        }
+            "probe_rows": float(self.probe.n),
+        } | self.probe.histogram.shares()
+
+    def densities(self) -> dict[str, Any]:
+        """Histograms of firing density over the probe's users, its items and both, as JSON types."""
+        sets = {"users": self.probe_users, "items": self.probe_items, "both": self.probe}
+        return {name: {"rows": firings.n} | firings.histogram.facts() for name, firings in sets.items()}
 
 
 def reconstruction_sums(sae: SparseAutoencoder, parts: Iterable[Floats]) -> ReconstructionSums:
@@ -149,21 +180,64 @@ def reconstruction_sums(sae: SparseAutoencoder, parts: Iterable[Floats]) -> Reco
     return sums
 
 
-def evaluate(sae: SparseAutoencoder, reader: ShardReader) -> Evaluation:
-    """Encodes every row of the shards once, in bounded memory. A user's rows must lie together, oldest first."""
+def evaluate(sae: SparseAutoencoder, reader: ShardReader, *, probe_rows: int = PROBE_ROWS) -> Evaluation:
+    """Encodes every row of the shards once, in bounded memory. A user's rows must lie together, oldest first.
+
+    The probe set is every item (at most half of `probe_rows`, spread evenly) and user rows, spread evenly, for the
+    rest of `probe_rows`: the same rows for every SAE.
+    """
     if reader.d != sae.d:
         raise InvalidRequestError(f"activations have length {reader.d}, the SAE reads {sae.d}; use its own model's")
-    zero = ReconstructionSums.zero(sae.d, sae.width)
-    positions, last, items = zero, zero, zero
-    for start in range(0, reader.n, _CHUNK_ROWS):
-        stop = min(start + _CHUNK_ROWS, reader.n)
-        x, user = reader.read(start, stop), reader.users(start, stop)
+    found = Evaluation.zero(sae.d, sae.width)
+    for chunk in _chunks(reader, probe_rows):
+        x = reader.read(chunk.start, chunk.stop)
         codes = sae.encode(x)
         x_hat = sae.decode(codes)
-        masks = (user != ITEM_PROBE, _is_last(reader, start, stop) & (user != ITEM_PROBE), user == ITEM_PROBE)
-        parts = [ReconstructionSums.of(x[mask], codes.take(mask), x_hat[mask], sae.mean, sae.width) for mask in masks]
-        positions, last, items = positions + parts[0], last + parts[1], items + parts[2]
-    return Evaluation(positions, last, items)
+        positions, last, items = (
+            ReconstructionSums.of(x[rows], codes.take(rows), x_hat[rows], sae.mean, sae.width)
+            for rows in (chunk.users, chunk.last, chunk.items)
+        )
+        probe_users, probe_items = (
+            FiringSums(len(rows), codes.take(rows).firing_counts(sae.width))
+            for rows in (chunk.probe_users, chunk.probe_items)
+        )
+        found += Evaluation(positions, last, items, probe_users, probe_items)
+    return found
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Rows start..stop-1 of a reader, and which of them, counted from `start`, belong to which set: int64 each."""
+
+    start: int
+    stop: int
+    users: Rows
+    last: Rows
+    items: Rows
+    probe_users: Rows
+    probe_items: Rows
+
+
+def _chunks(reader: ShardReader, probe_rows: int) -> Iterator[_Chunk]:
+    spans = [(start, min(start + _CHUNK_ROWS, reader.n)) for start in range(0, reader.n, _CHUNK_ROWS)]
+    all_items = sum(int((reader.users(*span) == ITEM_PROBE).sum()) for span in spans)
+    all_users = reader.n - all_items
+    most_items = min(all_items, probe_rows // 2)
+    users_before, items_before = 0, 0
+    for start, stop in spans:
+        is_item = reader.users(start, stop) == ITEM_PROBE
+        users, items = np.flatnonzero(~is_item), np.flatnonzero(is_item)
+        users_after, items_after = users_before + len(users), items_before + len(items)
+        yield _Chunk(
+            start=start,
+            stop=stop,
+            users=users,
+            last=users[_is_last(reader, start, stop)[users]],
+            items=items,
+            probe_users=users[evenly_spread(users_before, users_after, all_users, probe_rows - most_items)],
+            probe_items=items[evenly_spread(items_before, items_after, all_items, most_items)],
+        )
+        users_before, items_before = users_after, items_after
 
 
 def _is_last(reader: ShardReader, start: int, stop: int) -> NDArray[np.bool_]:

@@ -21,16 +21,15 @@ from recsae.cli.commands.runs import fail_unless_succeeded, follow, start_refres
 from recsae.cli.commands.steering import parse_duration, window_of
 from recsae.cli.context import CliContext, Platform, context_of, default_home
 from recsae.cli.output import console, share, table
+from recsae.cli.quality import dictionary_quality, sae_quality
 from recsae.cli.supervisor import Ports, ServingOptions, Supervisor
 from recsae.cli.training import TrainedModels, train_models
 from recsae.cli.views import (
     before_after,
-    dictionary_quality,
     evidence_lines,
     explanation,
     kind,
     receipt,
-    sae_quality,
     status,
     title_of,
 )

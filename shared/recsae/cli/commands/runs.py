@@ -13,6 +13,7 @@ from rich.table import Table
 
 from recsae.cli.context import CliContext, JsonFlag, ModelName, Platform, context_of
 from recsae.cli.output import bar, console, print_json, table
+from recsae.cli.quality import sparsity_note
 from recsae.errors import FailedPreconditionError
 from recsae.v1 import pipeline_pb2
 
@@ -212,6 +213,8 @@ def _show_run(run: pipeline_pb2.Run) -> None:
         for stage in run.stages
     ]
     console.print(table("Stages", ["stage", "state", "progress", ">attempts", ">seconds", "detail"], stages))
+    if note := sparsity_note(run.scores):
+        console.print(note, style="yellow")
     scores = [(name, f"{value:.4f}") for name, value in sorted(run.scores.items())]
     console.print(table("Scores", ["score", ">value"], scores))
 

@@ -1,7 +1,7 @@
 """Stage evaluate: the SAE on users it was not trained on, and its publication as an artifact.
 
-Reconstruction over held-out users and over items, and how much ranking quality the served model keeps with
-reconstructed activations, beside principal components. The SAE is published here: what follows names its version.
+Reconstruction over held-out users and over items, and what the served model's rankings lose with reconstructed
+activations, beside principal components. The SAE is published here: what follows names its version.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from recsae.sae.baselines import PrincipalAxes
 from recsae.sae.evaluation import evaluate as evaluate_reconstruction
 from recsae.sae.fidelity import fidelity
 from recsae.sae.runtime import SparseAutoencoder
+from recsae.sae.sparsity import is_sparse
 
 # The interval of NDCG@10 kept narrows with the root of the users: about +-.05 at 360, +-.015 at this many.
 _MOST_RANKED_USERS = 4_000
@@ -31,8 +32,9 @@ def evaluate(context: StepContext) -> StepResult:
     sae = SparseAutoencoder.load(folder, "unpublished")
     context.report("reconstructing held-out users and items", 0.1)
     held_out = open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION, Part.ITEMS)
-    reconstruction = evaluate_reconstruction(sae, held_out).scores()
-    scores = {f"sae.{name}": value for name, value in reconstruction.items()}
+    reconstruction = evaluate_reconstruction(sae, held_out)
+    scores = {"sae.k": float(sae.k), "sae.d": float(sae.d)}
+    scores |= {f"sae.{name}": value for name, value in reconstruction.scores().items()}
     context.report("ranking with reconstructed activations", 0.5)
     model = read_plan(context.workspace, lane).model
     scores |= _ranking_scores(context, sae, model)
@@ -52,11 +54,12 @@ def evaluate(context: StepContext) -> StepResult:
         lineage={"model": model.version, "dataset": context.run.config.dataset_version},
         scores=scores,
     )
-    return StepResult(scores, {"sae_version": version}, _sentence(scores))
+    facts = {"sae_version": version, "densities": reconstruction.densities()}
+    return StepResult(scores, facts, sentence(scores))
 
 
 def _ranking_scores(context: StepContext, sae: SparseAutoencoder, model: SourceModel) -> dict[str, float]:
-    """Quality kept, by name; nothing when no held-out user has a target."""
+    """Quality kept and agreement of lists, by name; nothing when no held-out user has a target."""
     lane = lane_of(context.step.stage, context.run.config)
     data = load_run_data(context.platform, context.run)
     users = open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION)
@@ -70,7 +73,11 @@ def _ranking_scores(context: StepContext, sae: SparseAutoencoder, model: SourceM
     return counts | {f"rank.{name}": value for name, value in kept.items()}
 
 
-def _sentence(scores: Mapping[str, float]) -> str:
+def sentence(scores: Mapping[str, float]) -> str:
+    """What a run shows of these scores in one line."""
     words = f"FVU {scores['sae.fvu']:.4f}, L0 {scores['sae.l0']:.1f}, dead {scores['sae.dead']:.1%}"
-    kept = scores.get("rank.ndcg@10_kept")
-    return words if kept is None else f"{words}, NDCG@10 kept {kept:.3f}"
+    if "rank.ndcg@10_kept" in scores:
+        words += f", NDCG@10 kept {scores['rank.ndcg@10_kept']:.3f}"
+        words += f" (adaptive PCA {scores['rank.ndcg@10_kept_adaptive_pca']:.3f})"
+    k, d = scores["sae.k"], scores["sae.d"]
+    return words if is_sparse(k, int(d)) else f"{words}; not sparse: k = {k:.0f} of d = {d:.0f}"

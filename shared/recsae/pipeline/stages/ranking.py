@@ -1,12 +1,12 @@
-"""Ranks of held-out users' targets, by the recommender itself: full ranking, history items left out.
+"""Ranks of held-out users' targets and their lists, by the recommender itself: full ranking, history items left out.
 
 Goes through the recommender's contract, so what it measures holds for the model that is served. Not here: quality from
-ranks and its intervals (`recsae.sae.fidelity`).
+ranks, agreement of lists and their intervals (`recsae.sae.fidelity`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from recsae.pipeline.sources import Floats, ItemSource, RankedItems, SourceModel
 from recsae.pipeline.stages.material import RunData
-from recsae.recommenders.metrics import NOWHERE
+from recsae.recommenders.metrics import ranks_in_lists
+from recsae.sae.rankings import NO_ITEM, Rankings
 from recsae.sae.shards import ShardReader
 
 # One more than the largest cut-off, so that a tie at the cut-off is seen.
@@ -66,22 +67,34 @@ class TargetRanker:
             history[position + 1] if position + 1 < len(history) else data.targets[user]
             for user, position, history in pairs
         ]
-        self._targets = data.item_ids(np.array(following, np.int32))
         self._exclude = [data.item_ids(history[: position + 1]) for _, position, history in pairs]
+        # Numbers instead of ids; items that only the model knows get theirs when they are first listed.
+        self._numbers: dict[str, int] = {}
+        self._targets = self._numbered(data.item_ids(np.array(following, np.int32)))
 
-    def __call__(self, x: Floats) -> NDArray[np.int64]:
-        """Ranks int64 [n], from 1; `NOWHERE` for targets beyond the list. Ties rank the target last."""
-        ranks: list[int] = []
+    def __call__(self, x: Floats) -> Rankings:
+        """Places of the targets, `NOWHERE` beyond the list of 21 (ties rank the target last), and the lists.
+
+        Items are numbered alike in every call of this ranker.
+        """
+        parts: list[Rankings] = []
         for begin in range(0, len(x), _ROWS_PER_CALL):
             self._check()
             span = slice(begin, begin + _ROWS_PER_CALL)
             lists = self._source.rank(self._model, x[span], _LIST_LENGTH, self._exclude[span])
-            ranks += [_rank(ranked, target) for ranked, target in zip(lists, self._targets[span], strict=True)]
-        return np.array(ranks, np.int64)
+            items, scores = self._table(lists)
+            parts.append(Rankings(ranks_in_lists(items, scores, self._targets[span]), items))
+        return Rankings(np.concatenate([part.ranks for part in parts]), np.concatenate([part.items for part in parts]))
 
+    def _table(self, lists: Sequence[RankedItems]) -> tuple[NDArray[np.int64], Floats]:
+        """Item numbers int64 and scores float32, both [n, 21]; `NO_ITEM` and -inf behind the end of a list."""
+        filled = np.arange(_LIST_LENGTH) < np.array([len(ranked.item_ids) for ranked in lists])[:, None]
+        items = np.full(filled.shape, NO_ITEM, np.int64)
+        scores = np.full(filled.shape, -np.inf, np.float32)
+        items[filled] = self._numbered([item_id for ranked in lists for item_id in ranked.item_ids])
+        scores[filled] = [score for ranked in lists for score in ranked.scores]
+        return items, scores
 
-def _rank(ranked: RankedItems, target: str) -> int:
-    if target not in ranked.item_ids:
-        return int(NOWHERE)
-    own = ranked.scores[ranked.item_ids.index(target)]
-    return sum(score >= own for score in ranked.scores)
+    def _numbered(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
+        numbers = self._numbers
+        return np.array([numbers.setdefault(item_id, len(numbers)) for item_id in item_ids], np.int64)
