@@ -3,7 +3,7 @@
     python -m benchmarks.recbole_base --data DATA --name ml-1m --device cuda --minutes 5 --out recbole-ml-1m.json
 
 RecBole is no dependency of this project. It runs in an environment of its own: torch, numpy, scipy, scikit-learn, tqdm,
-pyyaml, tensorboard, colorama and psutil of any recent release, and, without their dependencies (`pip install --no-deps`),
+pyyaml, tensorboard, colorama and psutil of any recent release and, by `pip install --no-deps`,
 recbole==1.2.1 colorlog==4.7.2 texttable==1.7.0 thop "pandas<3". Its `quick_start` would need ray; nothing here does.
 
 RecBole 1.2.1 predates numpy 2: the names it takes from numpy are put back below, openly, before it is imported.
