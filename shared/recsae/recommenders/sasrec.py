@@ -74,13 +74,14 @@ class Block(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """[B, L, d] -> [B, L, d]."""
         normed = self.before_attention(rows)
-        return self._feed(rows + self.dropout(self.attention(normed, normed, self.attention.causal)))
+        visible = self.attention.causal[: rows.shape[1], : rows.shape[1]]
+        return self._feed(rows + self.dropout(self.attention(normed, normed, visible)))
 
     def at(self, rows: Tensor, position: Tensor) -> Tensor:
         """The same at one position int64 [B] of each row only: [B, L, d] -> [B, 1, d]."""
         normed = self.before_attention(rows)
         here = position[:, None, None].expand(-1, 1, rows.shape[-1])
-        visible = self.attention.causal[position][:, None, None, :]
+        visible = self.attention.causal[position, : rows.shape[1]][:, None, None, :]
         attended = self.attention(normed.gather(1, here), normed, visible)
         return self._feed(rows.gather(1, here) + self.dropout(attended))
 
@@ -91,7 +92,7 @@ class Block(nn.Module):
 
 
 class Sasrec(nn.Module):
-    """Histories int64 [B, max_history] -> activations; an item's score is activation . item vector + item bias."""
+    """Histories int64 [B, L <= max_history] -> activations; an item's score is activation . item vector + item bias."""
 
     def __init__(self, shape: SasrecShape) -> None:
         super().__init__()
@@ -129,7 +130,8 @@ class Sasrec(nn.Module):
 
     def _embed(self, history: Tensor) -> Tensor:
         scale = math.sqrt(self.shape.dim)
-        result: Tensor = self.dropout(self.items(history) * scale + self.positions.weight * scale)
+        positions = self.positions.weight[: history.shape[1]]
+        result: Tensor = self.dropout(self.items(history) * scale + positions * scale)
         return result
 
 

@@ -6,12 +6,15 @@ user share their border item, so that each interaction but the first is a target
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsae.datasets.schema import Histories
+
+_BATCHES_SORTED = 32  # windows sorted together: enough for batches of one length, few enough to stay random
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,11 @@ class Windows:
         """Number of windows."""
         return len(self.starts)
 
-    def gather(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Inputs and targets int64 [len(chosen), max_history], 0 where a window has ended."""
-        steps = np.arange(self.max_history)
+    def gather(
+        self, chosen: NDArray[np.int64], longest: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Inputs and targets int64 [len(chosen), longest or max_history], 0 where a window has ended."""
+        steps = np.arange(longest or self.max_history)
         inside = steps < self.lengths[chosen, None]
         at = np.where(inside, self.starts[chosen, None] + steps, 0)
         inputs = np.where(inside, self.items[at], 0).astype(np.int64)
@@ -53,3 +58,27 @@ def cut_windows(histories: Histories, max_history: int, random: np.random.Genera
     begin = np.where(number == 0, 0, first[owner] + (number - 1) * max_history)
     end = np.minimum(first[owner] + number * max_history, targets[owner])
     return Windows(histories.items, histories.offsets[users][owner] + begin, end - begin, max_history)
+
+
+def shuffled(windows: Windows, batch: int, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Every window once, in batches of `batch` drawn at random: int64 [<= batch] indices each."""
+    order = random.permutation(len(windows))
+    for start in range(0, len(order), batch):
+        yield order[start : start + batch]
+
+
+def by_length(windows: Windows, batch: int, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Every window once, in batches of like length; each has about as many targets as `batch` random windows would.
+
+    Equal targets rather than equal windows: a step's gradient is a mean over targets, so each weighs the same.
+    """
+    order = random.permutation(len(windows))
+    targets = max(1.0, batch * float(windows.lengths.mean()))
+    for start in range(0, len(order), batch * _BATCHES_SORTED):
+        drawn = order[start : start + batch * _BATCHES_SORTED]
+        drawn = drawn[np.argsort(windows.lengths[drawn], kind="stable")]
+        ends = np.cumsum(windows.lengths[drawn])
+        number = ((ends - 1) // (ends[-1] / max(1, round(ends[-1] / targets)))).astype(np.int64)
+        batches = np.split(drawn, np.flatnonzero(np.diff(number)) + 1)
+        for place in random.permutation(len(batches)):
+            yield batches[place]

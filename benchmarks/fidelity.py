@@ -1,0 +1,136 @@
+"""How much of a recommender's NDCG@20 survives the SAE, on users it was not trained on: `make bench-fidelity`.
+
+SASRec on MovieLens-1M and Amazon Beauty (`DATA=` a folder with `ml-1m` and `amazon-beauty` as atomic files; see
+benchmarks/convert.py). For each base model and k: NDCG@20 kept with its 95 % interval, PCA-k and adaptive PCA-k beside
+it with the interval of the difference, dead latents, FVU. The last line is the result as JSON.
+
+"Unseen" is meant for the SAE; the base model has learnt from all users' training items. k >= d / 2 is not sparse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.base_models import BASES, TrainedBase, base_model
+from benchmarks.fidelity_kept import Head, kept
+from benchmarks.fidelity_rows import Activations, Targets, export_activations, target_rows
+from recsae.sae.baselines import PrincipalAxes
+from recsae.sae.config import SaeConfig
+from recsae.sae.evaluation import evaluate
+from recsae.sae.runtime import SparseAutoencoder
+from recsae.sae.training import train_sae
+
+# d = 64 and its k; the wide model is judged at k/d = 1/8 and 1/4.
+_PLANS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "ml-1m": ("ml-1m-d64", (4, 8, 16, 32)),
+    "amazon-beauty": ("amazon-beauty-d64", (4, 8, 16, 32)),
+    "ml-1m-d256": ("ml-1m-d256", (32, 64)),
+}
+
+
+def main() -> None:
+    """Runs the plans, one line of JSON per SAE and one for all at the end."""
+    parser = argparse.ArgumentParser(description="NDCG kept by SAEs on SASRec.")
+    parser.add_argument("--data", type=Path, default=None)
+    parser.add_argument("--cache", type=Path, default=Path(".cache/bench"))
+    parser.add_argument("--only", nargs="*", choices=list(_PLANS), default=list(_PLANS))
+    parser.add_argument("--k", nargs="*", type=int, default=None)
+    parser.add_argument("--width", type=int, default=0, help="latents; 0 is the default of the engine, 16 d")
+    parser.add_argument("--epochs", type=int, default=0, help="of the SAE; 0 is the default of the engine")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    result: dict[str, Any] = {"bench": "fidelity"}
+    for name in arguments.only:
+        base_name, ks = _PLANS[name]
+        folder = arguments.data / BASES[base_name].data if arguments.data else None
+        if folder is None or not folder.is_dir():
+            _say(
+                f"{name} is skipped: {folder or 'DATA= is not given'} is not there; README.md says how to get the data"
+            )
+            continue
+        result[name] = measure(base_name, arguments.k or ks, arguments)
+    _print(result)
+
+
+def measure(base_name: str, ks: Sequence[int], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The base model's own figures, then those of one SAE per k."""
+    config = replace(BASES[base_name].candidates[0], threads=arguments.threads)
+    base = base_model(base_name, arguments.data, arguments.cache / "base", config)
+    activations = export_activations(base, arguments.cache / "activations")
+    targets = target_rows(base, activations)
+    axes = PrincipalAxes.fit(activations.training())
+    found: dict[str, Any] = {"base": {"valid": base.record["valid"], "test": base.record["test"]}}
+    for k in ks:
+        found[f"k{k}"] = one_sae(base, activations, targets, axes, k, arguments)
+        _print({"base": base_name, "k": k, **found[f"k{k}"]})
+    return found
+
+
+def one_sae(
+    base: TrainedBase,
+    activations: Activations,
+    targets: Targets,
+    axes: PrincipalAxes,
+    k: int,
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    """Trains one SAE and scores it on held-out users and items."""
+    rows = activations.training()
+    config = SaeConfig.defaults_for(rows.d, rows.n, k=k, width=arguments.width, epochs=arguments.epochs)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        train_sae(rows, config, Path(folder))
+        seconds = time.perf_counter() - started
+        sae = SparseAutoencoder.load(Path(folder), "bench")
+    scores = evaluate(sae, activations.scoring()).scores()
+    head = Head(base.model.items.weight.detach().numpy(), base.model.item_bias.detach().numpy())
+    sides = {
+        "sae": sae.decode(sae.encode(targets.x)),
+        "adaptive_pca": axes.keep_largest(targets.x, k),
+        "pca": axes.keep_first(targets.x, k),
+    }
+    ranks = {name: head.ranks(x, targets) for name, x in sides.items()}
+    shares = kept(head.ranks(targets.x, targets), ranks, targets.user)
+    ndcg, interval = shares["sae"].rounded()
+    difference, difference_interval = shares["sae - adaptive_pca"].rounded()
+    return {
+        "ndcg_kept": ndcg,
+        "ci": interval,
+        "adaptive_pca": shares["adaptive_pca"].rounded()[0],
+        "diff": difference,
+        "diff_ci": difference_interval,
+        "pca": shares["pca"].rounded()[0],
+        "dead_all": round(scores["dead"], 4),
+        "dead_items": round(scores["dead_items"], 4),
+        "rare": round(scores["rare"], 4),
+        "fvu": round(scores["fvu"], 4),
+        "fvu_last": round(scores["fvu_last"], 4),
+        "fvu_items": round(scores["fvu_items"], 4),
+        "width": config.width,
+        "k_over_d": round(k / rows.d, 4),
+        "sparse": k < rows.d / 2,
+        "seconds": round(seconds, 1),
+    }
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)  # noqa: T201
+
+
+def _print(values: dict[str, Any]) -> None:
+    _say(json.dumps(values))
+
+
+if __name__ == "__main__":
+    main()
