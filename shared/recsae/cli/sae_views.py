@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def matching(found: LatentMatching, old: str, new: str, rows: int, by_chance: fl
     shown = moved[np.argsort(-found.old.mass[moved], kind="stable")][:limit]
     listed = [_latent_row(found.old, latent) for latent in shown.tolist()]
     parts: list[RenderableType] = [
-        table(f"{escape(old)} in {escape(new)}, on {rows:,} probe rows", columns, statuses),
+        table(f"{_short(old)} in {_short(new)}, on {rows:,} probe rows", columns, statuses),
         Text(f"Matched by chance, in an unrelated dictionary of the same shape: {share(by_chance)}", _QUIET),
     ]
     if found.alignment is not None:
@@ -68,7 +69,7 @@ def stability(found: SeedStability, names: Sequence[str], rows: int, limit: int)
         ("latents that fire on 10 probe rows or more", share(stable.count), bar(stable.count), share(chance.count)),
         ("of their activation", share(stable.mass), bar(stable.mass), share(chance.mass)),
     ]
-    title = f"{escape(names[0])} found again in all of {len(names) - 1} other SAEs, on {rows:,} probe rows"
+    title = f"{_short(names[0])} found again in all of {len(names) - 1} other SAEs, on {rows:,} probe rows"
     judged = np.flatnonzero(found.judged)
     shown = judged[np.argsort(-found.mass[judged], kind="stable")][:limit]
     latents = [
@@ -118,6 +119,10 @@ def stability_record(found: SeedStability, names: Sequence[str], rows: int) -> d
 
 def _share_record(value: StableShare) -> dict[str, float]:
     return {"count": value.count, "mass": value.mass}
+
+
+def _short(name: str) -> str:
+    return escape(Path(name).resolve().name)
 
 
 def _status(status: str) -> str:
