@@ -180,6 +180,35 @@ def test_a_special_case_beside_its_whole_is_new_and_splits_nothing() -> None:
     assert of(matching.old, 0) == ["stable"]
 
 
+def test_a_latent_with_an_equal_is_no_part_of_a_broader_one() -> None:
+    """A broad latent no longer fires where a special one does that was there before: nothing came apart."""
+    old = Planted()
+    special = np.random.default_rng(5).random(ROWS) < 0.3
+    old.values[:, 1] = np.where(special, old.values[:, 0], 0)
+    old.w_dec[1:2] = unit(old.w_dec[:1] + 0.8 * old.w_dec[1:2])
+    new = old.permuted(np.arange(WIDTH), noise=0.05)
+    new.values[special, 0] = 0
+    matching = match_latents(new.latents(), old.latents())
+    assert of(matching.new, 0, 1) == ["stable", "stable"]
+    assert matching.new.partner[:2].tolist() == [0, 1]
+
+
+def test_no_stable_pair_is_given_up_for_two_weak_ones() -> None:
+    old, new = Planted(density=0.0), Planted(density=0.0)
+    for planted, angles in ((old, (20, -40)), (new, (0, 60))):
+        for latent, angle in enumerate(np.radians(angles)):
+            planted.w_dec[latent] = np.eye(D)[0] * np.cos(angle) + np.eye(D)[1] * np.sin(angle)
+    old.values[:400, 0] = old.values[400:800, 1] = 1
+    new.values[150:550, 0] = 1  # shares 250 rows with the first old latent, 150 with the second
+    new.values[:150, 1] = new.values[900:1150, 1] = 1  # 150 with the first
+    matching = match_latents(new.latents(), old.latents())
+    assert of(matching.new, 0, 1) == ["stable", "new"]
+    assert of(matching.old, 0, 1) == ["stable", "lost"]
+    pairs = latent_pairs(new.latents(), old.latents())
+    assert sorted(zip(pairs.new.tolist(), pairs.old.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 0)]
+    assert pairs.score[1:].sum() > pairs.score[0]
+
+
 def test_a_latent_that_hardly_fires_on_the_probe_rows_is_not_judged() -> None:
     old = Planted()
     new = old.permuted(np.arange(WIDTH), noise=0.0)
