@@ -10,6 +10,7 @@ from recsae.errors import InvalidRequestError
 from recsae.sae.alignment import align
 from recsae.sae.codes import Codes
 from recsae.sae.latent_pairs import Latents, latent_pairs
+from recsae.sae.lineage import wholes_of
 from recsae.sae.matching import LatentMatching, LatentStatus, MatchedSide, false_match_rate, match_latents, unrelated
 
 D, WIDTH, ROWS = 32, 60, 4000
@@ -180,6 +181,42 @@ def test_a_special_case_beside_its_whole_is_new_and_splits_nothing() -> None:
     assert of(matching.old, 0) == ["stable"]
 
 
+def test_parts_that_leave_most_of_a_latent_uncovered_do_not_make_it_split() -> None:
+    old = Planted()
+    new = old.permuted(np.arange(WIDTH), noise=0.05)
+    share = np.random.default_rng(5).integers(0, 4, ROWS)
+    new.values[:, :2] = np.stack([np.where(share == part, old.values[:, 0], 0) for part in (0, 1)], axis=1)
+    new.w_dec[1] = unit(old.w_dec[:1] + 0.3 * old.w_dec[1:2])[0]
+    matching = match_latents(new.latents(), old.latents())
+    assert matching.old.counts()["split"] == matching.new.counts()["split"] == 0
+
+
+def test_a_latent_that_one_other_covers_is_not_split_into_the_rest() -> None:
+    """A broader latent covers it whole, beside two halves of it."""
+    old = Planted(density=0.0)
+    old.values[:400, 0] = 1
+    new = Planted(density=0.0)
+    new.values[:200, 0] = new.values[200:400, 1] = new.values[:800, 2] = 1
+    new.w_dec[:3] = unit(old.w_dec[:1] + 0.5 * new.w_dec[3:6])
+    matching = match_latents(new.latents(), old.latents())
+    assert of(matching.old, 0) == ["stable"]
+    assert sorted(of(matching.new, 0, 1, 2)) == ["new", "new", "stable"]
+
+
+def test_a_latent_takes_part_in_a_split_or_in_a_merge_but_not_in_both() -> None:
+    """One half of an old latent also took over another old latent: the split is told, the other one is lost."""
+    old, new = Planted(density=0.0), Planted(density=0.0)
+    first, second = np.eye(D, dtype=np.float32)[:2]
+    old.w_dec[:2] = unit(np.stack([first, 0.5 * first + second]))
+    new.w_dec[:2] = unit(np.stack([first + 0.5 * second, first - 0.5 * second]))
+    old.values[:400, 0] = old.values[400:533, 1] = 1
+    new.values[:200, 0] = new.values[400:533, 0] = new.values[200:400, 1] = 1
+    matching = match_latents(new.latents(), old.latents())
+    assert of(matching.old, 0, 1) == ["split", "lost"]
+    assert of(matching.new, 0, 1) == ["split", "split"]
+    assert wholes_of(old.latents(), new.latents(), latent_pairs(old.latents(), new.latents()))[:2].tolist() == [0, 0]
+
+
 def test_a_latent_with_an_equal_is_no_part_of_a_broader_one() -> None:
     """A broad latent no longer fires where a special one does that was there before: nothing came apart."""
     old = Planted()
@@ -268,6 +305,12 @@ def test_an_unrelated_dictionary_is_matched_for_fewer_than_one_latent_in_twenty(
         planted = Planted(d=d, width=200, density=density).latents()
         assert false_match_rate(planted, planted) < 0.05
         assert false_match_rate(planted, planted, seed=1) < 0.05
+
+
+def test_too_few_probe_rows_show_as_matches_by_chance() -> None:
+    planted = Planted(d=2, width=200, density=0.5)
+    few = Latents(planted.w_dec, codes_of(planted.values[:30]))
+    assert false_match_rate(few, few) > 0.2
 
 
 def test_an_unrelated_dictionary_keeps_how_much_fires_and_nothing_else() -> None:
