@@ -294,8 +294,10 @@ def test_pairs_hold_the_correlations_and_cosines_of_the_formula() -> None:
     assert len(pairs) >= 10
     np.testing.assert_allclose(pairs.correlation, correlation[pairs.new, pairs.old], atol=1e-6)
     np.testing.assert_allclose(pairs.cosine, cosine[pairs.new, pairs.old], atol=1e-6)
-    together = (new.values[:, pairs.new] > 0) & (old.values[:, pairs.old] > 0)
-    np.testing.assert_array_equal(pairs.together, together.sum(axis=0))
+    both = (new.values[:, pairs.new] > 0) & (old.values[:, pairs.old] > 0)
+    for planted, latents, shared in ((new, pairs.new, pairs.new_shared), (old, pairs.old, pairs.old_shared)):
+        values = planted.values[:, latents]
+        np.testing.assert_allclose(shared, (values * both).sum(axis=0) / values.sum(axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("d", [8, 16, 64])
@@ -310,7 +312,7 @@ def test_an_unrelated_dictionary_is_matched_for_fewer_than_one_latent_in_twenty(
 def test_too_few_probe_rows_show_as_matches_by_chance() -> None:
     planted = Planted(d=2, width=200, density=0.5)
     few = Latents(planted.w_dec, codes_of(planted.values[:30]))
-    assert false_match_rate(few, few) > 0.2
+    assert false_match_rate(few, few) > 0.1
 
 
 def test_an_unrelated_dictionary_keeps_how_much_fires_and_nothing_else() -> None:

@@ -80,9 +80,10 @@ class Latents:
 
 @dataclass(frozen=True)
 class LatentPairs:
-    """m pairs as columns of length m: `new`, `old` int64; `cosine`, `correlation`, `together` (rows both fire on).
+    """m pairs as columns of length m: `new`, `old` int64; `cosine`, `correlation`, `fingerprint` and what they share.
 
-    `fingerprint` is the cosine of the effects on item scores, NaN where no item vectors are known.
+    `fingerprint` is the cosine of the effects on item scores, NaN where no item vectors are known. `new_shared` is the
+    share of the new latent's activation that falls on rows where the old one fires too, `old_shared` the reverse.
     """
 
     new: Ints
@@ -90,7 +91,8 @@ class LatentPairs:
     cosine: Doubles
     correlation: Doubles
     fingerprint: Doubles
-    together: Ints
+    new_shared: Doubles
+    old_shared: Doubles
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -100,8 +102,14 @@ class LatentPairs:
         """Some of the pairs."""
         return LatentPairs(
             self.new[which], self.old[which], self.cosine[which], self.correlation[which],
-            self.fingerprint[which], self.together[which],
+            self.fingerprint[which], self.new_shared[which], self.old_shared[which],
         )  # fmt: skip
+
+    def swapped(self) -> LatentPairs:
+        """The same pairs with new and old exchanged."""
+        return LatentPairs(
+            self.old, self.new, self.cosine, self.correlation, self.fingerprint, self.old_shared, self.new_shared
+        )
 
     @property
     def score(self) -> Doubles:
@@ -130,7 +138,7 @@ def latent_pairs(new: Latents, old: Latents, alignment: Alignment | None = None)
     first, second = first[near], second[near]
     return LatentPairs(
         first, second, cosine[near], correlation[near], _fingerprint(new, old, first, second),
-        _together(new.values, old.values, first, second),
+        _shared(new.values, old.values, first, second), _shared(old.values, new.values, second, first),
     )  # fmt: skip
 
 
@@ -223,13 +231,15 @@ def _lengths(w_dec: Floats, centred: Doubles) -> Doubles:
     return lengths
 
 
-def _together(new: sparse.csc_matrix, old: sparse.csc_matrix, first: Ints, second: Ints) -> Ints:
-    """Rows both latents of a pair fire on, int64 [m]; in blocks, since columns are copied once per pair."""
-    out = np.zeros(len(first), np.int64)
-    fired_new, fired_old = (matrix.astype(bool).astype(np.float32) for matrix in (new, old))
-    copied = np.diff(new.indptr)[first].astype(np.int64) + np.diff(old.indptr)[second]
+def _shared(mine: sparse.csc_matrix, theirs: sparse.csc_matrix, first: Ints, second: Ints) -> Doubles:
+    """Share of the activation of `mine` [n, w] on rows where its partner fires, per pair [m]; columns in blocks."""
+    out = np.zeros(len(first))
+    fires = theirs.astype(bool).astype(np.float32)
+    copied = np.diff(mine.indptr)[first].astype(np.int64) + np.diff(theirs.indptr)[second]
     bounds = np.searchsorted(np.cumsum(copied), np.arange(0, copied.sum() + 1, _BLOCK_FLOATS))
     for begin, end in zip(bounds, [*bounds[1:], len(first)], strict=True):
-        both = fired_new[:, first[begin:end]].multiply(fired_old[:, second[begin:end]])
+        both = mine[:, first[begin:end]].multiply(fires[:, second[begin:end]])
         out[begin:end] = np.asarray(both.sum(axis=0)).ravel()
-    return out
+    total = np.asarray(mine.sum(axis=0)).ravel()
+    shared: Doubles = out / total[first]
+    return shared

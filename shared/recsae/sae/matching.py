@@ -93,7 +93,7 @@ def match_latents(new: Latents, old: Latents, alignment: Alignment | None = None
     """
     pairs = latent_pairs(new, old, alignment)
     split_of = wholes_of(new, old, pairs)
-    merged_into = wholes_of(old, new, _swapped(pairs))
+    merged_into = wholes_of(old, new, pairs.swapped())
     _splits_first(split_of, merged_into)
     broken_new = (split_of >= 0) | _named_in(merged_into, new.width)
     broken_old = (merged_into >= 0) | _named_in(split_of, old.width)
@@ -106,7 +106,7 @@ def match_latents(new: Latents, old: Latents, alignment: Alignment | None = None
     back = _inverse(partner, old.width)
     return LatentMatching(
         _side(new, partner, stable, (split_of, merged_into), pairs, LatentStatus.NEW),
-        _side(old, back, stable[back] & (back >= 0), (merged_into, split_of), _swapped(pairs), LatentStatus.LOST),
+        _side(old, back, stable[back] & (back >= 0), (merged_into, split_of), pairs.swapped(), LatentStatus.LOST),
         alignment,
     )
 
@@ -174,12 +174,6 @@ def _drifted(pairs: LatentPairs) -> NDArray[np.bool_]:
 def _free(pairs: LatentPairs, new: NDArray[np.bool_], old: NDArray[np.bool_]) -> NDArray[np.bool_]:
     free: NDArray[np.bool_] = ~new[pairs.new] & ~old[pairs.old]
     return free
-
-
-def _swapped(pairs: LatentPairs) -> LatentPairs:
-    return LatentPairs(
-        pairs.old, pairs.new, pairs.cosine, pairs.correlation, pairs.fingerprint, pairs.together
-    )  # fmt: skip
 
 
 def _inverse(partner: Ints, width: int) -> Ints:
