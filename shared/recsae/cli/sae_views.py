@@ -34,12 +34,13 @@ def matching(found: LatentMatching, old: str, new: str, rows: int, by_chance: fl
         )
         for status in counts_old
     ]
+    earlier, later = (escape(old), escape(new)) if _short(old) == _short(new) else (_short(old), _short(new))
     columns = ["status", ">old latents", ">of activation", "", ">new latents", ">of activation", ""]
     moved = np.flatnonzero(~np.isin(found.old.status, ["stable", "silent"]))
     shown = moved[np.argsort(-found.old.mass[moved], kind="stable")][:limit]
     listed = [_latent_row(found.old, latent) for latent in shown.tolist()]
     parts: list[RenderableType] = [
-        table(f"{_short(old)} in {_short(new)}, on {rows:,} probe rows", columns, statuses),
+        table(f"{earlier} in {later}, on {rows:,} probe rows", columns, statuses),
         Text(f"Matched by chance, in an unrelated dictionary of the same shape: {share(by_chance)}", _QUIET),
     ]
     if found.alignment is not None:

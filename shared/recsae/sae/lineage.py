@@ -31,8 +31,7 @@ def wholes_of(parts: Latents, wholes: Latents, pairs: LatentPairs) -> Ints:
     whole[pairs.old[equal | (pairs.old_shared >= WHOLE)]] = False
     part[pairs.new[equal]] = False
     pairs = pairs.take((pairs.new_shared >= INSIDE) & whole[pairs.old] & part[pairs.new])
-    number = np.bincount(pairs.old, minlength=wholes.width)
-    pairs = pairs.take(number[pairs.old] >= 2)
+    # One part alone cannot reach this: a latent that one covers is no whole.
     pairs = pairs.take((_covered_together(parts, wholes, pairs) >= WHOLE)[pairs.old])
     result = np.full(parts.width, -1, np.int64)
     weakest_first = np.argsort(pairs.score, kind="stable")
