@@ -86,17 +86,22 @@ def test_saelens_gives_the_latents_that_are_served(python: str, weights: SaeWeig
         np.testing.assert_allclose(loaded.x_hat, served.decode(codes), atol=1e-5)
 
 
-def test_saelens_applies_a_threshold_as_we_do(python: str, weights: SaeWeights, x: Array, tmp_path: Path) -> None:
-    """On rows where no latent lies within rounding of the threshold."""
-    threshold = 1.5
-    write_saelens(weights, tmp_path, k=K, threshold=threshold)
+def test_saelens_applies_the_threshold_of_batchtopk_as_we_do(
+    python: str, weights: SaeWeights, x: Array, tmp_path: Path
+) -> None:
+    """On rows where no latent lies within rounding of the threshold, and no more pass it than a row keeps."""
+    threshold, slots = 2.0, 4 * K
+    export_sae(weights, K, TrainingFacts(0.4, 3.0), tmp_path / "sae", slots=slots, threshold=threshold)
+    served = SparseAutoencoder.load(tmp_path / "sae", "v")
     before = (x - weights.b_dec).astype(np.float64) @ weights.w_enc.T.astype(np.float64) + weights.b_enc
-    clear = (np.abs(before - threshold) > 1e-5).all(axis=1)
+    clear = (np.abs(before - threshold) > 1e-5).all(axis=1) & ((before > threshold).sum(axis=1) <= slots)
     assert clear.mean() > 0.9
-    loaded = load_in_saelens(python, tmp_path, x[clear])
-    latents = np.where(before[clear] > threshold, before[clear], 0)
+    write_saelens(weights, tmp_path / "lens", k=K, threshold=served.threshold)
+    loaded = load_in_saelens(python, tmp_path / "lens", x[clear])
+    codes = served.encode(x[clear])
+    latents = codes.dense(WIDTH)
     assert loaded.architecture == "JumpReLUSAE"
-    assert 1 < (latents > 0).sum(axis=1).mean() < WIDTH / 2
+    assert K < codes.fired.sum(axis=1).mean() < slots
     np.testing.assert_array_equal(loaded.latents > 0, latents > 0)
     np.testing.assert_allclose(loaded.latents, latents, atol=1e-5)
-    np.testing.assert_allclose(loaded.x_hat, latents @ weights.w_dec + weights.b_dec, atol=1e-4)
+    np.testing.assert_allclose(loaded.x_hat, served.decode(codes), atol=1e-5)

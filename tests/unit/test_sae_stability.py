@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
 from recsae.sae.codes import Codes
-from recsae.sae.latent_pairs import Latents
+from recsae.sae.latents import Latents
 from recsae.sae.stability import StableShare, seed_stability
 
 D, WIDTH, ROWS = 32, 40, 3000

@@ -17,7 +17,7 @@ from recsae.cli.workspace import Workspace
 from recsae.errors import CorruptArtifactError, InvalidRequestError, NotFoundError
 
 if TYPE_CHECKING:
-    from recsae.sae.latent_pairs import Latents
+    from recsae.sae.latents import Latents
     from recsae.sae.runtime import SparseAutoencoder
 
 _FACTS = "sae.json"
@@ -109,7 +109,7 @@ def check_paired(new: ProbeRows, old: ProbeRows) -> None:
 def latents_of(sae: SparseAutoencoder, probe: ProbeRows) -> Latents:
     """The SAE's latents on the probe rows; InvalidRequestError when it reads another length."""
     from recsae.sae.codes import concatenate
-    from recsae.sae.latent_pairs import Latents
+    from recsae.sae.latents import Latents
 
     starts = range(0, len(probe.x), _ROWS_AT_ONCE)
     return Latents(sae.w_dec, concatenate([sae.encode(probe.x[at : at + _ROWS_AT_ONCE]) for at in starts]))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from recsae.sae.latent_pairs import Doubles, Ints, LatentPairs, Latents
+from recsae.sae.latent_pairs import LatentPairs
+from recsae.sae.latents import Doubles, Ints, Latents
 
 # A part fires mostly where the whole fires; who covers this much of a latent's activation is the latent, not a part.
 INSIDE = 0.5

@@ -2,7 +2,7 @@
 
 Latents of two SAEs are matched by where their decoders point, on which probe rows they fire, and, where a head's item
 vectors are known, what they do to scores. Not here: how pairs are found (`latent_pairs`), latents that came apart
-(`lineage`), ids of concepts (`recsae.concepts.matching`) and stability over seeds (`stability`).
+(`lineage`), matches by chance (`chance`), stability over seeds (`stability`), ids (`recsae.concepts.matching`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy import sparse
 
 from recsae.sae.alignment import Alignment
 from recsae.sae.assignment import assign
-from recsae.sae.codes import Codes
-from recsae.sae.latent_pairs import Doubles, Floats, Ints, LatentPairs, Latents, latent_pairs
+from recsae.sae.latent_pairs import LatentPairs, latent_pairs
+from recsae.sae.latents import Doubles, Ints, Latents
 from recsae.sae.lineage import wholes_of
 
 # Both at once make two latents the same (docs/method.md, sections 6 and 8).
@@ -122,33 +122,6 @@ def one_to_one(pairs: LatentPairs, admissible: NDArray[np.bool_], new_width: int
     """The assignment of largest summed score over the admissible pairs: old latent of each new one, or -1, [w]."""
     chosen = pairs.take(admissible)
     return assign(sparse.csr_matrix((chosen.score, (chosen.new, chosen.old)), shape=(new_width, old_width)))
-
-
-def unrelated(latents: Latents, seed: int) -> Latents:
-    """The same amount of everything and none of its meaning: what matches it, matches by chance.
-
-    Decoder rows are drawn at random with the second moments of the real ones, and probe rows are shuffled: how often
-    and how strongly latents fire, and which fire together, stays.
-    """
-    rng = np.random.default_rng(seed)
-    w_dec = latents.w_dec.astype(np.float64)
-    spread, directions = np.linalg.eigh(w_dec.T @ w_dec / max(1, len(w_dec)))
-    drawn = rng.normal(size=w_dec.shape) * np.sqrt(np.maximum(spread, 0)) @ directions.T
-    drawn /= np.maximum(np.linalg.norm(drawn, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    order = rng.permutation(len(latents.codes))
-    codes: Codes = latents.codes.take(order)
-    decoder: Floats = drawn.astype(np.float32)
-    return Latents(decoder, codes, latents.items)
-
-
-def false_match_rate(new: Latents, old: Latents, alignment: Alignment | None = None, seed: int = 0) -> float:
-    """Share of `new`'s latents that are matched one to one with an `unrelated` dictionary of `old`'s shape.
-
-    Of those that fire on enough probe rows to be judged; 0 when none does.
-    """
-    matching = match_latents(new, unrelated(old, seed), alignment)
-    judged = int((~new.silent).sum())
-    return float(matching.new.found.sum()) / judged if judged else 0.0
 
 
 def _splits_first(split_of: Ints, merged_into: Ints) -> None:

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
-from recsae.sae.latent_pairs import Doubles, Ints, LatentPairs, Latents, latent_pairs
-from recsae.sae.matching import one_to_one, same, unrelated
+from recsae.sae.chance import unrelated
+from recsae.sae.latent_pairs import LatentPairs, latent_pairs
+from recsae.sae.latents import Doubles, Ints, Latents
+from recsae.sae.matching import one_to_one, same
 
 
 @dataclass(frozen=True)

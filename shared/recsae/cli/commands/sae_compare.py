@@ -81,7 +81,8 @@ def match(
     Example: [bold]recsae sae match 3f9c1d2e4b5a6078 90ab12cd34ef5678 --activations .recsae/artifacts/runs/r-2/[/]
     """
     from recsae.sae.alignment import align
-    from recsae.sae.matching import false_match_rate, match_latents
+    from recsae.sae.chance import false_match_rate
+    from recsae.sae.matching import match_latents
 
     workspace = context_of(ctx).workspace
     probe = saes.probe_rows(activations, rows)
