@@ -6,8 +6,8 @@ names and orientation only: its `W_enc` is [d, w], and `topk` and `jumprelu` wit
     z = TopK(ReLU((x - b_dec) W_enc + b_enc)),        z = u where u > threshold, else 0,  u = (x - b_dec) W_enc + b_enc
 
 in the units of `x`. A Matryoshka SAE encodes as TopK does. A BatchTopK SAE (Bussmann et al. 2024) encodes as the
-second, but where more latents of a row pass the threshold than we keep (`slots`): there SAELens keeps them all. Not here:
-our own format (`export`). No torch, no sae-lens.
+second, but where more latents of a row pass the threshold than we keep (`slots`): there SAELens keeps them all. Not
+here: our own format (`export`). No torch, no sae-lens.
 """
 
 from __future__ import annotations
