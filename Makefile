@@ -14,6 +14,7 @@ LOCKED := .venv/.locked-$(call hash,requirements/dev.txt requirements/torch.txt)
 READY := .venv/.ready-$(call hash,requirements/dev.txt requirements/torch.txt pyproject.toml)
 PROTO_TOOLS := .venv-protos/.ready-$(call hash,requirements/protos.txt)
 LOCK_TOOLS := .venv-lock/.ready-$(call hash,requirements/lock.txt)
+SAELENS := .venv-saelens/.ready-$(call hash,requirements/saelens.txt requirements/torch.txt)
 
 PIP_INSTALL := -m pip --disable-pip-version-check -qq install
 PROTOS := $(wildcard protos/recsae/v1/*.proto)
@@ -36,7 +37,15 @@ define make_venv
 @$(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup demo test check format lint types imports proto-lint proto-fresh protos proto-baseline lock clean fix
+# $(call install_torch,FOLDER): the CPU build of torch into the environment there, or a sentence about where to find one.
+define install_torch
+@$(1)/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/torch.txt -c requirements/torch-cpu.txt \
+		$(if $(TORCH_INDEX),$(if $(wildcard $(TORCH_INDEX)),--find-links,--index-url) "$(TORCH_INDEX)") || { echo; echo \
+		"pip found no CPU build of torch that requirements/torch.txt allows. Name PyTorch's CPU wheel index (its install" \
+		"page shows the address) and run make again: make $(or $(MAKECMDGOALS),setup) TORCH_INDEX=..."; exit 1; } >&2
+endef
+
+.PHONY: help setup demo test saelens-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock clean fix
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +57,9 @@ demo: $(READY) ## Run the whole platform on MovieLens-100K and show what it does
 
 test: $(READY) ## Run all tests: unit, integration, end to end
 	.venv/bin/pytest
+
+saelens-test: $(READY) $(SAELENS) ## Prove the SAELens export with sae-lens itself, in an environment of its own (not part of check)
+	RECSAE_TEST_SAELENS=.venv-saelens/bin/python .venv/bin/pytest tests/optional/test_saelens.py
 
 check: format lint types imports proto-lint proto-fresh test ## Everything CI runs
 
@@ -88,10 +100,10 @@ lock: $(LOCK_TOOLS) ## Resolve the locks in requirements/ again, keeping what st
 		$(UV_COMPILE) --extra $$role --constraint requirements/dev.txt pyproject.toml -o requirements/$$role.txt || exit 1; \
 	done
 	$(UV_COMPILE) --resolution lowest-direct pyproject.toml -o requirements/oldest.txt
-	for group in protos build lock; do $(UV_COMPILE) --group $$group -o requirements/$$group.txt || exit 1; done
+	for group in protos build lock saelens; do $(UV_COMPILE) --group $$group -o requirements/$$group.txt || exit 1; done
 
 clean: ## Remove what was made here: environments, caches, the demo's workspace
-	rm -rf .venv .venv-protos .venv-lock .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-protos .venv-lock .venv-saelens .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 
 $(READY): $(LOCKED)
 	@.venv/bin/python $(PIP_INSTALL) --no-build-isolation --no-deps -e .
@@ -101,10 +113,7 @@ $(LOCKED):
 	$(call make_venv,.venv)
 	@echo "Installing the locked dependencies into .venv; the first time this takes a minute or two."
 	@.venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt
-	@.venv/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/torch.txt -c requirements/torch-cpu.txt \
-		$(if $(TORCH_INDEX),$(if $(wildcard $(TORCH_INDEX)),--find-links,--index-url) "$(TORCH_INDEX)") || { echo; echo \
-		"pip found no CPU build of torch that requirements/torch.txt allows. Name PyTorch's CPU wheel index (its install" \
-		"page shows the address) and run make again: make $(or $(MAKECMDGOALS),setup) TORCH_INDEX=..."; exit 1; } >&2
+	$(call install_torch,.venv)
 	@rm -f .venv/.locked-* && touch $@
 
 $(PROTO_TOOLS):
@@ -116,3 +125,11 @@ $(LOCK_TOOLS):
 	$(call make_venv,.venv-lock)
 	@.venv-lock/bin/python $(PIP_INSTALL) --require-hashes -r requirements/lock.txt
 	@rm -f .venv-lock/.ready-* && touch $@
+
+# Without dependencies: the lock is complete, and torch comes from its own file.
+$(SAELENS):
+	$(call make_venv,.venv-saelens)
+	@echo "Installing sae-lens into .venv-saelens: two gigabytes, once."
+	$(call install_torch,.venv-saelens)
+	@.venv-saelens/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/saelens.txt
+	@rm -f .venv-saelens/.ready-* && touch $@

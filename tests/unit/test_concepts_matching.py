@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsae.concepts.matching import Previous, concept_ids, match
+from recsae.concepts.matching import LEAST_COSINE, Previous, concept_ids
+from recsae.sae.assignment import assign_directions
 
 
 def unit_rows(seed: int, rows: int, d: int) -> NDArray[np.float32]:
@@ -27,7 +28,7 @@ def test_a_permuted_and_disturbed_decoder_keeps_its_ids() -> None:
 
 def test_an_unrelated_dictionary_keeps_next_to_no_id() -> None:
     """Random directions in 64 dimensions have cosine >= .7 with probability < 1e-9 a pair."""
-    assert (match(unit_rows(0, 300, 64), unit_rows(1, 300, 64)) >= 0).sum() == 0
+    assert (assign_directions(unit_rows(0, 300, 64), unit_rows(1, 300, 64), LEAST_COSINE) >= 0).sum() == 0
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -39,7 +40,7 @@ def test_the_matching_maximises_summed_cosine_over_admissible_pairs(seed: int) -
     cosine = unit_new @ unit_old.T
     gain = np.where(cosine >= 0.7, cosine, 0)
     best = max(sum(gain[at, to] for at, to in enumerate(order)) for order in permutations(range(5)))
-    found = match(new, old)
+    found = assign_directions(new, old, LEAST_COSINE)
     assert sum(gain[at, to] for at, to in enumerate(found) if to >= 0) == pytest.approx(best, rel=1e-5)
     kept = found[found >= 0]
     assert len(set(kept.tolist())) == len(kept)
@@ -72,4 +73,4 @@ def test_another_dimension_matches_nothing() -> None:
 
 def test_dead_decoder_rows_match_nothing() -> None:
     rows = np.zeros((3, 4), np.float32)
-    assert match(rows, rows).tolist() == [-1, -1, -1]
+    assert assign_directions(rows, rows, LEAST_COSINE).tolist() == [-1, -1, -1]
