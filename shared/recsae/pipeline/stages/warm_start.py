@@ -1,0 +1,41 @@
+"""Where training starts: from the SAE in production when that was asked for and it fits, else from nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsae.pipeline.lanes import Lane
+from recsae.pipeline.sources import SourceModel
+from recsae.pipeline.steps import StepContext
+from recsae.sae.weights import load_weights
+from recsae.store.channels import PRODUCTION
+
+
+@dataclass(frozen=True)
+class Start:
+    """The folder of the SAE to go on from, None for a cold start; `words` say which and why, "" when none was asked."""
+
+    folder: Path | None = None
+    words: str = ""
+
+
+def choose_start(context: StepContext, lane: Lane, model: SourceModel, width: int) -> Start:
+    """A start for an SAE of `width` latents on the activations of `model`.
+
+    The untrained control always starts cold: it must know nothing of what the model learnt.
+    """
+    if not context.run.config.warm_start or lane.prefix:
+        return Start()
+    triple = context.platform.channels.read(model.name).channel(PRODUCTION).triple
+    if not triple.sae_version:
+        return Start(words=f"cold start: model {model.name} has no SAE in production")
+    folder = context.platform.artifacts.fetch("sae", triple.sae_version).folder
+    weights = load_weights(folder)
+    if (weights.d, weights.width) != (model.dim, width):
+        return Start(
+            words=f"cold start: SAE {triple.sae_version} in production is {weights.width} x {weights.d}, "
+            f"this one {width} x {model.dim}"
+        )
+    other = "" if triple.model_version == model.version else f" of model version {triple.model_version}"
+    return Start(folder, f"warm start from SAE {triple.sae_version}{other}")
