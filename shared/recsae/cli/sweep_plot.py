@@ -5,6 +5,7 @@ matplotlib is imported when a plot is drawn: the rest of the command line works 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ FORMATS = (".svg", ".png", ".pdf")
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = {"topk": ("o", "-"), "batchtopk": ("s", "--"), "matryoshka": ("^", ":")}
 _REFERENCE = "#777777"
+_LEGEND_COLUMNS = 6
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def write_plot(path: Path, title: str, results: Iterable[PointResult]) -> None:
         handles, labels = axes[0].get_legend_handles_labels()
         if not handles:  # no held-out user had a target: nothing was ranked
             handles, labels = axes[-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
+        rows = math.ceil(len(labels) / _LEGEND_COLUMNS)
+        columns = math.ceil(len(labels) / rows)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         figure.suptitle(title)
         figure.savefig(path, metadata={"Date": None} if path.suffix.lower() == ".svg" else None, dpi=150)
 

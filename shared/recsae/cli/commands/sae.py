@@ -45,7 +45,8 @@ def sweep(
 
     With --json a plot is drawn only where --plot names its file.
 
-    Example: [bold]recsae sae sweep --width 512,1024 --k 8,16 --variant topk,matryoshka --seed 0,1 --plot sweep.svg[/]
+    Examples: [bold]recsae sae sweep --width 512,1024 --k 8,16 --variant topk,batchtopk,matryoshka --seed 0,1,2[/] ·
+    [bold]recsae sae sweep --run r-20261123-2041-7f3a --plot sweep.svg[/]
     """
     context = context_of(ctx)
     if plot is not None:
