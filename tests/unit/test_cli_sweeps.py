@@ -98,6 +98,9 @@ def test_the_plot_has_three_labelled_panels_with_a_line_per_variant_and_width(tm
                 assert len(marks[f"{score}/{variant}/{width}"]) == 2, "a mark per k"
                 assert len(marks[f"{score}/{variant}/{width}/seeds"]) == 4, "a mark per k and seed"
     assert len(marks[f"{NDCG_KEPT}/adaptive-pca"]) == 2
+    assert {name for name in marks if name.endswith("/interval")} == {
+        f"{NDCG_KEPT}/{variant}/{width}/interval" for variant in ("topk", "matryoshka") for width in (512, 1024)
+    }
     better, worse = (float(marks[f"{NDCG_KEPT}/topk/{width}"][0]) for width in (1024, 512))
     assert better < worse, "what keeps more stands higher"
 

@@ -50,7 +50,7 @@ def check_plot_file(path: Path) -> None:
 
 
 def write_plot(path: Path, title: str, results: Iterable[PointResult]) -> None:
-    """Draws the points into a file; seeds as faint marks, their mean as the line.
+    """Draws the points into a file; seeds as faint marks, their mean as the line, intervals where there are any.
 
     FailedPreconditionError when no point has scores.
     """
@@ -98,6 +98,7 @@ def _draw_panel(ax: Axes, panel: Panel, configurations: Sequence[Configuration])
             for result in one.results
             if len(one.results) > 1 and not result.failure
         ]
+        _draw_intervals(ax, panel, line, colour, f"{panel.score}/{variant}/{width}/interval")
         if seeds:
             ax.plot(
                 *zip(*seeds, strict=True), color=colour, marker=marker, linestyle="", alpha=0.35, markersize=4,
@@ -107,6 +108,15 @@ def _draw_panel(ax: Axes, panel: Panel, configurations: Sequence[Configuration])
     ax.set_xlabel("L0 (latents that fire per vector)")
     ax.set_ylabel(panel.label)
     ax.grid(alpha=0.25)
+
+
+def _draw_intervals(ax: Axes, panel: Panel, line: Sequence[Configuration], colour: str, gid: str) -> None:
+    """95 % intervals over users, their ends averaged over seeds: what lies within them is noise."""
+    ends = [f"{panel.score}_low", f"{panel.score}_high"]
+    known = [one.scores for one in line if all(end in one.scores for end in ends)]
+    if known:
+        low, high = ([scores[end].mean for scores in known] for end in ends)
+        ax.vlines([scores["sae.l0"].mean for scores in known], low, high, color=colour, alpha=0.35, gid=gid)
 
 
 def _draw_reference(ax: Axes, panel: Panel, configurations: Sequence[Configuration]) -> None:

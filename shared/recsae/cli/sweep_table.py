@@ -43,7 +43,10 @@ def sweep_table(title: str, results: Iterable[PointResult]) -> Table:
     rows = [row for one in configurations for row in _rows(one, id(one) in best)]
     made = table(title, _COLUMNS, rows)
     if best:
-        made.caption = f"{BEST} keeps most NDCG@10 of its k; adaptive PCA keeps as many numbers per vector."
+        made.caption = (
+            f"{BEST} keeps most NDCG@10 of its k; what lies within the interval is noise.\n"
+            "Adaptive PCA keeps as many numbers per vector."
+        )
         made.caption_justify = "left"
     return made
 
