@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import Celery
 
+from recsae.pipeline.advance import read_facts
 from recsae.pipeline.contracts import STEP
 from recsae.pipeline.run_store import cancel
-from recsae.pipeline.runs import Run, RunState
+from recsae.pipeline.runs import RunState
 from recsae.pipeline.sweeps import SweepGrid
 from recsae.pipeline.workspace import Workspace
 from recsae_worker.app import build_app
@@ -34,15 +35,12 @@ def celery(fleet: Fleet) -> Iterator[Celery]:
     app.close()
 
 
-def work_folder(fleet: Fleet, run: Run) -> Workspace:
-    return Workspace(str(fleet.folder / "artifacts"), run.id)
-
-
 def test_a_sweep_scores_every_point_and_trains_none_again_after_a_kill(fleet: Fleet) -> None:
     first = fleet.start_worker()
-    run = fleet.start_run(epochs=60, sweep=GRID)
-    steps = fleet.folder / "artifacts" / "runs" / run.id / "steps" / "sweep"
-    fleet.wait_for(lambda: len(list(steps.glob("w*.json"))) == 1 and bool(fleet.trainers_of(run)), "second point")
+    run = fleet.start_run(epochs=150, sweep=GRID)
+    folder = fleet.folder / "artifacts" / "runs" / run.id
+    second = folder / ".scratch" / "sweep" / NAMES[1] / "out" / "checkpoint.safetensors"
+    fleet.wait_for(lambda: second.exists() and bool(fleet.trainers_of(run)), "checkpoint of the second point")
     assert [result.point.name for result in fleet.runs.get(run.id).points] == NAMES[:1]
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
@@ -59,7 +57,9 @@ def test_a_sweep_scores_every_point_and_trains_none_again_after_a_kill(fleet: Fl
         assert {"sae.dead", "rank.ndcg@10_kept_adaptive_pca"} <= scores.keys(), name
     assert by_name["w64-k4-topk-s0"]["sae.fvu"] < by_name["w64-k2-topk-s0"]["sae.fvu"]
     assert by_name["w64-k2-topk-s0"]["sae.l0"] < by_name["w64-k4-topk-s0"]["sae.l0"]
-    report = work_folder(fleet, run).read_json("report/sweep.json")
+    workspace = Workspace(str(fleet.folder / "artifacts"), run.id)
+    assert [read_facts(workspace, "sweep", name)["resumed_from"] > 0 for name in NAMES] == [False, True, False, False]
+    report = workspace.read_json("report/sweep.json")
     assert [point["name"] for point in report["points"]] == NAMES
     assert finished.triple.sae_version == ""  # a sweep publishes nothing
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from recsae.errors import FailedPreconditionError
 from recsae.pipeline.advance import StepResult, read_facts
@@ -39,12 +39,12 @@ def sweep(context: StepContext) -> StepResult:
     _drop_finished(context)
     point = grid_of(context.run).point(context.step.shard)
     try:
-        scores = _scores_of(context, point)
-        failure = ""
+        done, failure = _train_and_judge(context, point), ""
     except _NeverTrainedError as error:
-        scores, failure = {}, str(error)
-    _record(context, [PointResult(point, _recorded(scores), failure)])
-    return StepResult({}, {"scores": scores, "failure": failure}, f"{point.name}: {failure or _sentence(scores)}")
+        done, failure = _Done({}, 0), str(error)
+    _record(context, [PointResult(point, _recorded(done.scores), failure)])
+    facts = {"scores": done.scores, "failure": failure, "resumed_from": done.resumed_from}
+    return StepResult({}, facts, f"{point.name}: {failure or _sentence(done.scores)}")
 
 
 def report(context: StepContext) -> StepResult:
@@ -93,7 +93,15 @@ class _NeverTrainedError(Exception):
     """Training this point can never work; says why."""
 
 
-def _scores_of(context: StepContext, point: SweepPoint) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Done:
+    """Scores by name; `resumed_from`: the training step this attempt went on from."""
+
+    scores: dict[str, float]
+    resumed_from: int
+
+
+def _train_and_judge(context: StepContext, point: SweepPoint) -> _Done:
     lane = lane_of(context.step.stage, context.run.config)
     plan = read_plan(context.workspace, lane)
     names = [one.name for one in grid_of(context.run).points()]
@@ -115,7 +123,8 @@ def _scores_of(context: StepContext, point: SweepPoint) -> dict[str, float]:
     sae = SparseAutoencoder.load(trained.folder, point.name)
     judged = judge(context, lane, sae, plan.model, lambda detail, done: say(detail, 0.9 + 0.1 * done))
     scores = {f"sae.{name}": value for name, value in trained.scores.items()} | judged.scores
-    return scores | {name: value for name, value in trained.measures.items() if name == "activations_per_s"}
+    scores |= {name: value for name, value in trained.measures.items() if name == "activations_per_s"}
+    return _Done(scores, trained.resumed_from)
 
 
 def _recorded(scores: Mapping[str, float]) -> dict[str, float]:
