@@ -51,6 +51,15 @@ def test_several_seeds_stand_above_their_mean_and_spread_which_carries_the_mark(
     assert [line[1] for line in lines if line[0] == BEST and line[1].isdigit()] == ["1024"]
 
 
+def test_a_k_of_half_the_dimension_is_marked_as_not_sparse() -> None:
+    wide = result(512, 32, 0.99)
+    results = [PointResult(one.point, {**one.scores, "sae.d": 64.0}) for one in (result(512, 31, 0.95), wide)]
+    lines = lines_of(results)
+    assert [line[2] for line in lines if line[1:2] == ["512"]] == ["31", "32†"]
+    assert any("not sparse" in " ".join(line) for line in lines)
+    assert not any("not sparse" in " ".join(line) for line in lines_of(results[:1]))
+
+
 def test_a_point_that_failed_says_why_in_its_row() -> None:
     failed = PointResult(SweepPoint(512, 8, "topk", 1), {}, "training diverged [lower learning_rate]")
     text = " ".join(" ".join(line) for line in lines_of([result(512, 8, 0.95), failed]))

@@ -69,7 +69,8 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
             variant=job["variant"],
         )  # fmt: skip
         checkpoints = Checkpoints(out, job["checkpoint_every_s"])
-        resumed = load_checkpoint(checkpoints.file, training_identity(config, rows))
+        start = load_weights(Path(job["start"])) if job["start"] else None
+        resumed = load_checkpoint(checkpoints.file, training_identity(config, rows, start))
         facts = train_sae(
             rows,
             config,
@@ -77,7 +78,7 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
             progress=report,
             should_stop=should_stop,
             checkpoints=checkpoints,
-            start=load_weights(Path(job["start"])) if job["start"] else None,
+            start=start,
         )
     except TrainingStoppedError:
         return {"event": "failed", "message": "it was asked to stop; the checkpoint holds what was done"}

@@ -18,9 +18,11 @@ from recsae.pipeline.sweeps import (
     best_per_k,
     by_configuration,
 )
+from recsae.sae.sparsity import is_sparse
 from recsae.v1 import pipeline_pb2
 
 BEST = "★"
+_NOT_SPARSE = "†"
 _ADAPTIVE_PCA = f"{NDCG_KEPT}_adaptive_pca"
 _COLUMNS = (
     "", ">width", ">k", "variant", ">seed", ">L0", ">dead", ">FVU", ">NDCG@10 kept", "95 % interval", ">adaptive PCA",
@@ -42,12 +44,13 @@ def sweep_table(title: str, results: Iterable[PointResult]) -> Table:
     best = {id(one) for one in best_per_k(configurations).values()}
     rows = [row for one in configurations for row in _rows(one, id(one) in best)]
     made = table(title, _COLUMNS, rows)
-    if best:
-        made.caption = (
-            f"{BEST} keeps most NDCG@10 of its k; what lies within the interval is noise.\n"
-            "Adaptive PCA keeps as many numbers per vector."
-        )
-        made.caption_justify = "left"
+    made.caption_justify = "left"
+    made.caption = (
+        f"{BEST} keeps most NDCG@10 of its k; what lies within the interval is noise.\n"
+        "Adaptive PCA keeps as many numbers per vector."
+    )
+    if any(not _is_sparse(one.k, result.scores.get("sae.d")) for one in configurations for result in one.results):
+        made.caption += f"\n{_NOT_SPARSE} not sparse (k of d / 2 or more): principal components keep nearly all, too."
     return made
 
 
@@ -90,7 +93,7 @@ def _rows(configuration: Configuration, best: bool) -> list[list[str]]:
 
 def _point_row(result: PointResult, best: bool) -> list[str]:
     point, scores = result.point, result.scores
-    head = [BEST if best else "", str(point.width), str(point.k), point.variant, str(point.seed)]
+    head = [BEST if best else "", str(point.width), _k(point.k, scores.get("sae.d")), point.variant, str(point.seed)]
     if result.failure:
         return [*head, "", "", "", "", f"[red]{escape(result.failure)}[/]", "", ""]
     interval = [scores.get(f"{NDCG_KEPT}_{side}") for side in ("low", "high")]
@@ -111,7 +114,7 @@ def _mean_row(configuration: Configuration, best: bool) -> list[str]:
     cells = [
         BEST if best else "",
         str(configuration.width),
-        str(configuration.k),
+        _k(configuration.k, means.get("sae.d")),
         configuration.variant,
         "mean",
         *_quality(means),
@@ -121,6 +124,14 @@ def _mean_row(configuration: Configuration, best: bool) -> list[str]:
         _speed(means),
     ]
     return _bold(cells) if best else [f"[italic]{cell}[/]" for cell in cells]
+
+
+def _k(k: int, d: float | None) -> str:
+    return f"{k}{'' if _is_sparse(k, d) else _NOT_SPARSE}"
+
+
+def _is_sparse(k: int, d: float | None) -> bool:
+    return d is None or is_sparse(k, int(d))
 
 
 def _quality(scores: Mapping[str, float]) -> list[str]:

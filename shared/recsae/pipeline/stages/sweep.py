@@ -15,12 +15,11 @@ from recsae.pipeline.advance import StepResult, read_facts
 from recsae.pipeline.lanes import lane_of
 from recsae.pipeline.run_store import update
 from recsae.pipeline.runs import Run
-from recsae.pipeline.stages.evaluate import judge
+from recsae.pipeline.stages.evaluate import judge, sentence
 from recsae.pipeline.stages.material import read_plan
 from recsae.pipeline.stages.training import SaeRequest, train_owned
 from recsae.pipeline.steps import StepContext
 from recsae.pipeline.sweeps import (
-    NDCG_KEPT,
     RECORDED,
     PointResult,
     SweepGrid,
@@ -44,7 +43,7 @@ def sweep(context: StepContext) -> StepResult:
         done, failure = _Done({}, 0), str(error)
     _record(context, [PointResult(point, _recorded(done.scores), failure)])
     facts = {"scores": done.scores, "failure": failure, "resumed_from": done.resumed_from}
-    return StepResult({}, facts, f"{point.name}: {failure or _sentence(done.scores)}")
+    return StepResult({}, facts, f"{point.name}: {failure or sentence(done.scores)}")
 
 
 def report(context: StepContext) -> StepResult:
@@ -153,8 +152,3 @@ def _drop_finished(context: StepContext) -> None:
     """Checkpoints and SAEs of points whose manifest is written: nobody reads them again."""
     for name in _finished(context) - {context.step.shard}:
         shutil.rmtree(context.workspace.scratch(f"sweep/{name}/out").parent, ignore_errors=True)
-
-
-def _sentence(scores: Mapping[str, float]) -> str:
-    kept = f", NDCG@10 kept {scores[NDCG_KEPT]:.3f}" if NDCG_KEPT in scores else ""
-    return f"FVU {scores['sae.fvu']:.4f}, L0 {scores['sae.l0']:.1f}, dead {scores['sae.dead']:.1%}{kept}"
