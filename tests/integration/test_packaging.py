@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 # Kept between runs, since they change with their lock alone; each test installs the wheel anew.
 CACHE = ROOT / ".cache" / "roles"
 READY_S = 60.0
-HEAVY = ("torch", "scipy", "pyarrow", "onnx", "onnxscript", "pandas", "typer", "rich")
+HEAVY = ("torch", "scipy", "numba", "matplotlib", "pyarrow", "onnx", "onnxscript", "pandas", "typer", "rich")
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from recsae.pipeline.contracts import AdvanceRun, CompareDrift, RunStep, SweepRu
 from recsae.pipeline.run_json import run_from_json, run_to_json
 from recsae.pipeline.run_store import InMemoryRunStore, cancel, start_refresh, update
 from recsae.pipeline.runs import RunConfig, RunState, Stage, ended, new_run
+from recsae.pipeline.sweeps import PointResult, SweepGrid
 
 CONFIG = RunConfig(model="sasrec", dataset_version="0123456789abcdef")
 
@@ -32,6 +34,10 @@ def test_defaults_follow_the_dimension() -> None:
         ({"width": 16, "k": 17}, "choose k <= width"),
         ({"control_model": "sasrec"}, "control_model"),
         ({"seed": -1}, "seed -1"),
+        ({"variant": "vanilla"}, "variant 'vanilla'"),
+        ({"sweep": SweepGrid(), "promote": True}, "a sweep promotes nothing"),
+        ({"sweep": SweepGrid(), "warm_start": True}, "starts cold"),
+        ({"sweep": SweepGrid(ks=(2000,))}, "k 2000"),
     ],
 )
 def test_a_config_that_can_never_work_is_refused_by_field(change: dict[str, object], words: str) -> None:
@@ -49,14 +55,40 @@ def test_stages_include_control_and_promotion_only_when_asked() -> None:
 
 def test_a_record_comes_back_from_json_equal() -> None:
     run = new_run(CONFIG, 1_790_000_000.5)
-    run = run.with_stage(Stage("train", RunState.RUNNING, 0.5, "epoch 3 of 6", 1.0, None, {"": 2}))
+    run = run.with_stage(Stage("train", RunState.RUNNING, 0.5, "epoch 3", 1.0, None, {"": 2}, measures={"l0": 15.5}))
     run = replace(run, scores={"sae.fvu": 0.1}, revision=4)
     assert run_from_json(run_to_json(run)) == run
 
 
 def test_a_record_of_another_schema_is_refused() -> None:
-    with pytest.raises(FailedPreconditionError, match="schema 2"):
-        run_from_json(run_to_json(new_run(CONFIG, 0.0)).replace('"schema_version": 1', '"schema_version": 2'))
+    with pytest.raises(FailedPreconditionError, match="schema 3"):
+        run_from_json(run_to_json(new_run(CONFIG, 0.0)).replace('"schema_version": 2', '"schema_version": 3'))
+
+
+def test_a_record_of_the_release_before_is_read() -> None:
+    run = new_run(CONFIG, 0.0)
+    old = json.loads(run_to_json(run))
+    for field in ("variant", "warm_start", "sweep"):
+        del old["config"][field]
+    for stage in old["stages"]:
+        del stage["measures"]
+    del old["points"]
+    assert run_from_json(json.dumps({**old, "schema_version": 1})) == run
+
+
+def test_a_sweep_comes_back_from_json_equal() -> None:
+    grid = SweepGrid.of((32, 64), (2,), ("topk", "matryoshka"), (0, 1))
+    run = new_run(replace(CONFIG, sweep=grid), 0.0)
+    results = [PointResult(point, {"sae.fvu": 0.5}) for point in grid.points()[:2]]
+    run = replace(run, points=(*results, PointResult(grid.points()[2], {}, "it diverged")))
+    assert run_from_json(run_to_json(run)) == run
+
+
+def test_a_sweep_has_stages_of_its_own_and_its_points_wait_with_training() -> None:
+    run = new_run(replace(CONFIG, sweep=SweepGrid()), 0.0)
+    assert [stage.name for stage in run.stages] == ["collect", "sweep", "report"]
+    assert queue_of(RunStep(run.id, "sweep", "w32-k2-topk-s0")) == queue_of(RunStep(run.id, "train", "all"))
+    assert run.config.completed(64).sweep == SweepGrid((1024,), (16,))
 
 
 def test_the_same_key_returns_the_first_run() -> None:

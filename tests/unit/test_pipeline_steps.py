@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from recsae.pipeline.platform import Platform
 from recsae.pipeline.run_store import InMemoryRunStore, cancel, start_refresh
 from recsae.pipeline.runs import Run, RunConfig, RunState
 from recsae.pipeline.sources import Floats, ItemActivations, ItemVectors, RankedItems, SourceModel
-from recsae.pipeline.steps import MAX_ATTEMPTS, StageFunction, StepContext, run_step
+from recsae.pipeline.steps import MAX_ATTEMPTS, StageFunction, StepContext, StepReport, run_step
+from recsae.pipeline.sweeps import SweepGrid
 from recsae.pipeline.workspace import Workspace
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.channels import InMemoryChannelStore
@@ -229,6 +231,55 @@ def test_a_cancelled_run_is_not_advanced(platform: Platform, queue: InMemoryTask
     cancel(platform.runs, run.id, "no")
     advance(platform, run.id, shards)
     assert queue.tasks == []
+
+
+def test_reports_reach_the_record_and_the_listener_and_stay_when_the_stage_is_done(
+    platform: Platform, queue: InMemoryTaskQueue
+) -> None:
+    heard: list[StepReport] = []
+
+    def trains(context: StepContext) -> StepResult:
+        context.report("step 1 of 2", 0.5, {"fvu": 0.25, "eta_s": 9.0})
+        stage = platform.runs.get(run.id).stage("collect")
+        assert (stage.detail, stage.progress, dict(stage.measures)) == ("step 1 of 2", 0.5, {"fvu": 0.25, "eta_s": 9.0})
+        context.report("too soon", 0.6, {"fvu": 0.2})
+        return fine(context)
+
+    run = start_refresh(platform.runs, CONFIG)
+    step = RunStep(run.id, "collect", "plan")
+    assert run_step(platform, step, {"collect": trains}, heard.append) == "done"
+    assert heard == [StepReport(step, "step 1 of 2", 0.5, {"fvu": 0.25, "eta_s": 9.0})]
+    advance(platform, run.id, lambda *_: ["plan"])
+    finished = platform.runs.get(run.id).stage("collect")
+    assert (finished.state, dict(finished.measures)) == (RunState.SUCCEEDED, {"fvu": 0.25})
+
+
+def test_few_points_of_a_sweep_wait_at_a_time_and_more_follow_as_they_are_taken_up(
+    platform: Platform, queue: InMemoryTaskQueue
+) -> None:
+    config = replace(CONFIG, sweep=SweepGrid.of(widths=range(16, 36), ks=(1,)))
+    run = start_refresh(platform.runs, config)
+    steps = {"collect": fine, "sweep": fine, "report": fine}
+
+    def points(run: Run, stage: str, workspace: Workspace) -> Sequence[str]:
+        return [point.name for point in config.sweep.points()] if stage == "sweep" and config.sweep else ["all"]
+
+    run_step(platform, RunStep(run.id, "collect", "all"), steps)
+    queue.tasks.clear()
+    for _ in range(3):
+        advance(platform, run.id, points)
+    waiting = [task for task in queue.tasks if isinstance(task, RunStep)]
+    assert len(waiting) == len(set(waiting)) < 10
+    while queue.tasks:
+        task = queue.tasks.pop(0)
+        if isinstance(task, RunStep):
+            run_step(platform, task, steps)
+        elif isinstance(task, AdvanceRun):
+            advance(platform, run.id, points)
+    finished = platform.runs.get(run.id)
+    assert finished.state is RunState.SUCCEEDED
+    assert set(finished.stage("sweep").attempts_by_shard.values()) == {1}
+    assert len(finished.stage("sweep").attempts_by_shard) == 20
 
 
 def test_the_sweep_advances_every_active_run(platform: Platform, queue: InMemoryTaskQueue) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from recsae.pipeline.runs import Run, RunConfig, RunState, Stage
+from recsae.pipeline.sweeps import PointResult, SweepGrid
 from recsae.steering.wire import timestamp
 from recsae.steering.wire_plans import triple_message
 from recsae.store.channels import Channel
@@ -24,11 +25,24 @@ def run_config(message: pipeline_pb2.RefreshConfig) -> RunConfig:
         seed=message.seed,
         promote=message.promote,
         control_model=message.control_model,
+        variant=message.variant or "topk",
+        warm_start=message.warm_start,
     )
 
 
-def run_message(run: Run) -> pipeline_pb2.Run:
-    """The message for a run."""
+def sweep_config(request: pipeline_pb2.StartSweepRequest) -> RunConfig:
+    """The configuration of a request for a sweep."""
+    grid = request.grid
+    return RunConfig(
+        model=request.model,
+        dataset_version=request.dataset_version,
+        epochs=request.epochs,
+        sweep=SweepGrid.of(grid.widths, grid.ks, grid.variants, grid.seeds),
+    )
+
+
+def run_message(run: Run, *, points: bool = True) -> pipeline_pb2.Run:
+    """The message for a run, with the points of a sweep when asked."""
     config = run.config
     return pipeline_pb2.Run(
         id=run.id,
@@ -41,6 +55,8 @@ def run_message(run: Run) -> pipeline_pb2.Run:
             seed=config.seed,
             promote=config.promote,
             control_model=config.control_model,
+            variant=config.variant,
+            warm_start=config.warm_start,
         ),
         state=_STATES[run.state],
         reason=run.reason,
@@ -49,6 +65,8 @@ def run_message(run: Run) -> pipeline_pb2.Run:
         created_at=timestamp(run.created_at),
         updated_at=timestamp(run.updated_at),
         scores=run.scores,
+        sweep=_grid(config.sweep) if config.sweep is not None else None,
+        points=[_point(result) for result in run.points] if points else (),
     )
 
 
@@ -71,6 +89,27 @@ def _stage(stage: Stage) -> pipeline_pb2.Stage:
         attempts=stage.attempts,
         started_at=_at(stage.started_at),
         finished_at=_at(stage.finished_at),
+        measures=stage.measures,
+    )
+
+
+def _grid(grid: SweepGrid) -> pipeline_pb2.SweepGrid:
+    """Zeros, which stand for defaults until they are known, are what an empty list says."""
+    return pipeline_pb2.SweepGrid(
+        widths=filter(None, grid.widths), ks=filter(None, grid.ks), variants=grid.variants, seeds=grid.seeds
+    )
+
+
+def _point(result: PointResult) -> pipeline_pb2.SweepPoint:
+    point = result.point
+    return pipeline_pb2.SweepPoint(
+        name=point.name,
+        width=point.width,
+        k=point.k,
+        variant=point.variant,
+        seed=point.seed,
+        scores=result.scores,
+        failure=result.failure,
     )
 
 

@@ -83,6 +83,13 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServicer):
         run = self.runs.start(convert_pipeline.run_config(request.config), request.idempotency_key)
         return pipeline_pb2.StartRefreshResponse(run=convert_pipeline.run_message(run))
 
+    def StartSweep(
+        self, request: pipeline_pb2.StartSweepRequest, context: grpc.ServicerContext
+    ) -> pipeline_pb2.StartSweepResponse:
+        """Records and enqueues a sweep."""
+        run = self.runs.start(convert_pipeline.sweep_config(request), request.idempotency_key)
+        return pipeline_pb2.StartSweepResponse(run=convert_pipeline.run_message(run))
+
     def GetRun(self, request: pipeline_pb2.GetRunRequest, context: grpc.ServicerContext) -> pipeline_pb2.GetRunResponse:
         """One run."""
         return pipeline_pb2.GetRunResponse(run=convert_pipeline.run_message(self.runs.get(request.run_id)))
@@ -92,7 +99,7 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServicer):
     ) -> pipeline_pb2.ListRunsResponse:
         """Runs, newest first."""
         runs = self.runs.list(request.model, request.limit)
-        return pipeline_pb2.ListRunsResponse(runs=[convert_pipeline.run_message(run) for run in runs])
+        return pipeline_pb2.ListRunsResponse(runs=[convert_pipeline.run_message(run, points=False) for run in runs])
 
     def CancelRun(
         self, request: pipeline_pb2.CancelRunRequest, context: grpc.ServicerContext

@@ -20,11 +20,15 @@ from recsae_worker.settings import WorkerSettings
 # A message of a killed worker comes back after this and is dropped if the step is done or held by then; the sweep
 # brings the step itself back sooner, so a task longer than this only costs an empty delivery.
 _VISIBILITY_TIMEOUT_S = 300
+# Results are not kept; the backend holds the progress of tasks at work, which is written anew every second.
+_PROGRESS_TTL_S = 60
 
 
 def build_app(settings: WorkerSettings) -> Celery:
     """The app for these settings; connects to nothing."""
-    celery = Celery("recsae", broker=settings.bus_url, include=["recsae_worker.tasks"])
+    celery = Celery(
+        "recsae", broker=settings.bus_url, backend=backend_url(settings.bus_url), include=["recsae_worker.tasks"]
+    )
     celery.conf.update(
         task_queues=[Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]
         task_default_queue=QUEUES[0],
@@ -32,6 +36,10 @@ def build_app(settings: WorkerSettings) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_ignore_result=True,
+        result_expires=_PROGRESS_TTL_S,
+        result_backend_transport_options={"retry_policy": {"max_retries": 0}},
+        redis_socket_timeout=1.0,
+        redis_socket_connect_timeout=0.5,
         worker_prefetch_multiplier=1,
         worker_soft_shutdown_timeout=3.0,
         worker_enable_soft_shutdown_on_idle=False,
@@ -59,6 +67,13 @@ def build_app(settings: WorkerSettings) -> Celery:
     return celery
 
 
+def backend_url(bus_url: str) -> str:
+    """The bus as Celery's result backend, which, unlike its broker, wants to be told to check certificates."""
+    if not bus_url.startswith("rediss://") or "ssl_cert_reqs=" in bus_url:
+        return bus_url
+    return f"{bus_url}{'&' if '?' in bus_url else '?'}ssl_cert_reqs=required"
+
+
 def _schedule(settings: WorkerSettings) -> dict[str, Any]:
     """Periodic tasks expire when the next one is due: a busy worker finds one of each, not an hour of them."""
     return {
@@ -66,13 +81,13 @@ def _schedule(settings: WorkerSettings) -> dict[str, Any]:
             "task": SWEEP,
             "schedule": settings.sweep_every_s,
             "kwargs": {"payload": to_payload(SweepRuns())},
-            "options": {"queue": queue_of(SweepRuns()), "expires": settings.sweep_every_s},
+            "options": {"queue": queue_of(SweepRuns()), "expires": settings.sweep_every_s, "ignore_result": True},
         },
         "compare-drift": {
             "task": COMPARE,
             "schedule": settings.drift_every_s,
             "kwargs": {"payload": to_payload(CompareDrift())},
-            "options": {"queue": DRIFT_QUEUE, "expires": settings.drift_every_s},
+            "options": {"queue": DRIFT_QUEUE, "expires": settings.drift_every_s, "ignore_result": True},
         },
     }
 

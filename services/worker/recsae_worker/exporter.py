@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import redis
@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from recsae.drift.record import DriftRecord, DriftRecords, RedisDriftRecords
 from recsae.pipeline.contracts import QUEUES
 from recsae.pipeline.run_store import RunStore
-from recsae.pipeline.runs import RunState
+from recsae.pipeline.runs import Run, RunState
 from recsae.pipeline.runs_redis import RedisRunStore
 from recsae.rpc.settings import load_settings
 from recsae.store.redis import connect
@@ -65,13 +65,34 @@ def run_metrics(store: RunStore) -> Iterator[GaugeMetricFamily]:
     runs = store.list(limit=_NEWEST_RUNS)
     states = Counter(run.state for run in runs)
     counts = {(str(state),): float(states[state]) for state in RunState}
-    yield _gauge("recsae_runs", f"Refresh runs by state, of the newest {_NEWEST_RUNS}.", ["state"], counts)
+    yield _gauge("recsae_runs", f"Refresh runs and sweeps by state, of the newest {_NEWEST_RUNS}.", ["state"], counts)
     progress: dict[tuple[str, ...], float] = {}
     newest = {run.config.model: run for run in reversed(runs)}
     for model, run in newest.items():
         progress |= {(model, stage.name): stage.progress for stage in run.stages}
     help_text = "Done share of each stage of a model's newest run."
     yield _gauge("recsae_run_stage_progress", help_text, ["model", "stage"], progress)
+    yield from training_metrics(runs)
+
+
+def training_metrics(runs: Iterable[Run]) -> Iterator[GaugeMetricFamily]:
+    """What training measures now, of each model's newest run at work; absent when nothing trains."""
+    newest = {run.config.model: run for run in reversed(list(runs)) if run.state is RunState.RUNNING}
+    stages = {
+        (model, stage.name): stage.measures
+        for model, run in newest.items()
+        for stage in run.stages
+        if stage.state is RunState.RUNNING and stage.measures
+    }
+    for name, help_text, measure in (
+        ("recsae_training_activations_per_second", "Activations SAE training reads a second.", "activations_per_s"),
+        ("recsae_training_fvu", "Fraction of variance unexplained of the newest batches.", "fvu"),
+        ("recsae_training_l0", "Latents that fire per activation of the newest batches.", "l0"),
+        ("recsae_training_dead_latents", "Latents that have not fired for long.", "dead"),
+        ("recsae_training_eta_seconds", "Time left at the speed so far.", "eta_s"),
+    ):
+        values = {labels: measures[measure] for labels, measures in stages.items() if measure in measures}
+        yield _gauge(name, help_text, ["model", "stage"], values)
 
 
 def drift_metrics(records: list[DriftRecord]) -> Iterator[GaugeMetricFamily]:

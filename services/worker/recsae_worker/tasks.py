@@ -27,14 +27,16 @@ def advance_run(payload: dict[str, Any]) -> None:
     advance(platform_of(settings), from_payload(AdvanceRun, payload).run_id, shards_of)
 
 
-@app.task(name=STEP)
-def run_one_step(payload: dict[str, Any]) -> str:
-    """Does one step of a run."""
+@app.task(name=STEP, bind=True)
+def run_one_step(task: Any, payload: dict[str, Any]) -> str:
+    """Does one step of a run; its progress is the task's too."""
     from recsae.pipeline.stages.table import STAGES
     from recsae.pipeline.steps import run_step
     from recsae_worker.composition import platform_of
+    from recsae_worker.task_progress import TaskProgress
 
-    return run_step(platform_of(settings), from_payload(RunStep, payload), STAGES)
+    with TaskProgress(task) as progress:
+        return run_step(platform_of(settings), from_payload(RunStep, payload), STAGES, progress)
 
 
 @app.task(name=SWEEP)

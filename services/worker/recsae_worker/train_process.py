@@ -10,11 +10,15 @@ import fcntl
 import json
 import os
 import signal
+import statistics
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from recsae.sae.meter import Progress
 
 _OWNER_GONE = 75
 
@@ -43,13 +47,17 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
     from recsae.errors import RecsaeError
     from recsae.sae.checkpoint import load_checkpoint, training_identity
     from recsae.sae.config import SaeConfig
-    from recsae.sae.meter import Progress
     from recsae.sae.shards import ShardReader
     from recsae.sae.training import Checkpoints, TrainingStoppedError, train_sae
+    from recsae.sae.weights import load_weights
+
+    reports: list[Progress] = []
 
     def report(progress: Progress) -> None:
-        detail = f"step {progress.step:,} of {progress.steps:,}, FVU {progress.fvu:.4f}, {progress.dead} dead"
-        say({"event": "progress", "done": progress.share, "step": progress.step, "detail": detail})
+        reports.append(progress)
+        detail = f"step {progress.step:,} of {progress.steps:,}"
+        event = {"event": "progress", "done": progress.share, "step": progress.step, "detail": detail}
+        say({**event, **_measures(progress), "activations_per_s": progress.rows_per_s, "eta_s": progress.eta_s})
 
     if job["threads"]:
         torch.set_num_threads(job["threads"])
@@ -57,10 +65,12 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
     try:
         rows = ShardReader([Path(path) for path in job["shards"]])
         config = SaeConfig.defaults_for(
-            rows.d, rows.n, width=job["width"], k=job["k"], epochs=job["epochs"], seed=job["seed"]
-        )
+            rows.d, rows.n, width=job["width"], k=job["k"], epochs=job["epochs"], seed=job["seed"],
+            variant=job["variant"],
+        )  # fmt: skip
         checkpoints = Checkpoints(out, job["checkpoint_every_s"])
-        resumed = load_checkpoint(checkpoints.file, training_identity(config, rows))
+        start = load_weights(Path(job["start"])) if job["start"] else None
+        resumed = load_checkpoint(checkpoints.file, training_identity(config, rows, start))
         facts = train_sae(
             rows,
             config,
@@ -68,6 +78,7 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
             progress=report,
             should_stop=should_stop,
             checkpoints=checkpoints,
+            start=start,
         )
     except TrainingStoppedError:
         return {"event": "failed", "message": "it was asked to stop; the checkpoint holds what was done"}
@@ -78,8 +89,21 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
         "scores": dict(facts.scores),
         "config": config.as_dict(),
         "resumed_from": resumed.step if resumed else 0,
-        "detail": f"{rows.n:,} rows, {config.epochs} epochs, width {config.width}, k {config.k}",
+        "detail": f"{rows.n:,} rows, {config.epochs} epochs, width {config.width}, k {config.k}, {config.variant}",
+        **_overall(reports),
     }
+
+
+def _measures(progress: Progress) -> Event:
+    """What people watch, besides speed and time left."""
+    return {"fvu": progress.fvu, "l0": progress.l0, "dead": progress.dead}
+
+
+def _overall(reports: Sequence[Progress]) -> Event:
+    """The last measures, and the median speed: a pause of the machine does not change it. Nothing without a report."""
+    if not reports:
+        return {}
+    return {**_measures(reports[-1]), "activations_per_s": statistics.median(one.rows_per_s for one in reports)}
 
 
 def _claim_stdout() -> TextIO:

@@ -22,6 +22,10 @@ MANIFEST_SCHEMA = 1
 # A message that got lost is sent again after this; one that only waits is then twice in the queue, and the second
 # finds the step done.
 _QUEUED_TTL_S = 60.0
+# A sweep has hundreds of steps of minutes each: few wait at a time, enough to keep a fleet busy between two looks, and
+# they are sent again late, so that the queue does not fill with repeated messages.
+_SWEEP_QUEUED_TTL_S = 300.0
+_SWEEP_WAITING = 4
 _QUEUED = "queued"
 
 
@@ -106,15 +110,20 @@ def forget_queued(leases: LeaseStore, step: RunStep) -> None:
 
 
 def _enqueue(platform: Platform, run_id: str, stage: str, shards: Sequence[str]) -> None:
-    for shard in shards:
-        step = RunStep(run_id, stage, shard)
-        at_work = platform.leases.holder(step_name(step))
-        if not at_work and platform.leases.acquire(f"{_QUEUED}/{step_name(step)}", _QUEUED, _QUEUED_TTL_S):
+    ttl_s, most = (_SWEEP_QUEUED_TTL_S, _SWEEP_WAITING) if stage == "sweep" else (_QUEUED_TTL_S, len(shards))
+    waiting = 0
+    for step in (RunStep(run_id, stage, shard) for shard in shards):
+        if platform.leases.holder(step_name(step)):
+            continue
+        waiting += 1
+        if platform.leases.acquire(f"{_QUEUED}/{step_name(step)}", _QUEUED, ttl_s):
             try:
                 platform.queue.enqueue(step)
             except Exception:
                 forget_queued(platform.leases, step)
                 raise
+        if waiting == most:
+            break
 
 
 def _record_progress(platform: Platform, run_id: str, name: str, share: float) -> Run:
@@ -154,6 +163,7 @@ def _record_finished(platform: Platform, run_id: str, name: str, manifests: Sequ
             started_at=stage.started_at or now,
             finished_at=now,
             attempts_by_shard=stage.attempts_by_shard,
+            measures={key: value for key, value in stage.measures.items() if key != "eta_s"},
         )
         run = replace(run, state=RunState.RUNNING, scores={**run.scores, **scores}).with_stage(finished)
         return replace(run, triple=Triple(**triples[-1])) if triples else run

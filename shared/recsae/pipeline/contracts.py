@@ -29,6 +29,7 @@ _QUEUE_BY_STAGE = {
     "control_collect": COLLECT_QUEUE,
     "train": TRAIN_QUEUE,
     "control_train": TRAIN_QUEUE,
+    "sweep": TRAIN_QUEUE,
 }
 
 

@@ -1,4 +1,4 @@
-"""The record of a refresh run: the one truth about what it was asked for, where it stands and why it ended.
+"""The record of a run, a refresh or a sweep: the one truth about what was asked, where it stands and why it ended.
 
 Pure values and their transitions. Not here: where records are kept (`run_store`, `runs_redis`) and what the
 stages do (`stages`).
@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from recsae.errors import InvalidRequestError
+from recsae.pipeline.sweeps import MAX_K, MAX_WIDTH, PointResult, SweepGrid
 from recsae.pipeline.triples import Triple
+from recsae.sae.config import VARIANTS
 
 MAX_REASON = 500
 _VERSION = re.compile(r"[0-9a-f]{16}")
@@ -38,7 +40,10 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What to train and on what. Zeros stand for defaults until `completed` fills them in."""
+    """What to train and on what. Zeros stand for defaults until `completed` fills them in.
+
+    With a `sweep` the run trains every point of that grid instead, and publishes nothing.
+    """
 
     model: str
     dataset_version: str
@@ -48,6 +53,9 @@ class RunConfig:
     seed: int = 0
     promote: bool = False
     control_model: str = ""
+    variant: str = "topk"
+    warm_start: bool = False
+    sweep: SweepGrid | None = None
 
     def validate(self) -> None:
         """InvalidRequestError names the first field that can never work, with its range."""
@@ -61,7 +69,7 @@ class RunConfig:
             raise InvalidRequestError(
                 f"dataset_version {self.dataset_version!r} is not a version; give the 16 hex digits of a data set"
             )
-        for name, low, high in (("width", 16, 1_048_576), ("k", 1, 1_024), ("epochs", 1, 1_000)):
+        for name, low, high in (("width", 16, MAX_WIDTH), ("k", 1, MAX_K), ("epochs", 1, 1_000)):
             value = getattr(self, name)
             if value and not low <= value <= high:
                 raise InvalidRequestError(f"{name} {value} is out of range; give {low} to {high}, or 0 for the default")
@@ -69,21 +77,30 @@ class RunConfig:
             raise InvalidRequestError(f"k {self.k} is larger than width {self.width}; choose k <= width")
         if not 0 <= self.seed < 1 << 63:
             raise InvalidRequestError(f"seed {self.seed} is out of range; give 0 to 2^63 - 1")
+        if self.variant not in VARIANTS:
+            raise InvalidRequestError(f"variant {self.variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
+        if self.sweep is not None:
+            if self.promote or self.control_model or self.warm_start:
+                raise InvalidRequestError("a sweep promotes nothing, has no control and starts cold; leave those out")
+            self.sweep.validate()
 
     def completed(self, dim: int) -> RunConfig:
         """The configuration for activations of length `dim`: width 16 x d and k = d / 4 where they were left 0.
 
         `epochs` stays 0 until the number of rows is known; the train stage chooses it.
         """
-        width = self.width or min(1_048_576, max(16, 16 * dim))
-        return replace(self, width=width, k=self.k or min(width, 1_024, max(1, dim // 4)))
+        if self.sweep is not None:
+            return replace(self, sweep=self.sweep.completed(dim))
+        width = self.width or min(MAX_WIDTH, max(16, 16 * dim))
+        return replace(self, width=width, k=self.k or min(width, MAX_K, max(1, dim // 4)))
 
 
 @dataclass(frozen=True)
 class Stage:
     """Where one stage stands. Times are seconds since the epoch, None until they happened.
 
-    `error` is that of the newest attempt, empty while it runs and when its worker died.
+    `error` is that of the newest attempt, empty while it runs and when its worker died. `measures` are what the work
+    reported last, e.g. of training "activations_per_s", "fvu", "l0", "dead" (latents) and "eta_s".
     """
 
     name: str
@@ -94,6 +111,7 @@ class Stage:
     finished_at: float | None = None
     attempts_by_shard: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def attempts(self) -> int:
@@ -103,7 +121,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Run:
-    """One refresh. `revision` counts its changes, from 1, and guards every write."""
+    """One refresh or sweep. `revision` counts its changes, from 1, and guards every write.
+
+    `points` are those of a sweep that are done, in the grid's order.
+    """
 
     id: str
     config: RunConfig
@@ -115,6 +136,7 @@ class Run:
     triple: Triple = field(default_factory=Triple)
     scores: Mapping[str, float] = field(default_factory=dict)
     revision: int = 0
+    points: tuple[PointResult, ...] = ()
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; KeyError when this run has none."""
@@ -130,6 +152,8 @@ class Run:
 
 def stage_names(config: RunConfig) -> tuple[str, ...]:
     """Stages of a run in order; the control's stages only when a control model is named."""
+    if config.sweep is not None:
+        return ("collect", "sweep", "report")
     control = ("control_collect", "control_train", "control_verify") if config.control_model else ()
     promote = ("promote",) if config.promote else ()
     # The control comes first: the dictionary's summary states its distance to it.

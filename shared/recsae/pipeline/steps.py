@@ -38,29 +38,50 @@ _DIED = "its worker process died (killed, or out of memory)"
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class StepReport:
+    """What a step says while it works; `progress` is that of its stage, 0 to 1, None when it does not know."""
+
+    step: RunStep
+    detail: str
+    progress: float | None
+    measures: Mapping[str, float]
+
+
+def _nobody(report: StepReport) -> None: ...
+
+
 @dataclass
 class StepContext:
-    """What a stage function gets."""
+    """What a stage function gets. `listener` hears every report that is recorded; the record is the truth."""
 
     platform: Platform
     run: Run
     step: RunStep
     workspace: Workspace
     lease: Lease
-    _reported_at: float = field(default=0.0)
+    listener: Callable[[StepReport], None] = _nobody
+    _reported_at: float = field(default=float("-inf"))
 
-    def report(self, detail: str, progress: float | None = None) -> None:
+    def report(self, detail: str, progress: float | None = None, measures: Mapping[str, float] | None = None) -> None:
         """Tells people what is going on; written at most once a second. StepStopped when the step must end.
 
-        `progress` is the done share of the stage, 0 to 1; leave it out in stages of several shards.
+        `progress` is the done share of the stage, 0 to 1; a stage of several shards may leave it out. `measures` by
+        name, in base units; those of the report before stay when they are left out.
         """
         self.lease.check()
         if time.monotonic() - self._reported_at < _REPORT_EVERY_S:
             return
         self._reported_at = time.monotonic()
         self.change_stage(
-            lambda stage: replace(stage, detail=detail, progress=stage.progress if progress is None else progress)
+            lambda stage: replace(
+                stage,
+                detail=detail,
+                progress=stage.progress if progress is None else progress,
+                measures=stage.measures if measures is None else dict(measures),
+            )
         )
+        self.listener(StepReport(self.step, detail, progress, measures or {}))
 
     def change_stage(self, change: Callable[[Stage], Stage]) -> None:
         """Changes this step's stage in the record; nothing when the run has ended."""
@@ -74,7 +95,12 @@ class StageFunction(Protocol):
         """Does one shard; raises StepStopped when told to stop."""
 
 
-def run_step(platform: Platform, step: RunStep, stages: Mapping[str, StageFunction]) -> str:
+def run_step(
+    platform: Platform,
+    step: RunStep,
+    stages: Mapping[str, StageFunction],
+    listener: Callable[[StepReport], None] = _nobody,
+) -> str:
     """Does a step unless it is done, held by another worker, or its run has ended; returns what happened.
 
     "done", "already_done", "held", "run_ended", "stopped", "failed" (it will be tried again) or "gave_up".
@@ -97,7 +123,7 @@ def run_step(platform: Platform, step: RunStep, stages: Mapping[str, StageFuncti
         elif (begun := _begin(platform, step)).state.ended:
             return "gave_up"
         else:
-            outcome = _attempt(StepContext(platform, begun, step, workspace, lease), stages[step.stage])
+            outcome = _attempt(StepContext(platform, begun, step, workspace, lease, listener), stages[step.stage])
     if outcome in ("done", "already_done"):
         platform.queue.enqueue(AdvanceRun(step.run_id))
     return outcome
@@ -132,6 +158,7 @@ def _begin(platform: Platform, step: RunStep) -> Run:
             stage,
             state=RunState.RUNNING,
             error="",
+            measures={},
             started_at=stage.started_at or platform.clock(),
             attempts_by_shard={**stage.attempts_by_shard, step.shard: attempts + 1},
         )

@@ -26,55 +26,71 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from recsae.v1 import common_pb2 as recsae_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18recsae/v1/pipeline.proto\x12\trecsae.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16recsae/v1/common.proto\"\x97\x01\n\rRefreshConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\r\x12\t\n\x01k\x18\x04 \x01(\r\x12\x0e\n\x06\x65pochs\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x0f\n\x07promote\x18\x07 \x01(\x08\x12\x15\n\rcontrol_model\x18\x08 \x01(\t\"X\n\x13StartRefreshRequest\x12(\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x18.recsae.v1.RefreshConfig\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"3\n\x14StartRefreshResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.recsae.v1.Run\"\xef\x02\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x18.recsae.v1.RefreshConfig\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.recsae.v1.RunState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12 \n\x06stages\x18\x05 \x03(\x0b\x32\x10.recsae.v1.Stage\x12!\n\x06triple\x18\x06 \x01(\x0b\x32\x11.recsae.v1.Triple\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06scores\x18\t \x03(\x0b\x32\x1a.recsae.v1.Run.ScoresEntry\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xce\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.recsae.v1.RunState\x12\x10\n\x08progress\x18\x03 \x01(\x02\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\r\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"-\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.recsae.v1.Run\"/\n\x0fListRunsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"0\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.recsae.v1.Run\"2\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.recsae.v1.Run\"|\n\x07\x43hannel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x06triple\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Triple\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x88\x01\n\x0ePromoteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x06triple\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Triple\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x14\n\x12_expected_revision\"6\n\x0fPromoteResponse\x12#\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x12.recsae.v1.Channel\"0\n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x10RollbackResponse\x12#\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x12.recsae.v1.Channel\"#\n\x12GetChannelsRequest\x12\r\n\x05model\x18\x01 \x01(\t\";\n\x13GetChannelsResponse\x12$\n\x08\x63hannels\x18\x01 \x03(\x0b\x32\x12.recsae.v1.Channel*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05\x32\xfc\x03\n\x08Pipeline\x12O\n\x0cStartRefresh\x12\x1e.recsae.v1.StartRefreshRequest\x1a\x1f.recsae.v1.StartRefreshResponse\x12=\n\x06GetRun\x12\x18.recsae.v1.GetRunRequest\x1a\x19.recsae.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.recsae.v1.ListRunsRequest\x1a\x1b.recsae.v1.ListRunsResponse\x12\x46\n\tCancelRun\x12\x1b.recsae.v1.CancelRunRequest\x1a\x1c.recsae.v1.CancelRunResponse\x12@\n\x07Promote\x12\x19.recsae.v1.PromoteRequest\x1a\x1a.recsae.v1.PromoteResponse\x12\x43\n\x08Rollback\x12\x1a.recsae.v1.RollbackRequest\x1a\x1b.recsae.v1.RollbackResponse\x12L\n\x0bGetChannels\x12\x1d.recsae.v1.GetChannelsRequest\x1a\x1e.recsae.v1.GetChannelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18recsae/v1/pipeline.proto\x12\trecsae.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16recsae/v1/common.proto\"\xbc\x01\n\rRefreshConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\r\x12\t\n\x01k\x18\x04 \x01(\r\x12\x0e\n\x06\x65pochs\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x0f\n\x07promote\x18\x07 \x01(\x08\x12\x15\n\rcontrol_model\x18\x08 \x01(\t\x12\x0f\n\x07variant\x18\t \x01(\t\x12\x12\n\nwarm_start\x18\n \x01(\x08\"X\n\x13StartRefreshRequest\x12(\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x18.recsae.v1.RefreshConfig\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"3\n\x14StartRefreshResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.recsae.v1.Run\"H\n\tSweepGrid\x12\x0e\n\x06widths\x18\x01 \x03(\r\x12\n\n\x02ks\x18\x02 \x03(\r\x12\x10\n\x08variants\x18\x03 \x03(\t\x12\r\n\x05seeds\x18\x04 \x03(\x04\"\x88\x01\n\x11StartSweepRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x03 \x01(\r\x12\"\n\x04grid\x18\x04 \x01(\x0b\x32\x14.recsae.v1.SweepGrid\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\"1\n\x12StartSweepResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.recsae.v1.Run\"\xc6\x01\n\nSweepPoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\t\n\x01k\x18\x03 \x01(\r\x12\x0f\n\x07variant\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x31\n\x06scores\x18\x06 \x03(\x0b\x32!.recsae.v1.SweepPoint.ScoresEntry\x12\x0f\n\x07\x66\x61ilure\x18\x07 \x01(\t\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xbb\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x18.recsae.v1.RefreshConfig\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.recsae.v1.RunState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12 \n\x06stages\x18\x05 \x03(\x0b\x32\x10.recsae.v1.Stage\x12!\n\x06triple\x18\x06 \x01(\x0b\x32\x11.recsae.v1.Triple\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06scores\x18\t \x03(\x0b\x32\x1a.recsae.v1.Run.ScoresEntry\x12#\n\x05sweep\x18\n \x01(\x0b\x32\x14.recsae.v1.SweepGrid\x12%\n\x06points\x18\x0b \x03(\x0b\x32\x15.recsae.v1.SweepPoint\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb1\x02\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.recsae.v1.RunState\x12\x10\n\x08progress\x18\x03 \x01(\x02\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\r\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x08measures\x18\x08 \x03(\x0b\x32\x1e.recsae.v1.Stage.MeasuresEntry\x1a/\n\rMeasuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"-\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.recsae.v1.Run\"/\n\x0fListRunsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"0\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.recsae.v1.Run\"2\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.recsae.v1.Run\"|\n\x07\x43hannel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x06triple\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Triple\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x88\x01\n\x0ePromoteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x06triple\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Triple\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x14\n\x12_expected_revision\"6\n\x0fPromoteResponse\x12#\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x12.recsae.v1.Channel\"0\n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x10RollbackResponse\x12#\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x12.recsae.v1.Channel\"#\n\x12GetChannelsRequest\x12\r\n\x05model\x18\x01 \x01(\t\";\n\x13GetChannelsResponse\x12$\n\x08\x63hannels\x18\x01 \x03(\x0b\x32\x12.recsae.v1.Channel*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05\x32\xc7\x04\n\x08Pipeline\x12O\n\x0cStartRefresh\x12\x1e.recsae.v1.StartRefreshRequest\x1a\x1f.recsae.v1.StartRefreshResponse\x12I\n\nStartSweep\x12\x1c.recsae.v1.StartSweepRequest\x1a\x1d.recsae.v1.StartSweepResponse\x12=\n\x06GetRun\x12\x18.recsae.v1.GetRunRequest\x1a\x19.recsae.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.recsae.v1.ListRunsRequest\x1a\x1b.recsae.v1.ListRunsResponse\x12\x46\n\tCancelRun\x12\x1b.recsae.v1.CancelRunRequest\x1a\x1c.recsae.v1.CancelRunResponse\x12@\n\x07Promote\x12\x19.recsae.v1.PromoteRequest\x1a\x1a.recsae.v1.PromoteResponse\x12\x43\n\x08Rollback\x12\x1a.recsae.v1.RollbackRequest\x1a\x1b.recsae.v1.RollbackResponse\x12L\n\x0bGetChannels\x12\x1d.recsae.v1.GetChannelsRequest\x1a\x1e.recsae.v1.GetChannelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'recsae.v1.pipeline_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SWEEPPOINT_SCORESENTRY']._loaded_options = None
+  _globals['_SWEEPPOINT_SCORESENTRY']._serialized_options = b'8\001'
   _globals['_RUN_SCORESENTRY']._loaded_options = None
   _globals['_RUN_SCORESENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=1780
-  _globals['_RUNSTATE']._serialized_end=1934
+  _globals['_STAGE_MEASURESENTRY']._loaded_options = None
+  _globals['_STAGE_MEASURESENTRY']._serialized_options = b'8\001'
+  _globals['_RUNSTATE']._serialized_start=2457
+  _globals['_RUNSTATE']._serialized_end=2611
   _globals['_REFRESHCONFIG']._serialized_start=97
-  _globals['_REFRESHCONFIG']._serialized_end=248
-  _globals['_STARTREFRESHREQUEST']._serialized_start=250
-  _globals['_STARTREFRESHREQUEST']._serialized_end=338
-  _globals['_STARTREFRESHRESPONSE']._serialized_start=340
-  _globals['_STARTREFRESHRESPONSE']._serialized_end=391
-  _globals['_RUN']._serialized_start=394
-  _globals['_RUN']._serialized_end=761
-  _globals['_RUN_SCORESENTRY']._serialized_start=716
-  _globals['_RUN_SCORESENTRY']._serialized_end=761
-  _globals['_STAGE']._serialized_start=764
-  _globals['_STAGE']._serialized_end=970
-  _globals['_GETRUNREQUEST']._serialized_start=972
-  _globals['_GETRUNREQUEST']._serialized_end=1003
-  _globals['_GETRUNRESPONSE']._serialized_start=1005
-  _globals['_GETRUNRESPONSE']._serialized_end=1050
-  _globals['_LISTRUNSREQUEST']._serialized_start=1052
-  _globals['_LISTRUNSREQUEST']._serialized_end=1099
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1101
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1149
-  _globals['_CANCELRUNREQUEST']._serialized_start=1151
-  _globals['_CANCELRUNREQUEST']._serialized_end=1201
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1203
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1251
-  _globals['_CHANNEL']._serialized_start=1253
-  _globals['_CHANNEL']._serialized_end=1377
-  _globals['_PROMOTEREQUEST']._serialized_start=1380
-  _globals['_PROMOTEREQUEST']._serialized_end=1516
-  _globals['_PROMOTERESPONSE']._serialized_start=1518
-  _globals['_PROMOTERESPONSE']._serialized_end=1572
-  _globals['_ROLLBACKREQUEST']._serialized_start=1574
-  _globals['_ROLLBACKREQUEST']._serialized_end=1622
-  _globals['_ROLLBACKRESPONSE']._serialized_start=1624
-  _globals['_ROLLBACKRESPONSE']._serialized_end=1679
-  _globals['_GETCHANNELSREQUEST']._serialized_start=1681
-  _globals['_GETCHANNELSREQUEST']._serialized_end=1716
-  _globals['_GETCHANNELSRESPONSE']._serialized_start=1718
-  _globals['_GETCHANNELSRESPONSE']._serialized_end=1777
-  _globals['_PIPELINE']._serialized_start=1937
-  _globals['_PIPELINE']._serialized_end=2445
+  _globals['_REFRESHCONFIG']._serialized_end=285
+  _globals['_STARTREFRESHREQUEST']._serialized_start=287
+  _globals['_STARTREFRESHREQUEST']._serialized_end=375
+  _globals['_STARTREFRESHRESPONSE']._serialized_start=377
+  _globals['_STARTREFRESHRESPONSE']._serialized_end=428
+  _globals['_SWEEPGRID']._serialized_start=430
+  _globals['_SWEEPGRID']._serialized_end=502
+  _globals['_STARTSWEEPREQUEST']._serialized_start=505
+  _globals['_STARTSWEEPREQUEST']._serialized_end=641
+  _globals['_STARTSWEEPRESPONSE']._serialized_start=643
+  _globals['_STARTSWEEPRESPONSE']._serialized_end=692
+  _globals['_SWEEPPOINT']._serialized_start=695
+  _globals['_SWEEPPOINT']._serialized_end=893
+  _globals['_SWEEPPOINT_SCORESENTRY']._serialized_start=848
+  _globals['_SWEEPPOINT_SCORESENTRY']._serialized_end=893
+  _globals['_RUN']._serialized_start=896
+  _globals['_RUN']._serialized_end=1339
+  _globals['_RUN_SCORESENTRY']._serialized_start=848
+  _globals['_RUN_SCORESENTRY']._serialized_end=893
+  _globals['_STAGE']._serialized_start=1342
+  _globals['_STAGE']._serialized_end=1647
+  _globals['_STAGE_MEASURESENTRY']._serialized_start=1600
+  _globals['_STAGE_MEASURESENTRY']._serialized_end=1647
+  _globals['_GETRUNREQUEST']._serialized_start=1649
+  _globals['_GETRUNREQUEST']._serialized_end=1680
+  _globals['_GETRUNRESPONSE']._serialized_start=1682
+  _globals['_GETRUNRESPONSE']._serialized_end=1727
+  _globals['_LISTRUNSREQUEST']._serialized_start=1729
+  _globals['_LISTRUNSREQUEST']._serialized_end=1776
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1778
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1826
+  _globals['_CANCELRUNREQUEST']._serialized_start=1828
+  _globals['_CANCELRUNREQUEST']._serialized_end=1878
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1880
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1928
+  _globals['_CHANNEL']._serialized_start=1930
+  _globals['_CHANNEL']._serialized_end=2054
+  _globals['_PROMOTEREQUEST']._serialized_start=2057
+  _globals['_PROMOTEREQUEST']._serialized_end=2193
+  _globals['_PROMOTERESPONSE']._serialized_start=2195
+  _globals['_PROMOTERESPONSE']._serialized_end=2249
+  _globals['_ROLLBACKREQUEST']._serialized_start=2251
+  _globals['_ROLLBACKREQUEST']._serialized_end=2299
+  _globals['_ROLLBACKRESPONSE']._serialized_start=2301
+  _globals['_ROLLBACKRESPONSE']._serialized_end=2356
+  _globals['_GETCHANNELSREQUEST']._serialized_start=2358
+  _globals['_GETCHANNELSREQUEST']._serialized_end=2393
+  _globals['_GETCHANNELSRESPONSE']._serialized_start=2395
+  _globals['_GETCHANNELSRESPONSE']._serialized_end=2454
+  _globals['_PIPELINE']._serialized_start=2614
+  _globals['_PIPELINE']._serialized_end=3197
 # @@protoc_insertion_point(module_scope)

@@ -71,6 +71,8 @@ class RefreshConfig(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     PROMOTE_FIELD_NUMBER: _builtins.int
     CONTROL_MODEL_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    WARM_START_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name."""
     dataset_version: _builtins.str
@@ -87,6 +89,12 @@ class RefreshConfig(_message.Message):
     """True promotes to production when the gates pass; false leaves a candidate."""
     control_model: _builtins.str
     """Model whose activations serve as the untrained control; empty = none."""
+    variant: _builtins.str
+    """How latents are chosen: "topk", "batchtopk" or "matryoshka"; empty = "topk"."""
+    warm_start: _builtins.bool
+    """True trains from the SAE in production when its model dimension and width fit; the train stage's detail says
+    whether they did.
+    """
     def __init__(
         self,
         *,
@@ -98,10 +106,12 @@ class RefreshConfig(_message.Message):
         seed: _builtins.int = ...,
         promote: _builtins.bool = ...,
         control_model: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        warm_start: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_model", b"control_model", "dataset_version", b"dataset_version", "epochs", b"epochs", "k", b"k", "model", b"model", "promote", b"promote", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_model", b"control_model", "dataset_version", b"dataset_version", "epochs", b"epochs", "k", b"k", "model", b"model", "promote", b"promote", "seed", b"seed", "variant", b"variant", "warm_start", b"warm_start", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,8 +170,184 @@ class StartRefreshResponse(_message.Message):
 Global___StartRefreshResponse: _TypeAlias = StartRefreshResponse  # noqa: Y015
 
 @_typing.final
+class SweepGrid(_message.Message):
+    """What a sweep varies: one SAE is trained per combination, at most 256 of them. An empty list is one default."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTHS_FIELD_NUMBER: _builtins.int
+    KS_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def widths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Latents, each 16 to 1,048,576; empty = 16 x d."""
+
+    @_builtins.property
+    def ks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Firing latents per vector, each 1 to 1,024; empty = d / 4."""
+
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"topk", "batchtopk", "matryoshka"; empty = "topk"."""
+
+    @_builtins.property
+    def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Seeds; empty = 0."""
+
+    def __init__(
+        self,
+        *,
+        widths: _abc.Iterable[_builtins.int] | None = ...,
+        ks: _abc.Iterable[_builtins.int] | None = ...,
+        variants: _abc.Iterable[_builtins.str] | None = ...,
+        seeds: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ks", b"ks", "seeds", b"seeds", "variants", b"variants", "widths", b"widths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepGrid: _TypeAlias = SweepGrid  # noqa: Y015
+
+@_typing.final
+class StartSweepRequest(_message.Message):
+    """Asks for a sweep. It publishes and promotes nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    GRID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model name."""
+    dataset_version: _builtins.str
+    """Version of the dataset artifact to collect over, 16 hex digits."""
+    epochs: _builtins.int
+    """Passes over the activations, 1 to 1,000; 0 = chosen from their number."""
+    idempotency_key: _builtins.str
+    """Makes a repeated call return the first call's run; at most 64 characters; empty = none."""
+    @_builtins.property
+    def grid(self) -> Global___SweepGrid:
+        """The grid."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        dataset_version: _builtins.str = ...,
+        epochs: _builtins.int = ...,
+        grid: Global___SweepGrid | None = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grid", b"grid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_version", b"dataset_version", "epochs", b"epochs", "grid", b"grid", "idempotency_key", b"idempotency_key", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartSweepRequest: _TypeAlias = StartSweepRequest  # noqa: Y015
+
+@_typing.final
+class StartSweepResponse(_message.Message):
+    """The sweep started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def run(self) -> Global___Run:
+        """In state QUEUED."""
+
+    def __init__(
+        self,
+        *,
+        run: Global___Run | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartSweepResponse: _TypeAlias = StartSweepResponse  # noqa: Y015
+
+@_typing.final
+class SweepPoint(_message.Message):
+    """One SAE of a sweep, when it is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ScoresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, e.g. "w1024-k16-topk-s0"."""
+    width: _builtins.int
+    """Latents."""
+    k: _builtins.int
+    """Firing latents per vector it was trained for."""
+    variant: _builtins.str
+    """How latents are chosen."""
+    seed: _builtins.int
+    """Seed of its training."""
+    failure: _builtins.str
+    """Why it could not be trained, in a sentence; empty when it was."""
+    @_builtins.property
+    def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Scores by name: "sae.fvu", "sae.l0", "sae.dead", "rank.ndcg@10_kept" and its "_low", "_high", "_adaptive_pca",
+        "activations_per_s". Users and items the SAE was not trained on, except the last.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        width: _builtins.int = ...,
+        k: _builtins.int = ...,
+        variant: _builtins.str = ...,
+        seed: _builtins.int = ...,
+        scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "k", b"k", "name", b"name", "scores", b"scores", "seed", b"seed", "variant", b"variant", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepPoint: _TypeAlias = SweepPoint  # noqa: Y015
+
+@_typing.final
 class Run(_message.Message):
-    """One refresh."""
+    """One refresh or one sweep."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -194,6 +380,8 @@ class Run(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    SWEEP_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Run id, e.g. "r-20261123-2041-7f3a"."""
     state: Global___RunState.ValueType
@@ -224,6 +412,14 @@ class Run(_message.Message):
     def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Scores by name, e.g. "sae.fvu": filled as stages finish."""
 
+    @_builtins.property
+    def sweep(self) -> Global___SweepGrid:
+        """Its grid, with defaults filled in, when the run is a sweep; its stages are then collect, sweep and report."""
+
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___SweepPoint]:
+        """The points of a sweep that are done, in the grid's order; left out of ListRuns."""
+
     def __init__(
         self,
         *,
@@ -236,10 +432,12 @@ class Run(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        sweep: Global___SweepGrid | None = ...,
+        points: _abc.Iterable[Global___SweepPoint] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "triple", b"triple", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "sweep", b"sweep", "triple", b"triple", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "id", b"id", "reason", b"reason", "scores", b"scores", "stages", b"stages", "state", b"state", "triple", b"triple", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "id", b"id", "points", b"points", "reason", b"reason", "scores", b"scores", "stages", b"stages", "state", b"state", "sweep", b"sweep", "triple", b"triple", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -251,6 +449,26 @@ class Stage(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MeasuresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
@@ -258,6 +476,7 @@ class Stage(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, e.g. "collect"."""
     state: Global___RunState.ValueType
@@ -276,6 +495,10 @@ class Stage(_message.Message):
     def finished_at(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @_builtins.property
+    def measures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What it measured last: of training "activations_per_s", "fvu", "l0", "dead" (latents) and, while it runs, "eta_s"."""
+
     def __init__(
         self,
         *,
@@ -286,10 +509,11 @@ class Stage(_message.Message):
         attempts: _builtins.int = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
+        measures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "detail", b"detail", "finished_at", b"finished_at", "name", b"name", "progress", b"progress", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "detail", b"detail", "finished_at", b"finished_at", "measures", b"measures", "name", b"name", "progress", b"progress", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,11 @@ class PipelineStub(object):
                 request_serializer=recsae_dot_v1_dot_pipeline__pb2.StartRefreshRequest.SerializeToString,
                 response_deserializer=recsae_dot_v1_dot_pipeline__pb2.StartRefreshResponse.FromString,
                 _registered_method=True)
+        self.StartSweep = channel.unary_unary(
+                '/recsae.v1.Pipeline/StartSweep',
+                request_serializer=recsae_dot_v1_dot_pipeline__pb2.StartSweepRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_pipeline__pb2.StartSweepResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/recsae.v1.Pipeline/GetRun',
                 request_serializer=recsae_dot_v1_dot_pipeline__pb2.GetRunRequest.SerializeToString,
@@ -78,6 +83,13 @@ class PipelineServicer(object):
 
     def StartRefresh(self, request, context):
         """Starts a refresh: collect, train, evaluate, describe, verify, publish, promote. Idempotent per `idempotency_key`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartSweep(self, request, context):
+        """Starts a sweep: collect once, then train and score one SAE per point of a grid. Idempotent per `idempotency_key`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,6 +144,11 @@ def add_PipelineServicer_to_server(servicer, server):
                     servicer.StartRefresh,
                     request_deserializer=recsae_dot_v1_dot_pipeline__pb2.StartRefreshRequest.FromString,
                     response_serializer=recsae_dot_v1_dot_pipeline__pb2.StartRefreshResponse.SerializeToString,
+            ),
+            'StartSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartSweep,
+                    request_deserializer=recsae_dot_v1_dot_pipeline__pb2.StartSweepRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_pipeline__pb2.StartSweepResponse.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
@@ -192,6 +209,33 @@ class Pipeline(object):
             '/recsae.v1.Pipeline/StartRefresh',
             recsae_dot_v1_dot_pipeline__pb2.StartRefreshRequest.SerializeToString,
             recsae_dot_v1_dot_pipeline__pb2.StartRefreshResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Pipeline/StartSweep',
+            recsae_dot_v1_dot_pipeline__pb2.StartSweepRequest.SerializeToString,
+            recsae_dot_v1_dot_pipeline__pb2.StartSweepResponse.FromString,
             options,
             channel_credentials,
             insecure,

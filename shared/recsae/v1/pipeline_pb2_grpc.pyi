@@ -35,6 +35,8 @@ class PipelineStub:
     def __new__(cls, channel: _aio.Channel) -> PipelineAsyncStub: ...
     StartRefresh: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.StartRefreshRequest, _pipeline_pb2.StartRefreshResponse]
     """Starts a refresh: collect, train, evaluate, describe, verify, publish, promote. Idempotent per `idempotency_key`."""
+    StartSweep: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.StartSweepRequest, _pipeline_pb2.StartSweepResponse]
+    """Starts a sweep: collect once, then train and score one SAE per point of a grid. Idempotent per `idempotency_key`."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.GetRunRequest, _pipeline_pb2.GetRunResponse]
     """One run. Idempotent."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.ListRunsRequest, _pipeline_pb2.ListRunsResponse]
@@ -55,6 +57,8 @@ class PipelineAsyncStub(PipelineStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartRefresh: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.StartRefreshRequest, _pipeline_pb2.StartRefreshResponse]  # type: ignore[assignment]
     """Starts a refresh: collect, train, evaluate, describe, verify, publish, promote. Idempotent per `idempotency_key`."""
+    StartSweep: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.StartSweepRequest, _pipeline_pb2.StartSweepResponse]  # type: ignore[assignment]
+    """Starts a sweep: collect once, then train and score one SAE per point of a grid. Idempotent per `idempotency_key`."""
     GetRun: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.GetRunRequest, _pipeline_pb2.GetRunResponse]  # type: ignore[assignment]
     """One run. Idempotent."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ListRunsRequest, _pipeline_pb2.ListRunsResponse]  # type: ignore[assignment]
@@ -78,6 +82,14 @@ class PipelineServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_pipeline_pb2.StartRefreshResponse, _abc.Awaitable[_pipeline_pb2.StartRefreshResponse]]:
         """Starts a refresh: collect, train, evaluate, describe, verify, publish, promote. Idempotent per `idempotency_key`."""
+
+    @_abc_1.abstractmethod
+    def StartSweep(
+        self,
+        request: _pipeline_pb2.StartSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pipeline_pb2.StartSweepResponse, _abc.Awaitable[_pipeline_pb2.StartSweepResponse]]:
+        """Starts a sweep: collect once, then train and score one SAE per point of a grid. Idempotent per `idempotency_key`."""
 
     @_abc_1.abstractmethod
     def GetRun(

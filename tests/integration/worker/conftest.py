@@ -6,11 +6,13 @@ The recommender is a plug-in: a few lines of numpy behind the `ActivationExporte
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ import grpc
 import numpy as np
 import pytest
 import redis
+from prometheus_client.parser import text_string_to_metric_families
 
 from recsae.datasets.planted import make_planted
 from recsae.datasets.schema import publish_dataset
@@ -28,6 +31,7 @@ from recsae.pipeline.contracts import AdvanceRun
 from recsae.pipeline.run_store import start_refresh
 from recsae.pipeline.runs import Run, RunConfig
 from recsae.pipeline.runs_redis import RedisRunStore
+from recsae.pipeline.sweeps import SweepGrid
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.store.artifacts import ArtifactStore
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
@@ -35,6 +39,9 @@ from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
 _WAIT_S = 120.0
 DIM, MAX_HISTORY, N_ITEMS = 16, 20, 60
 MODEL_VERSION = "feedfacefeedface"
+
+# Name and labels of a metric -> its value.
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 class Plugin(recommender_pb2_grpc.ActivationExporterServicer, recommender_pb2_grpc.RecommenderServicer):
@@ -155,7 +162,7 @@ class Fleet:
             "OMP_NUM_THREADS": "1",
         }
 
-    def start_run(self, **config: int | bool | str) -> Run:
+    def start_run(self, **config: int | bool | str | SweepGrid) -> Run:
         run = start_refresh(self.runs, RunConfig(model="plugin", dataset_version=self.dataset_version, **config))  # type: ignore[arg-type]
         self.queue.enqueue(AdvanceRun(run.id))
         return run
@@ -227,3 +234,29 @@ def is_alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     return False
+
+
+@pytest.fixture
+def scrape(fleet: Fleet) -> Iterator[Callable[[], Samples]]:
+    """Scrapes an exporter process; its log line tells the port it took."""
+    environment = {**fleet.environment(), "RECSAE_WORKER_METRICS_PORT": "0", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recsae_worker.exporter"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    ready = next(line for line in process.stderr if "exporter_ready" in line)
+    url = f"http://127.0.0.1:{json.loads(ready)['port']}/metrics"
+
+    def now() -> Samples:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            text = answer.read().decode()
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    yield now
+    process.terminate()
+    assert process.wait(10) == 0
+    process.stderr.close()

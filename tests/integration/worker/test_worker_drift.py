@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
-from prometheus_client.parser import text_string_to_metric_families
 
 from recsae.drift.arena import CounterArena
 from recsae.drift.panes_redis import RedisPaneStore
@@ -26,34 +20,7 @@ from recsae.store.artifacts import ArtifactStore
 from recsae.store.redis import connect
 
 if TYPE_CHECKING:
-    from tests.integration.worker.conftest import Fleet
-
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-@pytest.fixture
-def metrics_url(fleet: Fleet) -> Iterator[str]:
-    """An exporter process; its log line tells the port it took."""
-    environment = {**fleet.environment(), "RECSAE_WORKER_METRICS_PORT": "0", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "recsae_worker.exporter"], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    ready = next(line for line in process.stderr if "exporter_ready" in line)
-    yield f"http://127.0.0.1:{json.loads(ready)['port']}/metrics"
-    process.terminate()
-    assert process.wait(10) == 0
-    process.stderr.close()
-
-
-def scrape(url: str) -> Samples:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        text = answer.read().decode()
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    from tests.integration.worker.conftest import Fleet, Samples
 
 
 def live_rows(fleet: Fleet, genres: int, rows: int = 1_500) -> NDArray[np.float32]:
@@ -80,7 +47,7 @@ def observe(fleet: Fleet, triple: Triple, x: NDArray[np.float32], *, steered: bo
 
 
 def test_a_shift_of_live_traffic_reaches_the_metrics_and_steered_traffic_does_not(
-    fleet: Fleet, metrics_url: str
+    fleet: Fleet, scrape: Callable[[], Samples]
 ) -> None:
     fleet.start_worker()
     run = fleet.start_run(width=64, k=6, epochs=60, promote=True)
@@ -97,7 +64,7 @@ def test_a_shift_of_live_traffic_reaches_the_metrics_and_steered_traffic_does_no
     assert record.state is DriftState.DRIFTED
     assert record.moved > 0
 
-    samples = scrape(metrics_url)
+    samples = scrape()
     model = ("model", "plugin")
     assert samples["recsae_drift_window_rows", (model,)] == 1_500
     assert samples["recsae_drift_moved_concepts", (model,)] == record.moved

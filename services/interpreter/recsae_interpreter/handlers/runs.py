@@ -1,4 +1,7 @@
-"""Use cases of refresh runs: start, look, cancel. The run record is the truth; the queue only carries a hint."""
+"""Use cases of refresh runs and sweeps: start, look, cancel.
+
+The run record is the truth; the queue only carries a hint.
+"""
 
 from __future__ import annotations
 

@@ -17,11 +17,12 @@ from rich.rule import Rule
 from recsae.cli.commands.data import add_dataset, fetch_ml100k_into
 from recsae.cli.commands.models import quality_table, training_progress
 from recsae.cli.commands.platform import addresses_table, stop_on_signals
-from recsae.cli.commands.runs import fail_unless_succeeded, follow, start_refresh
+from recsae.cli.commands.runs import start_refresh
 from recsae.cli.commands.steering import parse_duration, window_of
 from recsae.cli.context import CliContext, Platform, context_of, default_home
 from recsae.cli.output import console, share, table
 from recsae.cli.quality import dictionary_quality, sae_quality
+from recsae.cli.run_bars import fail_unless_succeeded, follow
 from recsae.cli.supervisor import Ports, ServingOptions, Supervisor
 from recsae.cli.training import TrainedModels, train_models
 from recsae.cli.views import (
@@ -43,7 +44,7 @@ _CONCEPTS_SHOWN = 10
 _CONCEPTS_READ = 200
 _USERS_TRIED = 50
 _UP_STRENGTH = 1.5
-_PLANTED_SIZES = {"width": 256, "k": 8}  # a dozen known causes need no thousand latents
+_PLANTED_SIZES = (256, 8)  # width and k: a dozen known causes need no thousand latents
 
 
 def demo(
@@ -105,12 +106,14 @@ def _train(context: CliContext, dataset: DatasetEntry) -> TrainedModels:
 
 def _refresh(platform: Platform, trained: TrainedModels, dataset: DatasetEntry) -> pipeline_pb2.Run:
     console.print(Rule("Refresh", align="left"))
+    width, k = _PLANTED_SIZES if dataset.name == "planted" else (0, 0)
     config = pipeline_pb2.RefreshConfig(
         model=trained.model.name,
         dataset_version=dataset.version,
+        width=width,
+        k=k,
         promote=True,
         control_model=trained.control.name,
-        **(_PLANTED_SIZES if dataset.name == "planted" else {}),
     )
     run = follow(platform, start_refresh(platform, config).id)
     fail_unless_succeeded(run)

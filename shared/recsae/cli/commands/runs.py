@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from recsae.cli.context import CliContext, JsonFlag, ModelName, Platform, context_of
 from recsae.cli.output import bar, console, print_json, table
 from recsae.cli.quality import sparsity_note
+from recsae.cli.run_bars import fail_unless_succeeded, follow, measures_text, state_word
 from recsae.errors import FailedPreconditionError
 from recsae.v1 import pipeline_pb2
 
-_POLL_S = 0.5
-_ENDED = {pipeline_pb2.RUN_STATE_SUCCEEDED, pipeline_pb2.RUN_STATE_FAILED, pipeline_pb2.RUN_STATE_CANCELLED}
 _COLOURS = {
     pipeline_pb2.RUN_STATE_SUCCEEDED: "green",
     pipeline_pb2.RUN_STATE_FAILED: "red",
@@ -39,9 +36,11 @@ def refresh(
     data: Annotated[str, typer.Option(help="Data set to collect over; default: the model's own")] = "",
     width: Annotated[int, typer.Option(min=0, help="Latents; 0 = 16 x d")] = 0,
     k: Annotated[int, typer.Option(min=0, help="Firing latents per vector; 0 = d / 4")] = 0,
+    variant: Annotated[str, typer.Option(help="topk, batchtopk or matryoshka")] = "topk",
     epochs: Annotated[int, typer.Option(min=0, help="Passes over the activations; 0 = chosen")] = 0,
     seed: Annotated[int, typer.Option(help="Seed")] = 0,
     control: Annotated[str, typer.Option(help="Untrained model to compare with; empty = none")] = "",
+    warm_start: Annotated[bool, typer.Option(help="Train from the SAE in production when it fits")] = False,
     promote: Annotated[bool, typer.Option(help="Promote to production when the gates pass")] = True,
     wait: Annotated[bool, typer.Option(help="Follow it to its end")] = True,
     json: JsonFlag = False,
@@ -63,6 +62,8 @@ def refresh(
         seed=seed,
         promote=promote,
         control_model=control,
+        variant=variant,
+        warm_start=warm_start,
     )
     run = start_refresh(context.platform, config)
     if wait:
@@ -144,42 +145,12 @@ def start_refresh(platform: Platform, config: pipeline_pb2.RefreshConfig) -> pip
     return platform.call(platform.pipeline.StartRefresh, pipeline_pb2.StartRefreshRequest(config=config)).run
 
 
-def follow(platform: Platform, run_id: str, quiet: bool = False) -> pipeline_pb2.Run:
-    """Shows one bar per stage until the run ends; returns it as it ended."""
-    bars: dict[str, TaskID] = {}
-    with Progress(
-        TextColumn("{task.fields[stage]:>10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(), TextColumn("{task.description}", style="dim", markup=False),
-        console=console, disable=quiet,
-    ) as progress:  # fmt: skip
-        while True:
-            run = platform.call(platform.pipeline.GetRun, pipeline_pb2.GetRunRequest(run_id=run_id)).run
-            for stage in run.stages:
-                if stage.name not in bars and stage.state in _COLOURS:
-                    bars[stage.name] = progress.add_task(stage.detail, total=1.0, stage=stage.name)
-                if stage.name in bars:
-                    progress.update(bars[stage.name], completed=stage.progress, description=stage.detail)
-            if run.state in _ENDED:
-                return run
-            time.sleep(_POLL_S)  # the run record changes in another process; progress is all that is shown
-
-
-def fail_unless_succeeded(run: pipeline_pb2.Run) -> None:
-    """FailedPreconditionError with the run's own reason when it did not succeed."""
-    if run.state != pipeline_pb2.RUN_STATE_SUCCEEDED:
-        raise FailedPreconditionError(f"run {run.id} {_state(run.state)}: {run.reason}")
-
-
 def _model_name(context: CliContext, model: str) -> str:
     return model or context.workspace.model("").name
 
 
-def _state(state: pipeline_pb2.RunState.ValueType) -> str:
-    return pipeline_pb2.RunState.Name(state).removeprefix("RUN_STATE_").lower()
-
-
 def _coloured(state: pipeline_pb2.RunState.ValueType) -> str:
-    return f"[{_COLOURS.get(state, 'default')}]{_state(state)}[/]"
+    return f"[{_COLOURS.get(state, 'default')}]{state_word(state)}[/]"
 
 
 def _runs_table(found: Iterable[pipeline_pb2.Run]) -> Table:
@@ -208,7 +179,7 @@ def _show_run(run: pipeline_pb2.Run) -> None:
             bar(stage.progress),
             str(stage.attempts),
             _seconds(stage),
-            escape(stage.detail),
+            escape(" · ".join(filter(None, (stage.detail, measures_text(stage.measures))))),
         )
         for stage in run.stages
     ]

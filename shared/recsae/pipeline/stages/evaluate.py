@@ -6,16 +6,18 @@ activations, beside principal components. The SAE is published here: what follow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from recsae.pipeline.advance import StepResult, read_facts
-from recsae.pipeline.lanes import lane_of
+from recsae.pipeline.lanes import Lane, lane_of
 from recsae.pipeline.sources import SourceModel
 from recsae.pipeline.stages.material import Part, load_run_data, open_shards, read_plan
 from recsae.pipeline.stages.ranking import TargetRanker, target_rows
 from recsae.pipeline.stages.train import sae_folder
 from recsae.pipeline.steps import StepContext
 from recsae.sae.baselines import PrincipalAxes
+from recsae.sae.evaluation import Evaluation
 from recsae.sae.evaluation import evaluate as evaluate_reconstruction
 from recsae.sae.fidelity import fidelity
 from recsae.sae.runtime import SparseAutoencoder
@@ -30,14 +32,9 @@ def evaluate(context: StepContext) -> StepResult:
     lane = lane_of(context.step.stage, context.run.config)
     folder = context.workspace.fetch_folder(sae_folder(lane))
     sae = SparseAutoencoder.load(folder, "unpublished")
-    context.report("reconstructing held-out users and items", 0.1)
-    held_out = open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION, Part.ITEMS)
-    reconstruction = evaluate_reconstruction(sae, held_out)
-    scores = {"sae.k": float(sae.k), "sae.d": float(sae.d)}
-    scores |= {f"sae.{name}": value for name, value in reconstruction.scores().items()}
-    context.report("ranking with reconstructed activations", 0.5)
     model = read_plan(context.workspace, lane).model
-    scores |= _ranking_scores(context, sae, model)
+    judged = judge(context, lane, sae, model, context.report)
+    scores = judged.scores
     context.lease.check()
     version = context.platform.artifacts.publish(
         "sae",
@@ -54,8 +51,29 @@ def evaluate(context: StepContext) -> StepResult:
         lineage={"model": model.version, "dataset": context.run.config.dataset_version},
         scores=scores,
     )
-    facts = {"sae_version": version, "densities": reconstruction.densities()}
+    facts = {"sae_version": version, "densities": judged.reconstruction.densities()}
     return StepResult(scores, facts, sentence(scores))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An SAE on users and items held out; `scores` by name, those of ranking included."""
+
+    reconstruction: Evaluation
+    scores: dict[str, float]
+
+
+def judge(
+    context: StepContext, lane: Lane, sae: SparseAutoencoder, model: SourceModel, report: Callable[[str, float], None]
+) -> Judged:
+    """Scores of any SAE of the lane's activations, published or not; `report` hears a detail and the done share."""
+    report("reconstructing held-out users and items", 0.1)
+    held_out = open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION, Part.ITEMS)
+    reconstruction = evaluate_reconstruction(sae, held_out)
+    scores = {"sae.k": float(sae.k), "sae.d": float(sae.d)}
+    scores |= {f"sae.{name}": value for name, value in reconstruction.scores().items()}
+    report("ranking with reconstructed activations", 0.5)
+    return Judged(reconstruction, scores | _ranking_scores(context, sae, model))
 
 
 def _ranking_scores(context: StepContext, sae: SparseAutoencoder, model: SourceModel) -> dict[str, float]:

@@ -19,7 +19,9 @@ _COLLECT_STAGES = ("collect", "control_collect")
 
 
 def shards_of(run: Run, stage: str, workspace: Workspace) -> Sequence[str]:
-    """Shards of a stage known so far: collect makes its plan first, every other stage is one step."""
+    """Shards of a stage known so far: collect makes its plan first, a sweep has one per point, others are one step."""
+    if stage == "sweep" and run.config.sweep is not None:
+        return [point.name for point in run.config.sweep.points()]
     if stage not in _COLLECT_STAGES:
         return [_WHOLE]
     if not workspace.exists(manifest_name(stage, _PLAN)):
@@ -49,4 +51,6 @@ STAGES: Mapping[str, StageFunction] = {
     "control_verify": _Lazy("control", "control_verify"),
     "publish": _Lazy("publish", "publish"),
     "promote": _Lazy("promote", "promote"),
+    "sweep": _Lazy("sweep", "sweep"),
+    "report": _Lazy("sweep", "report"),
 }
