@@ -1,0 +1,1 @@
+"""One module per implementation of a TopK SAE training step, all behind `contract.Contender`."""
