@@ -13,6 +13,7 @@ hash = $(shell cat $(1) | cksum | tr ' ' '-')
 LOCKED := .venv/.locked-$(call hash,requirements/dev.txt requirements/torch.txt)
 READY := .venv/.ready-$(call hash,requirements/dev.txt requirements/torch.txt pyproject.toml)
 PROTO_TOOLS := .venv-protos/.ready-$(call hash,requirements/protos.txt)
+PEERS := .venv-peers/.ready-$(call hash,requirements/peers.txt requirements/torch.txt)
 LOCK_TOOLS := .venv-lock/.ready-$(call hash,requirements/lock.txt)
 SAELENS := .venv-saelens/.ready-$(call hash,requirements/saelens.txt requirements/torch.txt)
 
@@ -45,7 +46,7 @@ define install_torch
 		"page shows the address) and run make again: make $(or $(MAKECMDGOALS),setup) TORCH_INDEX=..."; exit 1; } >&2
 endef
 
-.PHONY: help setup demo test saelens-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock clean fix
+.PHONY: help setup demo test saelens-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock clean fix bench-sae bench-growth
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,9 +102,16 @@ lock: $(LOCK_TOOLS) ## Resolve the locks in requirements/ again, keeping what st
 	done
 	$(UV_COMPILE) --resolution lowest-direct pyproject.toml -o requirements/oldest.txt
 	for group in protos build lock saelens; do $(UV_COMPILE) --group $$group -o requirements/$$group.txt || exit 1; done
+	$(UV_COMPILE) --group peers --constraint requirements/dev.txt --no-emit-package torchvision -o requirements/peers.txt
+
+bench-sae: $(READY) $(PEERS) ## Training speed and loss of SAEs beside the public libraries, 20 minutes; QUICK=1, THREADS=2
+	@.venv/bin/python -m benchmarks.sae --threads $(or $(THREADS),1) $(if $(filter-out 0,$(QUICK)),--quick)
+
+bench-growth: $(READY) ## Time and memory of SAE training as rows and width grow; MAX=1000000 stops earlier
+	@.venv/bin/python -m benchmarks.growth --threads $(or $(THREADS),1) $(if $(MAX),--max $(MAX))
 
 clean: ## Remove what was made here: environments, caches, the demo's workspace
-	rm -rf .venv .venv-protos .venv-lock .venv-saelens .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-protos .venv-peers .venv-lock .venv-saelens .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 
 $(READY): $(LOCKED)
 	@.venv/bin/python $(PIP_INSTALL) --no-build-isolation --no-deps -e .
@@ -115,6 +123,14 @@ $(LOCKED):
 	@.venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt
 	$(call install_torch,.venv)
 	@rm -f .venv/.locked-* && touch $@
+
+# Without its dependencies' check: torch is pinned apart, and torchvision, which no code here reaches, is left out.
+$(PEERS):
+	$(call make_venv,.venv-peers)
+	@echo "Installing the public libraries that training is compared with into .venv-peers; this takes a minute or two."
+	@.venv-peers/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/peers.txt
+	$(call install_torch,.venv-peers)
+	@rm -f .venv-peers/.ready-* && touch $@
 
 $(PROTO_TOOLS):
 	$(call make_venv,.venv-protos)

@@ -23,8 +23,10 @@ _ENCODER_ROWS = (256, 512, BATCH)
 
 @dataclass(frozen=True)
 class Peaks:
-    """`gemm_flops`: best fp32 matrix product, FLOP/s. By shape name, in bytes per second: `read`, of an array as large
-    as one weight matrix; `copy`, reading plus writing, over as much memory as Adam works on."""
+    """`gemm_flops` is the best fp32 matrix product in FLOP/s; the others are bytes per second by the shape's name.
+
+    `read`: of an array as large as one weight matrix. `copy`: read plus written, over as much memory as Adam works on.
+    """
 
     gemm_flops: float
     read: dict[str, float]

@@ -37,6 +37,11 @@ class Planted:
         for number, at in enumerate(range(0, rows, _BLOCK)):
             yield self._normalised(self._block(first + number))[: min(_BLOCK, rows - at)]
 
+    @staticmethod
+    def blocks_of(rows: int) -> int:
+        """Number of blocks that hold `rows` rows."""
+        return -(-rows // _BLOCK)
+
     def held_out(self, rows: int) -> Floats:
         """Rows float32 [rows, d] that no stream holds."""
         return np.concatenate(list(self.blocks(rows, first=_HELD_OUT)))

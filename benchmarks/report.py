@@ -107,6 +107,11 @@ def floor_table(floors: Mapping[str, Floor], shape_results: Mapping[str, Sequenc
     return table
 
 
+def today() -> datetime.date:
+    """In UTC."""
+    return datetime.datetime.now(datetime.UTC).date()
+
+
 def machine_lines(machine: Machine, threads: int, day: datetime.date) -> list[str]:
     """Where and when."""
     return [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from benchmarks.floor import floor_of
 from benchmarks.machine import this_machine
 from benchmarks.peaks import Peaks
 from benchmarks.race import FULL, QUICK, Data, Result, race
-from benchmarks.report import contenders_table, floor_table, machine_lines, summary
+from benchmarks.report import contenders_table, floor_table, machine_lines, summary, today
 from benchmarks.shapes import HELD_OUT_ROWS, SHAPES, Shape
 
 _LOGS = ROOT / ".cache" / "benchmarks"
@@ -40,14 +39,12 @@ def main() -> int:
     entries = _entries(asked.only, machine.features)
     _LOGS.mkdir(parents=True, exist_ok=True)
     console, progress = Console(width=150), Console(stderr=True)
-    for line in machine_lines(machine, asked.threads, datetime.datetime.now(datetime.UTC).date()):
+    for line in machine_lines(machine, asked.threads, today()):
         console.print(line, highlight=False)
     results: dict[str, list[Result]] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_LOGS)))
-        workers = [
-            stack.enter_context(Worker(entry, asked.threads, _LOGS / f"{entry.slug}.log")) for entry in entries
-        ]
+        workers = [stack.enter_context(Worker(entry, asked.threads, _LOGS / f"{entry.slug}.log")) for entry in entries]
         peaks = _peaks(asked.threads)
         say = stack.enter_context(progress.status("planting")).update
         for shape in shapes:
@@ -64,7 +61,9 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make bench-sae", description="Training throughput of TopK SAEs, side by side.")
+    parser = argparse.ArgumentParser(
+        prog="make bench-sae", description="Training throughput of TopK SAEs, side by side."
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads each contender may use")
     parser.add_argument("--quick", action="store_true", help="a smoke run of about two minutes")
     parser.add_argument("--shapes", default="SML", help="which of S, M and L")
@@ -73,7 +72,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _entries(only: str, features: Sequence[str]) -> list[Entry]:
-    wanted = [entry for entry in ROSTER if entry.runs_on(features) and any(word in entry.name for word in only.split("/"))]
+    wanted = [
+        entry for entry in ROSTER if entry.runs_on(features) and any(word in entry.name for word in only.split("/"))
+    ]
     if any(entry.environment == "peers" for entry in wanted) and not PEERS_PYTHON.exists():
         raise SystemExit("the public libraries are not installed: run `make bench-sae`, which makes .venv-peers")
     return wanted

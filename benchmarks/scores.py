@@ -20,7 +20,10 @@ class Quality:
 
 
 def fvu(x: Floats, x_hat: Floats) -> float:
-    """sum |x - x_hat|^2 / sum |x - mean x|^2 over all rows [n, d], in float64: a ratio of sums, not a mean of ratios."""
+    """Fraction of variance unexplained: sum |x - x_hat|^2 / sum |x - mean x|^2 over all rows [n, d], in float64.
+
+    A ratio of sums, not a mean of ratios; in the units of `x`.
+    """
     error = np.square(x.astype(np.float64) - x_hat).sum()
     spread = np.square(x - x.mean(axis=0, dtype=np.float64)).sum()
     return float(error / spread)

@@ -10,7 +10,7 @@ BATCH = 4096  # of the throughput
 LOSS_BATCH = 1024  # of the loss: 4,096 would leave the largest shape a dozen steps
 HELD_OUT_ROWS = 16_384
 # One grid for all. Each contender keeps the rate that gave it the lowest FVU after a quarter of the stream.
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (1e-3, 2e-3, 4e-3)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""One contender in a process and an environment of its own, told what to do by JSON lines: `python -m benchmarks.worker`.
+"""One contender in a process of its own, told what to do by JSON lines: `python -m benchmarks.worker`.
 
-It reads a request from standard input and writes one answer to standard output. What libraries print goes to standard
-error. Requests ("do"): "load" makes a contender, "step" trains and answers with the seconds each step took, "score"
-measures its quality. Reading the data is never inside the clock.
+It runs in the environment that holds its library, reads a request from standard input and writes one answer to standard
+output; what libraries print goes to standard error. Requests ("do"): "load" makes a contender, "step" trains and
+answers with the seconds each step took, "score" measures its quality. Reading the data is never inside the clock.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class _Dense:
         self._adam.step()
         self._adam.zero_grad()
         with torch.no_grad():
-            self._w_dec /= self._w_dec.norm(dim=1, keepdim=True)
+            self._w_dec.div_(self._w_dec.norm(dim=1, keepdim=True))
         self._step += 1
 
     @torch.no_grad()

@@ -45,6 +45,8 @@ ROSTER = (
     Entry("sae-lens, bf16", "benchmarks.contenders.sae_lens_topk:bf16", "peers", public=True, exact=False, needs=_BF16),
     Entry("dictionary-learning", "benchmarks.contenders.dictionary_learning_topk:fp32", "peers", public=True),
     Entry("eai-sparsify, Adam", "benchmarks.contenders.sparsify_topk:adam", "peers", public=True),
-    Entry("eai-sparsify, bf16", "benchmarks.contenders.sparsify_topk:adam_bf16", "peers", True, exact=False, needs=_BF16),
+    Entry(
+        "eai-sparsify, bf16", "benchmarks.contenders.sparsify_topk:adam_bf16", "peers", True, exact=False, needs=_BF16
+    ),
     Entry("eai-sparsify, signum", "benchmarks.contenders.sparsify_topk:signum", "peers", public=True),
 )
