@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +28,14 @@ class ContenderError(Exception):
 def environment(threads: int) -> dict[str, str]:
     """Of a process whose numerical libraries use `threads` threads."""
     return {**os.environ, **dict.fromkeys(_THREAD_SETTINGS, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of each step: `seconds` by the clock, `cpu_seconds` that the process worked, over all its threads."""
+
+    seconds: list[float]
+    cpu_seconds: list[float]
 
 
 class Worker:
@@ -64,9 +72,9 @@ class Worker:
         )
         return str(answer["flags"])
 
-    def step(self, first: int, count: int, batch: int) -> list[float]:
-        """Trains on batches `first`, `first` + 1, ... of the stream; seconds of each step."""
-        return list(self._ask("step", first=first, count=count, batch=batch)["seconds"])
+    def step(self, first: int, count: int, batch: int) -> Times:
+        """Trains on batches `first`, `first` + 1, ... of the stream."""
+        return Times(**self._ask("step", first=first, count=count, batch=batch))
 
     def score(self) -> Quality:
         """On the held-out rows."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.contenders.contract import Task
 from benchmarks.contenders.roster import Entry
-from benchmarks.crew import ContenderError, Worker
+from benchmarks.crew import ContenderError, Times, Worker
 from benchmarks.scores import Quality
 from benchmarks.shapes import BATCH, LOSS_BATCH, RATES, Shape
 
@@ -41,11 +41,16 @@ QUICK = Plan(rounds=3, rates=RATES[1:2], stream_share=0.1)
 
 @dataclass
 class Result:
-    """Of one contender at one shape. `per_round`: activations per second; `failure` says why the rest is missing."""
+    """Of one contender at one shape. `failure` says why the rest is missing.
+
+    `per_round`: activations per second by the clock. `core_share`: processor time over clock time of the timed steps,
+    the number of threads on an idle machine; less when others used the cores.
+    """
 
     entry: Entry
     flags: str = ""
     per_round: list[float] = field(default_factory=list)
+    core_share: float = math.nan
     quality: Quality | None = None
     rate: float = math.nan
     failure: str = ""
@@ -87,6 +92,7 @@ class _Lane:
     def __init__(self, worker: Worker, shape: Shape, data: Data) -> None:
         self._worker, self._shape, self._data = worker, shape, data
         self._done = self._steps_a_turn = 0
+        self._clock_s = self._worked_s = 0.0
         self.result = Result(worker.entry)
 
     def attempt(self, action: Callable[[], None]) -> None:
@@ -101,13 +107,16 @@ class _Lane:
     def warm_up(self) -> None:
         """Loads it and finds out how many steps make a turn."""
         self.result.flags = self._load(BATCH, _TIMED_STEPS, 1e-3)
-        last = self._step(_WARM_UP_STEPS, BATCH)[-1]
+        last = self._step(_WARM_UP_STEPS, BATCH).seconds[-1]
         self._steps_a_turn = max(1, min(_MAX_TURN_STEPS, math.ceil(_TURN_S / last)))
 
     def take_turn(self) -> None:
         """A few timed steps."""
-        seconds = self._step(self._steps_a_turn, BATCH)
-        self.result.per_round.append(len(seconds) * BATCH / sum(seconds))
+        times = self._step(self._steps_a_turn, BATCH)
+        self.result.per_round.append(self._steps_a_turn * BATCH / sum(times.seconds))
+        self._clock_s += sum(times.seconds)
+        self._worked_s += sum(times.cpu_seconds)
+        self.result.core_share = self._worked_s / self._clock_s
 
     def train(self, plan: Plan) -> None:
         """Finds the best rate and scores what it leads to."""
@@ -128,7 +137,7 @@ class _Lane:
         self._done = 0
         return self._worker.load(task, self._data.stream, self._data.held_out)
 
-    def _step(self, count: int, batch: int) -> list[float]:
-        seconds = self._worker.step(self._done, count, batch)
+    def _step(self, count: int, batch: int) -> Times:
+        times = self._worker.step(self._done, count, batch)
         self._done += count
-        return seconds
+        return times

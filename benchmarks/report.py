@@ -40,7 +40,8 @@ def summary(shape_results: Mapping[str, Sequence[Result]], floors: Mapping[str, 
     """The last line. Speeds in activations per second; null where nothing was measured.
 
     "ours" and "best_public" are the fastest of each side, whatever their arithmetic; "_fp32" keeps both sides to exact
-    fp32. "floor_share" is of our fastest exact fp32 path.
+    fp32. "floor_share" is of our fastest exact fp32 path. "cores" is what the contenders had of the processor on
+    average: under nine tenths of the threads, others were using the machine and the run should be repeated.
     """
     return {
         "bench": "sae",
@@ -64,6 +65,7 @@ def _shape_summary(results: Sequence[Result], floor: Floor) -> dict[str, Any]:
         "best_public_fp32": _speed(theirs_fp32),
         "ratio_fp32": _ratio(ours_fp32, theirs_fp32),
         "fvu_best_public": min(filter(None, map(_fvu, public(results))), default=None),
+        "cores": _mean([result.core_share for result in results if result.per_round]),
         "act_s": {result.entry.name: _speed(result) for result in results if result.per_round},
     }
 
@@ -72,19 +74,20 @@ def contenders_table(shape: Shape, results: Sequence[Result], floor: Floor) -> T
     """One row per contender."""
     table = Table(title=f"{shape.name}: d = {shape.d}, width = {shape.width}, k = {shape.k}", title_justify="left")
     table.add_column("contender", no_wrap=True)
-    for heading in ("act/s, median", "min .. max", "ratio", "FVU", "dead", "rate"):
+    for heading in ("act/s, median", "min .. max", "cores", "ratio", "FVU", "dead", "rate"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("notes")
     best = fastest(public(results))
     for result in results:
         if not result.per_round:
-            table.add_row(result.entry.name, *["-"] * 6, result.failure)
+            table.add_row(result.entry.name, *["-"] * 7, result.failure)
             continue
         quality = result.quality
         table.add_row(
             result.entry.name,
             f"{result.speed:,.0f}",
             f"{min(result.per_round):,.0f} .. {max(result.per_round):,.0f}",
+            f"{result.core_share:.2f}",
             f"{result.speed / best.speed:.2f}" if best else "-",
             f"{quality.fvu:.4f}" if quality else "-",
             f"{quality.dead:.1%}" if quality else "-",
@@ -131,6 +134,10 @@ def _notes(result: Result, best: Result | None, floor: Floor) -> list[str]:
 
 def _speed(result: Result | None) -> int | None:
     return round(result.speed) if result and result.per_round else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 2) if values else None
 
 
 def _ratio(ours: Result | None, theirs: Result | None) -> float | None:

@@ -2,7 +2,8 @@
 
 It runs in the environment that holds its library, reads a request from standard input and writes one answer to standard
 output; what libraries print goes to standard error. Requests ("do"): "load" makes a contender, "step" trains and
-answers with the seconds each step took, "score" measures its quality. Reading the data is never inside the clock.
+answers with the seconds each step took and its processor worked, "score" measures its quality. Reading the data is
+never inside the clock.
 """
 
 from __future__ import annotations
@@ -48,13 +49,14 @@ class Session:
         return {"flags": self._loaded.flags}
 
     def _step(self, request: Request) -> dict[str, Any]:
-        seconds = []
+        seconds, cpu_seconds = [], []
         for number in range(request["first"], request["first"] + request["count"]):
             batch = self._batch(number, request["batch"])
-            begun = time.perf_counter()
+            begun, worked = time.perf_counter(), time.process_time()
             self._loaded.step(batch)
             seconds.append(time.perf_counter() - begun)
-        return {"seconds": seconds}
+            cpu_seconds.append(time.process_time() - worked)
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds}
 
     def _score(self, request: Request) -> dict[str, Any]:
         return asdict(quality(self._loaded, np.array(self._held_out)))

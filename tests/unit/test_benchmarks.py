@@ -114,6 +114,7 @@ def test_a_race_of_real_processes_times_every_round_and_scores_the_loss(tmp_path
         good, bad = race([first, second], SHAPE, data, plan, lambda _: None)
     assert len(good.per_round) == 2
     assert all(speed > 0 for speed in good.per_round)
+    assert 0 < good.core_share < 1.5
     assert good.quality is not None
     assert 0 < good.quality.fvu < 1
     assert good.rate == 2e-2  # the other one learns next to nothing
@@ -147,10 +148,12 @@ def test_disturbed_peaks_are_replaced_by_better_ones() -> None:
 
 def results() -> list[Result]:
     return [
-        Result(entry("ours, int8", public=False, exact=False), "int8", [400.0, 900.0, 500.0], Quality(0.1, 0.0), 1e-3),
-        Result(entry("ours, exact", public=False), "fp32", [300.0], Quality(0.11, 0.0), 1e-3),
-        Result(entry("theirs, bf16", public=True, exact=False), "bf16", [200.0], Quality(0.2, 0.0), 1e-3),
-        Result(entry("theirs", public=True), "fp32", [100.0], Quality(0.15, 0.5), 1e-3),
+        Result(
+            entry("ours, int8", public=False, exact=False), "int8", [400.0, 900.0, 500.0], 1.0, Quality(0.1, 0.0), 1e-3
+        ),
+        Result(entry("ours, exact", public=False), "fp32", [300.0], 1.0, Quality(0.11, 0.0), 1e-3),
+        Result(entry("theirs, bf16", public=True, exact=False), "bf16", [200.0], 0.5, Quality(0.2, 0.0), 1e-3),
+        Result(entry("theirs", public=True), "fp32", [100.0], 0.5, Quality(0.15, 0.5), 1e-3),
         Result(entry("broken", public=True), failure="broken: no such thing"),
     ]
 
@@ -163,6 +166,7 @@ def test_the_last_line_says_who_won_and_by_how_much() -> None:
     assert (line["S"]["best_public"], line["S"]["ratio"]) == (200, 2.5)
     assert (line["S"]["fvu_ours"], line["S"]["fvu_public"], line["S"]["fvu_best_public"]) == (0.1, 0.2, 0.15)
     assert (line["S"]["ours_fp32"], line["S"]["best_public_fp32"], line["S"]["ratio_fp32"]) == (300, 100, 3.0)
+    assert line["S"]["cores"] == 0.75
     assert line["S"]["floor_share"] == round(4.0 * 300 / 1e6, 3)
 
 
