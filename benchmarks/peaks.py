@@ -15,8 +15,9 @@ import torch
 
 from benchmarks.shapes import BATCH, SHAPES, Shape
 
-_REPEATS = 5
-_TURN_S = 0.03
+# Many short series: on a machine with other work, some fall between its turns.
+_REPEATS = 20
+_TURN_S = 0.01
 _SQUARES = (1024, 1536, 2048)
 _ENCODER_ROWS = (256, 512, BATCH)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.contenders.roster import OURS_TORCH
 from benchmarks.floor import Floor
 from benchmarks.machine import Machine
 from benchmarks.race import Result
@@ -64,6 +65,7 @@ def _shape_summary(results: Sequence[Result], floor: Floor) -> dict[str, Any]:
         "ours_fp32": _speed(ours_fp32),
         "best_public_fp32": _speed(theirs_fp32),
         "ratio_fp32": _ratio(ours_fp32, theirs_fp32),
+        "ours_torch": _speed(next((result for result in results if result.entry.name == OURS_TORCH), None)),
         "fvu_best_public": min(filter(None, map(_fvu, public(results))), default=None),
         "cores": _mean([result.core_share for result in results if result.per_round]),
         "act_s": {result.entry.name: _speed(result) for result in results if result.per_round},

@@ -49,6 +49,7 @@ def main() -> int:
         say = stack.enter_context(progress.status("planting")).update
         for shape in shapes:
             plan = QUICK if asked.quick else FULL
+            peaks = peaks.better_of(_peaks(asked.threads))
             results[shape.name] = race(workers, shape, _plant(shape, folder), plan, say)
         peaks = peaks.better_of(_peaks(asked.threads))
     floors = {shape.name: floor_of(shape, peaks, machine.l2_bytes) for shape in shapes}

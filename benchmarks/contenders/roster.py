@@ -34,11 +34,15 @@ class Entry:
         return not self.needs or bool(set(self.needs) & set(features))
 
 
+_INT8 = ("avx512_vnni",)
 _BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 OURS_TORCH = "ours, torch"
 
 ROSTER = (
-    Entry(OURS_TORCH, "benchmarks.contenders.ours:torch_only", "own", public=False),
+    Entry("ours, numba + int8", "benchmarks.contenders.ours:fast_int8", "own", False, exact=False, needs=_INT8),
+    Entry("ours, numba", "benchmarks.contenders.ours:fast_exact", "own", public=False),
+    Entry("ours, torch + bf16", "benchmarks.contenders.ours:torch_bf16", "own", False, exact=False, needs=_BF16),
+    Entry(OURS_TORCH, "benchmarks.contenders.ours:torch_exact", "own", public=False),
     Entry("dense PyTorch", "benchmarks.contenders.dense:fp32", "own", public=True),
     Entry("dense PyTorch, bf16", "benchmarks.contenders.dense:bf16", "own", public=True, exact=False, needs=_BF16),
     Entry("sae-lens", "benchmarks.contenders.sae_lens_topk:fp32", "peers", public=True),

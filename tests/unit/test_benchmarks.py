@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from benchmarks.contenders.contract import Task
 from benchmarks.contenders.dense import fp32
-from benchmarks.contenders.ours import torch_only
+from benchmarks.contenders.ours import torch_exact
 from benchmarks.contenders.roster import OURS_TORCH, ROSTER, Entry
 from benchmarks.crew import Worker
 from benchmarks.floor import Floor, floor_of
@@ -86,7 +86,7 @@ def test_the_schedule_rises_to_the_rate_and_falls_to_nothing() -> None:
     assert rates[2:] == sorted(rates[2:], reverse=True)
 
 
-@pytest.mark.parametrize("make", [fp32, torch_only])
+@pytest.mark.parametrize("make", [fp32, torch_exact])
 def test_contenders_of_this_environment_learn_and_keep_unit_latents(make: object) -> None:
     assert callable(make)
     steps, batch = 60, 256
