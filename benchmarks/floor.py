@@ -2,7 +2,7 @@
 
     floor = encoder + sparse + optimiser
 
-* encoder: 2 d w FLOP, every preactivation once, at the best matrix-product rate measured.
+* encoder: 2 d w FLOP, every preactivation once, at the best rate at which any library multiplied matrices.
 * sparse: 8 k d FLOP (2 k d each for decoding, the gradient by the k values, and accumulating the gradients of both
   matrices), or moving 12 k d bytes (k rows of length d once from W_dec, used for decoding and again for the values,
   and once for each gradient) at the read bandwidth measured on an array as large as one matrix, whichever takes
