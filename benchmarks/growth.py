@@ -24,7 +24,7 @@ from benchmarks.crew import ROOT, environment
 from benchmarks.growth_point import Measured, Point
 from benchmarks.machine import this_machine
 from benchmarks.planted import Planted
-from benchmarks.report import machine_lines, today
+from benchmarks.report import machine_lines, saying, today
 from recsae.sae.shards import ActivationShard, write_shard
 
 D, WIDTH, K = 64, 1024, 16
@@ -56,17 +56,17 @@ def main() -> int:
     """Measures and prints."""
     asked = _arguments()
     rows = [count for count in ROWS if count <= asked.max]
-    console, progress = Console(width=150), Console(stderr=True)
+    console = Console(width=150)
     cache = ROOT / ".cache" / "benchmarks"
     cache.mkdir(parents=True, exist_ok=True)
     for line in machine_lines(this_machine(), asked.threads, today()):
         console.print(line, highlight=False)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch, progress.status("writing shards") as status:
+    with tempfile.TemporaryDirectory(dir=cache) as scratch, saying("writing shards") as say:
         folder = Path(scratch)
         write_shards(folder, max(*rows, WIDTH_ROWS), Planted(D, atoms=WIDTH // 2, active=K // 2))
 
         def outcome(count: int, width: int) -> Outcome:
-            status.update(f"{count:,} activations, width {width:,}")
+            say(f"{count:,} activations, width {width:,}")
             point = Point(count, D, width, K)
             return Outcome(point, measure(point, folder, asked.threads))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contenders.roster import OURS_TORCH
@@ -72,7 +74,7 @@ def _shape_summary(results: Sequence[Result], floor: Floor) -> dict[str, Any]:
     }
 
 
-def contenders_table(shape: Shape, results: Sequence[Result], floor: Floor) -> Table:
+def contenders_table(shape: Shape, results: Sequence[Result]) -> Table:
     """One row per contender."""
     table = Table(title=f"{shape.name}: d = {shape.d}, width = {shape.width}, k = {shape.k}", title_justify="left")
     table.add_column("contender", no_wrap=True)
@@ -94,7 +96,7 @@ def contenders_table(shape: Shape, results: Sequence[Result], floor: Floor) -> T
             f"{quality.fvu:.4f}" if quality else "-",
             f"{quality.dead:.1%}" if quality else "-",
             f"{result.rate:g}" if quality else "-",
-            "; ".join(filter(None, _notes(result, best, floor))),
+            "; ".join(filter(None, _notes(result, best))),
         )
     return table
 
@@ -112,6 +114,18 @@ def floor_table(floors: Mapping[str, Floor], shape_results: Mapping[str, Sequenc
     return table
 
 
+@contextlib.contextmanager
+def saying(about: str) -> Iterator[Callable[[str], None]]:
+    """Says what is being done: a spinner on a terminal, a line each elsewhere. Never on standard output."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(about)
+        yield console.print
+        return
+    with console.status(about) as status:
+        yield status.update
+
+
 def today() -> datetime.date:
     """In UTC."""
     return datetime.datetime.now(datetime.UTC).date()
@@ -125,12 +139,10 @@ def machine_lines(machine: Machine, threads: int, day: datetime.date) -> list[st
     ]
 
 
-def _notes(result: Result, best: Result | None, floor: Floor) -> list[str]:
+def _notes(result: Result, best: Result | None) -> list[str]:
     notes = [result.flags, result.failure]
     if result is best:
         notes.append("fastest public")
-    if result.entry.exact and not result.entry.public:
-        notes.append(f"{floor.share_of(result.speed):.0%} of its floor")
     return notes
 
 

@@ -25,7 +25,7 @@ from benchmarks.floor import floor_of
 from benchmarks.machine import this_machine
 from benchmarks.peaks import Peaks
 from benchmarks.race import FULL, QUICK, Data, Result, race
-from benchmarks.report import contenders_table, floor_table, machine_lines, summary, today
+from benchmarks.report import contenders_table, floor_table, machine_lines, saying, summary, today
 from benchmarks.shapes import HELD_OUT_ROWS, SHAPES, Shape
 
 _PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # where set, they hold OpenBLAS to an older processor's kernels
@@ -39,7 +39,7 @@ def main() -> int:
     shapes = [shape for shape in SHAPES if shape.name in asked.shapes]
     entries = _entries(asked.only, machine.features)
     _LOGS.mkdir(parents=True, exist_ok=True)
-    console, progress = Console(width=150), Console(stderr=True)
+    console = Console(width=150)
     for line in machine_lines(machine, asked.threads, today()):
         console.print(line, highlight=False)
     results: dict[str, list[Result]] = {}
@@ -47,15 +47,14 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_LOGS)))
         workers = [stack.enter_context(Worker(entry, asked.threads, _LOGS / f"{entry.slug}.log")) for entry in entries]
         peaks = _peaks(asked.threads)
-        say = stack.enter_context(progress.status("planting")).update
+        say = stack.enter_context(saying("starting"))
         for shape in shapes:
             plan = QUICK if asked.quick else FULL
             peaks = peaks.better_of(_peaks(asked.threads))
             results[shape.name] = race(workers, shape, _plant(shape, folder), plan, say)
+            console.print(contenders_table(shape, results[shape.name]))
         peaks = peaks.better_of(_peaks(asked.threads))
     floors = {shape.name: floor_of(shape, peaks, machine.l2_bytes) for shape in shapes}
-    for shape in shapes:
-        console.print(contenders_table(shape, results[shape.name], floors[shape.name]))
     console.print(floor_table(floors, results))
     console.print(f"Measured peaks: {peaks.gemm_flops / 1e9:.0f} GFLOP/s fp32", highlight=False)
     sys.stdout.write(json.dumps(summary(results, floors)) + "\n")

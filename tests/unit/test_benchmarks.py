@@ -178,7 +178,7 @@ def test_what_was_not_measured_is_null() -> None:
 
 def test_tables_show_every_contender_and_its_failure() -> None:
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(contenders_table(SHAPE, results(), FLOOR))
+    console.print(contenders_table(SHAPE, results()))
     console.print(floor_table({"S": FLOOR}, {"S": results()}))
     text = console.export_text()
     assert all(result.entry.name in text for result in results())
