@@ -36,7 +36,8 @@ define make_venv
 @$(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup demo test check format lint types imports proto-lint proto-fresh protos proto-baseline lock clean fix
+.PHONY: help setup demo test check format lint types imports proto-lint proto-fresh protos proto-baseline lock clean fix \
+	bench-fidelity
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +90,9 @@ lock: $(LOCK_TOOLS) ## Resolve the locks in requirements/ again, keeping what st
 	done
 	$(UV_COMPILE) --resolution lowest-direct pyproject.toml -o requirements/oldest.txt
 	for group in protos build lock; do $(UV_COMPILE) --group $$group -o requirements/$$group.txt || exit 1; done
+
+bench-fidelity: $(READY) ## NDCG kept by SAEs on SASRec; DATA=FOLDER holds ml-1m and amazon-beauty (benchmarks/convert.py)
+	@.venv/bin/python -m benchmarks.fidelity $(if $(DATA),--data "$(DATA)") $(if $(THREADS),--threads $(THREADS))
 
 clean: ## Remove what was made here: environments, caches, the demo's workspace
 	rm -rf .venv .venv-protos .venv-lock .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
