@@ -136,11 +136,14 @@ def _rows(model: Sasrec, histories: Histories, windows: list[tuple[int, Window]]
     kept = np.zeros(padded.shape, bool)
     for row, (_, window) in enumerate(windows):
         kept[row, window.keep - window.begin : window.end - window.begin] = True
-    row, column = np.nonzero(kept)
+    rows, columns = np.nonzero(kept)
     owner = np.array([user for user, _ in windows], np.int32)
     begin = np.array([window.begin for _, window in windows], np.int32)
     return ActivationShard(
-        every[row, column], owner[row], (begin[row] + column).astype(np.int32), padded[row, column].astype(np.int32)
+        every[rows, columns],
+        owner[rows],
+        (begin[rows] + columns).astype(np.int32),
+        padded[rows, columns].astype(np.int32),
     )
 
 

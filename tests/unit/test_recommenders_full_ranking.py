@@ -30,7 +30,8 @@ def rank_of(model: Sasrec, history: np.ndarray, target: int, left_out: set[int])
     padded = torch.tensor([[*newest, *[0] * (SHAPE.max_history - len(newest))]], dtype=torch.int64)
     with torch.no_grad():
         scores = model.scores(model.last(padded))[0].tolist()
-    return 1 + sum(scores[item] >= scores[target] for item in range(1, 61) if item != target and item not in left_out)
+    others = [item for item in range(1, 61) if item != target and item not in left_out]
+    return 1 + len([item for item in others if scores[item] >= scores[target]])
 
 
 @pytest.mark.parametrize("consumed", [False, True])
