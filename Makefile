@@ -46,7 +46,8 @@ define install_torch
 		"page shows the address) and run make again: make $(or $(MAKECMDGOALS),setup) TORCH_INDEX=..."; exit 1; } >&2
 endef
 
-.PHONY: help setup demo test saelens-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock clean fix bench-sae bench-growth
+.PHONY: help setup demo test saelens-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock \
+	clean fix bench-sae bench-growth bench-fidelity
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +110,9 @@ bench-sae: $(READY) $(PEERS) ## Training speed and loss of SAEs beside the publi
 
 bench-growth: $(READY) ## Time and memory of SAE training as rows and width grow; MAX=1000000 stops earlier
 	@.venv/bin/python -m benchmarks.growth --threads $(or $(THREADS),1) $(if $(MAX),--max $(MAX))
+
+bench-fidelity: $(READY) ## NDCG kept by SAEs on SASRec; DATA=FOLDER holds ml-1m and amazon-beauty (benchmarks/convert.py)
+	@.venv/bin/python -m benchmarks.fidelity $(if $(DATA),--data "$(DATA)") $(if $(THREADS),--threads $(THREADS))
 
 clean: ## Remove what was made here: environments, caches, the demo's workspace
 	rm -rf .venv .venv-protos .venv-peers .venv-lock .venv-saelens .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

@@ -70,7 +70,7 @@ BASES = {
     "amazon-beauty-d64": Base(
         "amazon-beauty", (_BEAUTY_64, replace(_BEAUTY_64, dropout=0.6), replace(_BEAUTY_64, dropout=0.4))
     ),
-    "amazon-beauty-d256": Base("amazon-beauty", (_BEAUTY_256, replace(_BEAUTY_256, dropout=0.6))),
+    "amazon-beauty-d256": Base("amazon-beauty", (replace(_BEAUTY_256, dropout=0.6), _BEAUTY_256)),
 }
 
 
@@ -129,7 +129,7 @@ def search(names: Sequence[str], arguments: argparse.Namespace) -> None:
     tasks = [(name, number) for name in names for number in range(len(BASES[name].candidates))]
     tasks.sort(key=lambda task: -BASES[task[0]].candidates[task[1]].dim)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda task: _in_a_process(*task, arguments), tasks))
+        list(pool.map(lambda task: _in_a_process(task[0], task[1], arguments), tasks))
     for name in names:
         folders = [_folder(arguments.out, name, number) for number in range(len(BASES[name].candidates))]
         records = {

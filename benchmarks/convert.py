@@ -58,7 +58,7 @@ def convert_beauty(folder: Path, out: Path) -> Counts:
     items = _numbers(review["asin"] for review in reviews)
     taken = [(users[one["reviewerID"]], items[one["asin"]], int(one["unixReviewTime"])) for one in reviews]
     counts = _write_interactions(out / "amazon-beauty.inter", taken)
-    described = {asin: (number, "", "", "") for asin, number in items.items()}
+    described: dict[str, tuple[str, ...]] = {asin: (number, "", "", "") for asin, number in items.items()}
     for line in _lines(folder / "meta_Beauty.json.gz"):
         # The lines are Python literals, not JSON: strings in single quotes.
         about = ast.literal_eval(line)

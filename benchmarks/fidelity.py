@@ -22,12 +22,15 @@ from typing import Any
 import torch
 
 from benchmarks.base_models import BASES, TrainedBase, base_model
-from benchmarks.fidelity_kept import Head, kept
 from benchmarks.fidelity_rows import Activations, Targets, export_activations, target_rows
 from recsae.sae.baselines import PrincipalAxes
-from recsae.sae.config import SaeConfig
+from recsae.sae.config import VARIANTS, SaeConfig
+from recsae.sae.dot_product import DotProductRanker, ExcludedItems
+from recsae.sae.execution import Execution
 from recsae.sae.evaluation import evaluate
+from recsae.sae.fidelity import fidelity
 from recsae.sae.runtime import SparseAutoencoder
+from recsae.sae.sparsity import is_sparse
 from recsae.sae.training import train_sae
 
 # d = 64 and its k; the wide model is judged at k/d = 1/8 and 1/4.
@@ -35,6 +38,22 @@ _PLANS: dict[str, tuple[str, tuple[int, ...]]] = {
     "ml-1m": ("ml-1m-d64", (4, 8, 16, 32)),
     "amazon-beauty": ("amazon-beauty-d64", (4, 8, 16, 32)),
     "ml-1m-d256": ("ml-1m-d256", (32, 64)),
+}
+_KEPT = "ndcg@20_kept"
+# Our names of what `recsae.sae.evaluation` and `recsae.sae.fidelity` measure.
+_REPORTED = {
+    "ndcg_kept": _KEPT,
+    "adaptive_pca": f"{_KEPT}_adaptive_pca",
+    "pca": f"{_KEPT}_pca",
+    "diff": f"{_KEPT}_minus_adaptive_pca",
+    "dead_all": "dead",
+    "dead_items": "dead_items",
+    "rare": "rare",
+    "l0": "l0",
+    "fvu": "fvu",
+    "fvu_last": "fvu_last",
+    "fvu_items": "fvu_items",
+    "overlap@10": "overlap@10",
 }
 
 
@@ -47,6 +66,7 @@ def main() -> None:
     parser.add_argument("--k", nargs="*", type=int, default=None)
     parser.add_argument("--width", type=int, default=0, help="latents; 0 is the default of the engine, 16 d")
     parser.add_argument("--epochs", type=int, default=0, help="of the SAE; 0 is the default of the engine")
+    parser.add_argument("--variant", choices=list(VARIANTS), default="topk")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -87,41 +107,33 @@ def one_sae(
 ) -> dict[str, Any]:
     """Trains one SAE and scores it on held-out users and items."""
     rows = activations.training()
-    config = SaeConfig.defaults_for(rows.d, rows.n, k=k, width=arguments.width, epochs=arguments.epochs)
+    config = SaeConfig.defaults_for(
+        rows.d, rows.n, k=k, width=arguments.width, epochs=arguments.epochs, variant=arguments.variant
+    )
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        train_sae(rows, config, Path(folder))
+        train_sae(rows, config, Path(folder), execution=Execution(threads=arguments.threads))
         seconds = time.perf_counter() - started
         sae = SparseAutoencoder.load(Path(folder), "bench")
     scores = evaluate(sae, activations.scoring()).scores()
-    head = Head(base.model.items.weight.detach().numpy(), base.model.item_bias.detach().numpy())
-    sides = {
-        "sae": sae.decode(sae.encode(targets.x)),
-        "adaptive_pca": axes.keep_largest(targets.x, k),
-        "pca": axes.keep_first(targets.x, k),
+    scores |= fidelity(sae, axes, targets.x, ranker(base, targets), users=targets.user).scores()
+    rounded = {name: round(scores[source], 4) for name, source in _REPORTED.items()}
+    intervals = {
+        "ci": [round(scores[f"{_KEPT}_{end}"], 4) for end in ("low", "high")],
+        "diff_ci": [round(scores[f"{_KEPT}_minus_adaptive_pca_{end}"], 4) for end in ("low", "high")],
     }
-    ranks = {name: head.ranks(x, targets) for name, x in sides.items()}
-    shares = kept(head.ranks(targets.x, targets), ranks, targets.user)
-    ndcg, interval = shares["sae"].rounded()
-    difference, difference_interval = shares["sae - adaptive_pca"].rounded()
-    return {
-        "ndcg_kept": ndcg,
-        "ci": interval,
-        "adaptive_pca": shares["adaptive_pca"].rounded()[0],
-        "diff": difference,
-        "diff_ci": difference_interval,
-        "pca": shares["pca"].rounded()[0],
-        "dead_all": round(scores["dead"], 4),
-        "dead_items": round(scores["dead_items"], 4),
-        "rare": round(scores["rare"], 4),
-        "fvu": round(scores["fvu"], 4),
-        "fvu_last": round(scores["fvu_last"], 4),
-        "fvu_items": round(scores["fvu_items"], 4),
-        "width": config.width,
-        "k_over_d": round(k / rows.d, 4),
-        "sparse": k < rows.d / 2,
-        "seconds": round(seconds, 1),
-    }
+    shape = {"width": config.width, "k_over_d": round(k / rows.d, 4), "sparse": is_sparse(k, rows.d)}
+    return rounded | intervals | shape | {"seconds": round(seconds, 1)}
+
+
+def ranker(base: TrainedBase, targets: Targets) -> DotProductRanker:
+    """Full ranking by the base model's own head; items a user has consumed are left out. Item 1 is index 0."""
+    return DotProductRanker(
+        base.model.items.weight.detach().numpy()[1:],
+        targets.item - 1,
+        biases=base.model.item_bias.detach().numpy()[1:],
+        excluded=ExcludedItems(targets.offsets, targets.consumed - 1),
+    )
 
 
 def _say(sentence: str) -> None:

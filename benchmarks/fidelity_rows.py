@@ -49,14 +49,15 @@ class Activations:
 class Targets:
     """The two newest rows of each held-out user, which predict its validation and its test item.
 
-    x float32 [n, d]; user, item int64 [n]; the items consumed up to row `consumed_row[i]` are `consumed_item[i]`.
+    x float32 [n, d]; user, item int64 [n], items counted from 1; row r has consumed the items
+    `consumed[offsets[r]:offsets[r + 1]]`.
     """
 
     x: Floats
     user: Ints
     item: Ints
-    consumed_row: Ints
-    consumed_item: Ints
+    offsets: Ints
+    consumed: Ints
 
 
 def export_activations(base: TrainedBase, cache: Path) -> Activations:
@@ -99,7 +100,7 @@ def target_rows(base: TrainedBase, activations: Activations) -> Targets:
     row = np.repeat(np.arange(len(user)), seen)
     within = np.arange(len(row)) - np.repeat(np.cumsum(seen) - seen, seen)
     consumed = histories.items[histories.offsets[user][row] + within].astype(np.int64)
-    return Targets(np.concatenate(x), user, item, row, consumed)
+    return Targets(np.concatenate(x), user, item, np.concatenate([[0], np.cumsum(seen)]), consumed)
 
 
 def _shards(model: Sasrec, histories: Histories, users: Ints) -> Iterator[ActivationShard]:
@@ -135,11 +136,14 @@ def _rows(model: Sasrec, histories: Histories, windows: list[tuple[int, Window]]
     kept = np.zeros(padded.shape, bool)
     for row, (_, window) in enumerate(windows):
         kept[row, window.keep - window.begin : window.end - window.begin] = True
-    row, column = np.nonzero(kept)
+    rows, columns = np.nonzero(kept)
     owner = np.array([user for user, _ in windows], np.int32)
     begin = np.array([window.begin for _, window in windows], np.int32)
     return ActivationShard(
-        every[row, column], owner[row], (begin[row] + column).astype(np.int32), padded[row, column].astype(np.int32)
+        every[rows, columns],
+        owner[rows],
+        (begin[rows] + columns).astype(np.int32),
+        padded[rows, columns].astype(np.int32),
     )
 
 

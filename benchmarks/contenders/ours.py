@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from benchmarks.contenders.contract import DEAD_AFTER, Contender, Floats, Task
 from recsae.sae.config import SaeConfig
-from recsae.sae.engine import Engine, Execution, open_engine
+from recsae.sae.engine import Engine, open_engine
+from recsae.sae.execution import Execution
 from recsae.sae.model import Active, decode, initial_parameters, keep_largest, preactivations
 from recsae.sae.ranks import Alone
 from recsae.sae.state import TrainingState

@@ -56,3 +56,9 @@ def test_gradient_gathered_in_slices_equals_the_plain_one(model: Sasrec) -> None
     assert total / 3 == pytest.approx(float(loss.detach()), rel=1e-5)
     for (name, wanted), found in zip(plain.named_parameters(), sliced.parameters(), strict=True):
         torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_histories_cut_to_the_longest_give_the_same_activations(model: Sasrec) -> None:
+    whole, short = history(3, 9, 4), history(3, 9, 4)[:, :5]
+    torch.testing.assert_close(model(short), model(whole)[:, :5], rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.last(short), model.last(whole), rtol=0, atol=1e-6)

@@ -11,7 +11,8 @@ import torch
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.sae.batches import ArrayRows, measure_normalisation
 from recsae.sae.config import VARIANTS, SaeConfig, Variant
-from recsae.sae.engine import Engine, Execution, open_engine
+from recsae.sae.engine import Engine, open_engine
+from recsae.sae.execution import Execution
 from recsae.sae.fast.batch import BatchPass, Latents
 from recsae.sae.fast.team import Team
 from recsae.sae.fast.vectors import INT8

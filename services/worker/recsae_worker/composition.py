@@ -39,7 +39,8 @@ def platform_of(settings: WorkerSettings) -> Platform:
         channels=RedisChannelStore(connect(settings.state_url)),
         lease_ttl_s=settings.lease_ttl_s,
         train_command=(sys.executable, "-m", "recsae_worker.train_process"),
-        train_threads=settings.train_threads,
+        execution=settings.execution(),
+        train_processes=settings.train_processes,
         checkpoint_every_s=settings.checkpoint_every_s,
     )
 

@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from recsae.rpc.settings import Port, ServiceSettings
+from recsae.sae.execution import Backend, Execution, Nomination
 
 
 class WorkerSettings(ServiceSettings):
@@ -25,5 +26,19 @@ class WorkerSettings(ServiceSettings):
     drift_window_s: float = Field(
         default=900.0, ge=60, le=7200, description="Seconds of live traffic compared with the reference."
     )
+    train_backend: Backend = Field(
+        default="auto", description="Engine of SAE training: torch, or fast (numba, CPU); auto takes the fastest here."
+    )
+    train_nomination: Nomination = Field(
+        default="exact", description="Precision latents are nominated in: exact, int8 (fast) or bf16 (torch)."
+    )
+    train_device: str = Field(default="cpu", description="Device of SAE training, as torch names it: cpu, cuda.")
     train_threads: int = Field(default=0, ge=0, le=256, description="Threads of SAE training; 0 = every core.")
+    train_processes: int = Field(
+        default=1, ge=1, le=64, description="Processes that train one SAE together on this machine."
+    )
     checkpoint_every_s: float = Field(default=10.0, gt=0, description="Seconds between checkpoints of SAE training.")
+
+    def execution(self) -> Execution:
+        """How SAE training runs; InvalidRequestError when the settings contradict each other."""
+        return Execution(self.train_backend, self.train_nomination, self.train_device, self.train_threads)

@@ -1,7 +1,8 @@
 """`python -m recsae_worker.train_process JOB`: trains one SAE as a job file says, for the step that owns this process.
 
 Speaks JSON lines on stdout: {"event": "progress", ...} and at the end "done" or "failed". It ends when its owner
-does: stdin reaching its end is the sign, on every platform.
+does: stdin reaching its end is the sign, on every platform. Of several processes that train together the first one
+speaks; it starts the others itself (`train_ranks`), unless torchrun did on several machines.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from recsae_worker.train_ranks import is_first, other_ranks
 
 if TYPE_CHECKING:
     from recsae.sae.meter import Progress
@@ -35,18 +38,20 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_end_with_owner, name="owner", daemon=True).start()
     job = json.loads(Path(arguments[0]).read_bytes())
-    with _only_one(Path(job["out"])):
+    if not is_first():
+        return 0 if _train(job, lambda: False, lambda event: None)["event"] == "done" else 1
+    with _only_one(Path(job["out"])), other_ranks(Path(arguments[0]), job["processes"], Path(job["out"])):
         _say(out, _train(job, stop.is_set, lambda event: _say(out, event)))
     return 0
 
 
 def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callable[[Event], None]) -> Event:
     """Trains as the job says; returns the last event."""
-    import torch  # seconds to import, and the only user of it is this process
-
-    from recsae.errors import RecsaeError
+    from recsae.errors import RecsaeError, UnavailableError
     from recsae.sae.checkpoint import load_checkpoint, training_identity
     from recsae.sae.config import SaeConfig
+    from recsae.sae.execution import Execution
+    from recsae.sae.ranks import join_ranks
     from recsae.sae.shards import ShardReader
     from recsae.sae.training import Checkpoints, TrainingStoppedError, train_sae
     from recsae.sae.weights import load_weights
@@ -59,8 +64,6 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
         event = {"event": "progress", "done": progress.share, "step": progress.step, "detail": detail}
         say({**event, **_measures(progress), "activations_per_s": progress.rows_per_s, "eta_s": progress.eta_s})
 
-    if job["threads"]:
-        torch.set_num_threads(job["threads"])
     out = Path(job["out"])
     try:
         rows = ShardReader([Path(path) for path in job["shards"]])
@@ -71,19 +74,23 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
         checkpoints = Checkpoints(out, job["checkpoint_every_s"])
         start = load_weights(Path(job["start"])) if job["start"] else None
         resumed = load_checkpoint(checkpoints.file, training_identity(config, rows, start))
-        facts = train_sae(
-            rows,
-            config,
-            out / "sae",
-            progress=report,
-            should_stop=should_stop,
-            checkpoints=checkpoints,
-            start=start,
-        )
+        execution = Execution(**job["execution"]).shared_by(job["processes"])
+        with join_ranks(execution.device) as ranks:
+            facts = train_sae(
+                rows,
+                config,
+                out / "sae",
+                progress=report,
+                should_stop=should_stop,
+                checkpoints=checkpoints,
+                start=start,
+                execution=execution,
+                ranks=ranks,
+            )
     except TrainingStoppedError:
         return {"event": "failed", "message": "it was asked to stop; the checkpoint holds what was done"}
     except RecsaeError as error:
-        return {"event": "failed", "message": str(error), "final": True}
+        return {"event": "failed", "message": str(error), "final": not isinstance(error, UnavailableError)}
     return {
         "event": "done",
         "scores": dict(facts.scores),

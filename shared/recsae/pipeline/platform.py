@@ -11,6 +11,7 @@ from recsae.pipeline.contracts import TaskQueue
 from recsae.pipeline.leases import LeaseStore
 from recsae.pipeline.run_store import RunStore
 from recsae.pipeline.workspace import Workspace
+from recsae.sae.execution import Execution
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.channels import ChannelStore
 
@@ -31,8 +32,10 @@ class Platform:
     channels: ChannelStore
     train_command: Sequence[str] = ()
     """Starts SAE training, the path of the job file to be added."""
-    train_threads: int = 0
-    """Threads of SAE training; 0 = every core."""
+    execution: Execution = Execution()
+    """How SAE training runs on a worker's machine."""
+    train_processes: int = 1
+    """Processes that train one SAE together, each on its part of every batch."""
     checkpoint_every_s: float = 10.0
     clock: Callable[[], float] = time.time
     lease_ttl_s: float = 15.0

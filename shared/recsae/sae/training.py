@@ -20,7 +20,8 @@ from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.sae.batches import Normalisation, Rows, ShuffledBatches, evenly_spaced, measure_normalisation
 from recsae.sae.checkpoint import load_checkpoint, save_checkpoint, training_identity
 from recsae.sae.config import SaeConfig
-from recsae.sae.engine import Execution, open_engine
+from recsae.sae.engine import open_engine
+from recsae.sae.execution import Execution
 from recsae.sae.export import TrainingFacts, encoder_graph, export_sae
 from recsae.sae.meter import Meter, Progress
 from recsae.sae.model import Parameters, initial_parameters

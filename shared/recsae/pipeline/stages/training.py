@@ -7,7 +7,7 @@ the stages `train` and `sweep`. Not here: what is done with the SAE.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,8 @@ def training_job(context: StepContext, lane: Lane, plan: Plan, request: SaeReque
         "hook": plan.model.hook,
         "model": plan.model.name,
         "model_version": plan.model.version,
-        "threads": context.platform.train_threads,
+        "execution": asdict(context.platform.execution),
+        "processes": context.platform.train_processes,
         "checkpoint_every_s": context.platform.checkpoint_every_s,
         "out": str(out),
     }
