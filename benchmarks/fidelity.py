@@ -26,8 +26,8 @@ from benchmarks.fidelity_rows import Activations, Targets, export_activations, t
 from recsae.sae.baselines import PrincipalAxes
 from recsae.sae.config import VARIANTS, SaeConfig
 from recsae.sae.dot_product import DotProductRanker, ExcludedItems
-from recsae.sae.execution import Execution
 from recsae.sae.evaluation import evaluate
+from recsae.sae.execution import Execution
 from recsae.sae.fidelity import fidelity
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.sparsity import is_sparse

@@ -15,8 +15,8 @@ from recsae.sae.batches import ArrayRows, ShuffledBatches, measure_normalisation
 from recsae.sae.checkpoint import load_checkpoint, training_identity
 from recsae.sae.config import SaeConfig
 from recsae.sae.engine import open_engine
-from recsae.sae.execution import Backend, Execution
 from recsae.sae.evaluation import reconstruction_sums
+from recsae.sae.execution import Backend, Execution
 from recsae.sae.meter import Progress
 from recsae.sae.model import Active, decode, keep_largest, preactivations
 from recsae.sae.ranks import Alone

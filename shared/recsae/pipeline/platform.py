@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from recsae.pipeline.contracts import TaskQueue
@@ -32,7 +32,7 @@ class Platform:
     channels: ChannelStore
     train_command: Sequence[str] = ()
     """Starts SAE training, the path of the job file to be added."""
-    execution: Execution = Execution()
+    execution: Execution = field(default_factory=Execution)
     """How SAE training runs on a worker's machine."""
     train_processes: int = 1
     """Processes that train one SAE together, each on its part of every batch."""
