@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -22,6 +22,9 @@ import pytest
 from recsae.cli.workspace import Workspace
 from recsae.datasets.schema import load_dataset
 from recsae.v1 import recommender_pb2, recommender_pb2_grpc
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Recsae
 
 _DASHBOARDS = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards"
 _DATA_S = 120.0
@@ -59,6 +62,16 @@ def prometheus(
         process.wait(timeout=20)
 
 
+@pytest.fixture(scope="module")
+def training(prometheus: str, recsae: Recsae) -> Iterator[None]:
+    """A run that trains for minutes. It begins after drift was compared: the platform's one worker does one thing."""
+    _wait_for_data(prometheus, "recsae_drift_concept_firing_rate")
+    started = recsae("refresh", "--width", "4096", "--epochs", "1000", "--no-promote", "--no-wait", "--json")
+    assert started.returncode == 0, started.stderr
+    yield
+    assert recsae("cancel", json.loads(started.stdout)["id"]).returncode == 0
+
+
 def _panels() -> list[Any]:
     found = []
     for path in sorted(_DASHBOARDS.glob("*.json")):
@@ -69,16 +82,22 @@ def _panels() -> list[Any]:
 
 
 @pytest.mark.parametrize("expression", _panels())
-def test_panel_query_returns_data(prometheus: str, expression: str) -> None:
+def test_panel_query_returns_data(prometheus: str, expression: str, request: pytest.FixtureRequest) -> None:
+    if "recsae_training_" in expression:
+        request.getfixturevalue("training")
     for variable, value in _VARIABLES.items():
         expression = expression.replace(variable, value)
     expression = re.sub(r"\$\{?\w+(?::\w+)?\}?", ".*", expression)
+    assert all(series["metric"] is not None for series in _wait_for_data(prometheus, expression))
+
+
+def _wait_for_data(prometheus: str, expression: str) -> list[dict[str, Any]]:
     deadline = time.monotonic() + _DATA_S
     scraped = threading.Event()
     while not (result := _query(prometheus, expression)):
         assert time.monotonic() < deadline, f"no data for {expression}"
         scraped.wait(0.5)  # a scrape announces itself to nobody
-    assert all(series["metric"] is not None for series in result)
+    return result
 
 
 def test_the_drift_dashboard_exists() -> None:
