@@ -147,6 +147,17 @@ def test_of_equal_scores_no_more_than_k_are_kept() -> None:
     assert all(len(set(row)) == 5 for row in batch.indices.tolist())
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_scores_that_are_no_numbers_stay_within_the_codes_of_their_row(value: float) -> None:
+    w_enc = np.ones((300, 4), np.float32)
+    batch = _pass(w_enc, np.zeros(300, np.float32), 80, int8=False)  # more places than groups
+    x = np.ones((9, 1, 4), np.float32)
+    x[4] = value
+    batch.select(x, np.zeros(4, np.float32))
+    assert (np.delete(batch.values, 4, axis=0) == 4.0).all()
+    assert all(len(set(row)) == 80 for row in np.delete(batch.indices, 4, axis=0).tolist())
+
+
 def test_rows_that_fire_nothing_change_nothing() -> None:
     config = SaeConfig(16, 64, 4, batch_size=8)
     _, engine = _pair(config, "exact")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from recsae.sae.config import SaeConfig
 from recsae.sae.loss import loss_and_gradient
@@ -195,10 +196,24 @@ def test_the_start_is_tied_and_centred_on_the_geometric_median() -> None:
     sample = torch.randn(500, D, generator=generator)
     sample[:50] += 1_000.0  # outliers move a mean, not a median
     start = initial_parameters(SaeConfig(d=D, width=WIDTH, k=K), sample)
-    assert torch.equal(start.w_enc, start.w_dec)
+    torch.testing.assert_close(functional.normalize(start.w_enc), start.w_dec)
     torch.testing.assert_close(start.w_dec.norm(dim=1), torch.ones(WIDTH))
     assert float(start.b_dec.norm()) < 2.0
     assert float(sample.mean(dim=0).norm()) > 100.0
+
+
+def test_the_start_reconstructs_as_well_as_a_tied_encoder_of_any_length() -> None:
+    sample = torch.randn(500, D, generator=torch.Generator().manual_seed(1))
+    config = SaeConfig(d=D, width=400, k=8, batch_size=500)
+    start = initial_parameters(config, sample)
+    none_dead = torch.zeros(400, dtype=torch.bool)
+
+    def error(length: float) -> float:
+        scaled = Parameters(start.w_enc * length, start.b_enc, start.w_dec, start.b_dec)
+        return loss_and_gradient(scaled, sample, none_dead, config).terms.squared_error
+
+    assert error(1.0) < min(error(0.8), error(1.25))
+    assert error(1.0) < 0.8 * error(1.0 / float(start.w_enc.norm(dim=1).mean()))  # unit length, as usual
 
 
 def test_the_geometric_median_minimises_the_sum_of_distances() -> None:

@@ -198,7 +198,7 @@ def test_auxk_brings_dead_latents_back(backend: Backend) -> None:
     def dead_after(alpha: float) -> int:
         config = SaeConfig(**{**CONFIG.as_dict(), "aux_alpha": alpha, "dead_after": 800})
         state = start_state(rows, config, normalisation)
-        state.parameters.b_enc[::2] -= 0.5  # half of them cannot compete
+        state.parameters.b_enc[::2] -= 0.5 * state.parameters.w_enc.norm(dim=1)[::2]  # half of them cannot compete
         engine = open_engine(state, config, Execution(backend), Alone())
         batches = ShuffledBatches(rows, CONFIG.batch_size, CONFIG.buffer_rows, 0)
         for batch in batches.from_step(0, 200):

@@ -1,31 +1,58 @@
 """How functions here are compiled: without the interpreter's lock, once per machine where that can be remembered.
 
-numba remembers compiled code beside the source, or in NUMBA_CACHE_DIR, and trusts what it finds there as Python trusts
-its own `__pycache__`. It looks at the file of a function alone: after a change to a function that others call, delete
-`__pycache__`. Where neither place can be written, every process compiles anew: about ten seconds.
+numba remembers compiled code under NUMBA_CACHE_DIR, else beside the source, and trusts what it finds there as Python
+trusts its own `__pycache__`. It would look at the file of a function alone and miss a change to what that function
+calls, so the folder is named after the content of the whole package. Where nothing can be written, every process
+compiles anew: about ten seconds.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from numba import njit
+import numba
 
 Compiled = TypeVar("Compiled", bound=Callable[..., object])
 
-_REMEMBERS = bool(os.environ.get("NUMBA_CACHE_DIR")) or os.access(Path(__file__).parent, os.W_OK)
+_HERE = Path(__file__).parent
 # Sums may be taken in any order; NaN needs no care, since it shows in the loss, which is checked.
 _ANY_ORDER = {"reassoc", "contract", "nsz", "nnan"}
 
 
 def compiled(function: Compiled) -> Compiled:
-    """Compiles when first called, for the types it is called with."""
-    return cast(Compiled, njit(nogil=True, cache=_REMEMBERS)(function))
+    """Compiles when first called, for the types it is called with; a division by 0 gives infinity, not an error."""
+    return _compiled(function, fastmath=False)
 
 
 def compiled_any_order(function: Compiled) -> Compiled:
     """The same, with sums free to be taken in the order that suits the vector units."""
-    return cast(Compiled, njit(nogil=True, cache=_REMEMBERS, fastmath=_ANY_ORDER)(function))
+    return _compiled(function, fastmath=_ANY_ORDER)
+
+
+def _compiled(function: Compiled, fastmath: bool | set[str]) -> Compiled:
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = _FOLDER  # read by the decorator and not afterwards
+    try:
+        made = numba.njit(nogil=True, cache=bool(_FOLDER), error_model="numpy", fastmath=fastmath)(function)
+    finally:
+        config.CACHE_DIR = before
+    return cast(Compiled, made)
+
+
+def _cache_folder() -> str:
+    """Where compiled code is remembered; empty = nowhere."""
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    if not given and not os.access(_HERE, os.W_OK):
+        return ""
+    digest = hashlib.sha256()
+    for source in sorted(_HERE.glob("*.py")):
+        digest.update(source.read_bytes())
+    return str(Path(given or _HERE / "__pycache__") / f"recsae-{digest.hexdigest()[:16]}")
+
+
+_FOLDER = _cache_folder()

@@ -24,15 +24,12 @@ def make_count(shape: VectorShape) -> Callable[..., int]:
     @intrinsic
     def count(typingctx: Any, values: Any, at: Any, vectors: Any, threshold: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            emit, lanes = Emitter(context, builder, signature, arguments), shape.lanes
-            integers = ir.VectorType(I32, lanes)
-            one, none = ir.Constant(integers, [1] * lanes), ir.Constant(integers, [0] * lanes)
-            total = emit.place(none)
+            emit = Emitter(context, builder, signature, arguments)
+            total = emit.place(emit.constant(0))
             with cgutils.for_range(builder, emit.number(2), intp=emit.index) as loop:
-                reached = _reached(emit, loop.index, lanes)
-                builder.store(builder.add(builder.load(total), builder.select(reached, one, none)), total)
-            reduce = emit.function(f"llvm.vector.reduce.add.v{lanes}i32", I32, [integers])
-            return builder.zext(builder.call(reduce, [builder.load(total)]), emit.index)
+                reached = _reached(emit, loop.index, shape.lanes)
+                builder.store(builder.add(builder.load(total), _bits_set(emit, reached)), total)
+            return builder.load(total)
 
         return types.intp(values, at, vectors, threshold), codegen
 
@@ -94,6 +91,13 @@ def _reached(emit: Emitter, number: Any, lanes: int) -> Any:
     return emit.builder.fcmp_ordered(">=", value, emit.spread(emit.values[3], lanes))
 
 
+def _bits_set(emit: Emitter, reached: Any) -> Any:
+    """How many lanes, as an index: shorter on the way to the next decision than adding vectors up."""
+    builder, bits = emit.builder, ir.IntType(reached.type.count)
+    count = builder.call(emit.function(f"llvm.ctpop.i{bits.width}", bits, [bits]), [builder.bitcast(reached, bits)])
+    return builder.zext(count, emit.index)
+
+
 def _write_packed(emit: Emitter, reached: Any, first: Any, found: Any, written: Any) -> None:
     """All positions at once, by the instruction that moves chosen lanes to the front."""
     builder, lanes = emit.builder, reached.type.count
@@ -103,9 +107,7 @@ def _write_packed(emit: Emitter, reached: Any, first: Any, found: Any, written: 
     compress = emit.function(name, integers, [integers, integers, reached.type])
     packed = builder.call(compress, [positions, ir.Constant(integers, [0] * lanes), reached])
     emit.store(packed, found, builder.load(written))
-    bits = builder.zext(builder.bitcast(reached, ir.IntType(lanes)), I32)
-    count = builder.call(emit.function("llvm.ctpop.i32", I32, [I32]), [bits])
-    builder.store(builder.add(builder.load(written), builder.zext(count, emit.index)), written)
+    builder.store(builder.add(builder.load(written), _bits_set(emit, reached)), written)
 
 
 def _write_one_by_one(emit: Emitter, reached: Any, first: Any, found: Any, written: Any) -> None:

@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
     row_scale: Floats  # [block]
     scores: Floats  # [block, width], flat
     tops: Floats  # [block, width / columns], flat
-    groups: NDArray[np.int32]  # [width / columns], and room for one vector
+    places: NDArray[np.int32]  # [width], and room for one vector
     found: NDArray[np.int32]  # [width + 1]
     values: Floats  # [width], and room for one vector
 
@@ -81,7 +81,7 @@ def make_scratch(width: int, d: int) -> Scratch:
         row_scale=np.zeros(block, np.float32),
         scores=np.zeros(block * whole, np.float32),
         tops=np.zeros(block * whole // SHAPE.columns, np.float32),
-        groups=np.zeros(whole // SHAPE.columns + SHAPE.lanes, np.int32),
+        places=np.zeros(whole + SHAPE.lanes, np.int32),
         found=np.zeros(whole + 1, np.int32),
         values=np.zeros(whole + SHAPE.lanes, np.float32),
     )

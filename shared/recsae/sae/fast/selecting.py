@@ -23,6 +23,7 @@ _PANEL, _COLUMNS, _LANES = SHAPE.panel, SHAPE.columns, SHAPE.lanes
 _BISECTIONS = 24
 _SLACK = 1.15  # a threshold that lets through this many times what is wanted is good enough to nominate
 _TINY = np.float32(1e-30)
+_LARGE = np.float32(np.inf)
 
 _count = make_count(SHAPE)
 _largest = make_largest(SHAPE)
@@ -57,16 +58,16 @@ def select_rows(
         score_block(panels, scratch, count, d)
         for row in range(count):
             found = _nominate(
-                scratch.scores, scratch.tops, row, width, wanted, scratch.groups, scratch.found, scratch.values
+                scratch.scores, scratch.tops, row, width, wanted, scratch.places, scratch.found, scratch.values
             )
             if wanted > slots:
                 _score_again(rows[first + row, 0], w_enc, b_enc, found, scratch.found, scratch.values)
-            _keep(scratch.found, scratch.values, found, slots, indices[first + row], values[first + row])
+            _keep(scratch.found, scratch.values, found, scratch.places, indices[first + row], values[first + row])
 
 
 @compiled
 def _nominate(
-    scores: Floats, tops: Floats, row: int, width: int, wanted: int, groups: Ints, found: Ints, values: Floats
+    scores: Floats, tops: Floats, row: int, width: int, wanted: int, places: Ints, found: Ints, values: Floats
 ) -> int:
     """Latents whose score is among the `wanted` largest positive ones, into `found`; returns how many.
 
@@ -76,8 +77,8 @@ def _nominate(
     at = row * vectors * _LANES
     threshold = _at_least(tops, at, vectors, wanted)
     count = 0
-    for number in range(_collect(tops, at, vectors, threshold, groups)):
-        latent = groups[number] // _LANES * _PANEL + groups[number] % _LANES
+    for number in range(_collect(tops, at, vectors, threshold, places)):
+        latent = places[number] // _LANES * _PANEL + places[number] % _LANES
         for _ in range(_COLUMNS):
             score = scores[row * width + latent]
             found[count] = latent  # written always, kept when the count moves on: no branch to guess wrong
@@ -114,14 +115,33 @@ def _score_again(centred: Floats, w_enc: Floats, b_enc: Floats, count: int, foun
 
 
 @compiled
-def _keep(found: Ints, values: Floats, count: int, slots: int, indices: Ints, kept: Floats) -> None:
-    """The `slots` largest positive of the first `count` values; of equal ones the first."""
-    vectors = (count + _LANES - 1) // _LANES
+def _keep(found: Ints, values: Floats, count: int, places: Ints, indices: Ints, kept: Floats) -> None:
+    """The largest positive of the first `count` values, as many as `indices` and `kept` hold; of equal ones the first.
+
+    `places` is scratch.
+    """
+    slots, vectors = len(indices), (count + _LANES - 1) // _LANES
     for place in range(count, vectors * _LANES):
         values[place] = 0.0
+    low, high, fires = _TINY, _LARGE, _count(values, 0, vectors, _TINY)
+    if fires > slots:
+        low, high, fires = _cut(values, vectors, slots)
+    end = _collect(values, 0, vectors, low, places)
+    if fires > slots:
+        end = _first_of_equal(values, places, end, high, slots)
+    end = min(end, slots)  # infinities, which end in a sentence about divergence, must not write beyond the row
+    for number in range(end):
+        indices[number], kept[number] = found[places[number]], values[places[number]]
+    for empty in range(end, slots):
+        indices[empty], kept[empty] = 0, 0.0
+
+
+@compiled
+def _cut(values: Floats, vectors: int, slots: int) -> tuple[np.float32, np.float32, int]:
+    """The least value that is kept, what lies above it, and how many reach it: `slots` of them, or more if equal."""
     low, high = _TINY, np.float32(2.0) * _largest(values, 0, vectors)
-    fires = _count(values, 0, vectors, low)
-    while fires > slots:  # low lets too many through, high too few
+    fires = slots + 1
+    while fires != slots:  # low lets too many through, high too few
         middle = np.float32(0.5) * (low + high)
         if middle <= low or middle >= high:
             break
@@ -130,20 +150,21 @@ def _keep(found: Ints, values: Floats, count: int, slots: int, indices: Ints, ke
             high = middle
         else:
             low, fires = middle, through
-    end = _copy(found, values, count, high, np.float32(np.inf), indices, kept, 0)
-    end = _copy(found, values, count, low, high, indices, kept, end)
-    for empty in range(end, slots):
-        indices[empty], kept[empty] = 0, 0.0
+    return low, high, fires
 
 
 @compiled
-def _copy(
-    found: Ints, values: Floats, count: int, least: np.float32, under: np.float32, indices: Ints, kept: Floats, end: int
-) -> int:
-    """Appends those of at least `least` and less than `under` while there is room; returns the new end."""
+def _first_of_equal(values: Floats, places: Ints, count: int, above: np.float32, slots: int) -> int:
+    """Thins `places` out to `slots`: of those not `above` the cut, which are equal, the last ones go."""
+    spare = slots
     for number in range(count):
-        if end == len(indices):
-            break
-        indices[end], kept[end] = found[number], values[number]
-        end += (values[number] >= least) & (values[number] < under)
+        spare -= values[places[number]] >= above
+    end = 0
+    for number in range(count):
+        place = places[number]
+        is_above = values[place] >= above
+        if is_above or spare > 0:
+            spare -= not is_above
+            places[end] = place
+            end += 1
     return end
