@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsae.sae.fast.reconstructing import accumulate_latents, make_turned, reconstruct_rows
+from recsae.sae.fast.reconstructing import accumulate_latents, make_fired, make_turned, reconstruct_rows, stretch_of
 from recsae.sae.fast.scoring import Floats, make_panels, make_scratch, pack
 from recsae.sae.fast.selecting import nominated, select_rows
 from recsae.sae.fast.team import Team
@@ -40,13 +40,14 @@ class BatchPass:
     def __init__(self, team: Team, latents: Latents, slots: int, prefixes: NDArray[np.int64], *, int8: bool) -> None:
         """`prefixes` int64 [g], rising to the number of latents."""
         width, d = latents.w_enc.shape
-        self._team, self._latents, self._prefixes, self._d, self._slots = team, latents, prefixes, d, slots
+        self._team, self._latents, self._prefixes, self._slots = team, latents, prefixes, slots
         self._wanted = nominated(slots) if int8 else slots
         self._panels = make_panels(width, d, int8=int8)
         self._scratch = [make_scratch(width, d) for _ in range(team.threads)]
+        self._fired = [make_fired(slots, len(prefixes), d) for _ in range(team.threads)]
         self.gradient = Latents(*(np.empty_like(array) for array in (latents.w_enc, latents.b_enc, latents.w_dec)))
         self.firings = np.zeros(width, np.int64)
-        self._buffers = _Buffers(0, len(prefixes), d, slots, team.threads)
+        self._buffers = _Buffers(0, len(prefixes), latents.w_enc, slots, team.threads)
 
     def pack(self, begin: int, end: int) -> None:
         """Takes over latents begin..end-1 of the encoder."""
@@ -56,7 +57,7 @@ class BatchPass:
         """Centres slot 0 of `source` [n, s, d] around `b_dec` [d] and finds the codes of its rows."""
         n = len(source)
         if n > self._buffers.n:
-            self._buffers = _Buffers(n, len(self._prefixes), self._d, self._slots, self._team.threads)
+            self._buffers = _Buffers(n, len(self._prefixes), self._latents.w_enc, self._slots, self._team.threads)
         held = self._buffers
         self.rows, self.indices, self.values = held.rows[:n], held.indices[:n], held.values[:n]
         self._slopes, self.squared_errors = held.slopes[:n], held.squared_errors[:n]
@@ -75,20 +76,21 @@ class BatchPass:
         `scale` is the gradient of the loss by an output over its error.
         """
 
-        def work(_: int, begin: int, end: int) -> None:
+        def work(worker: int, begin: int, end: int) -> None:
             reconstruct_rows(
                 target, slot, np.float32(factor), begin, end, self.indices, self.values, self._latents.w_dec,
-                self._prefixes, np.float32(scale), self.rows, self._slopes, self.squared_errors,
+                self._prefixes, np.float32(scale), self._fired[worker], self.rows, self._slopes, self.squared_errors,
             )  # fmt: skip
 
         self._team.share(len(self.rows), work)
 
     def accumulate(self) -> None:
         """Adds up the gradients of every latent over the batch."""
+        stretch = stretch_of(len(self.firings), self._slots, self.rows[0].nbytes if len(self.rows) else 1)
 
         def work(worker: int, begin: int, end: int) -> None:
             accumulate_latents(
-                self.rows, self.indices, self.values, self._slopes, self._prefixes, begin, end,
+                self.rows, self.indices, self.values, self._slopes, self._prefixes, begin, end, stretch,
                 self._buffers.turned[worker], self.gradient.w_enc, self.gradient.b_enc, self.gradient.w_dec,
                 self.firings,
             )  # fmt: skip
@@ -99,11 +101,12 @@ class BatchPass:
 class _Buffers:
     """For up to `n` rows. Made once: fresh memory costs a page fault per 4 KiB, as much as the arithmetic on it."""
 
-    def __init__(self, n: int, groups: int, d: int, slots: int, threads: int) -> None:
+    def __init__(self, n: int, groups: int, w_enc: Floats, slots: int, threads: int) -> None:
         self.n = n
+        width, d = w_enc.shape
         self.rows = np.empty((n, 1 + groups, d), np.float32)
         self.indices = np.empty((n, slots), np.int32)
         self.values = np.empty((n, slots), np.float32)
         self.slopes = np.empty((n, slots), np.float32)
         self.squared_errors = np.empty(n, np.float64)
-        self.turned = [make_turned(n, slots) for _ in range(threads)]
+        self.turned = [make_turned(n, slots, width) for _ in range(threads)]

@@ -30,8 +30,8 @@ _AT_ONCE = 4  # vectors of a sum in registers: a row of 64 floats on AVX-512
 def make_sum(shape: VectorShape, vectors: int) -> Callable[..., None]:
     """The numba function `add(out, out_at, table, stride, offset, names, weights, first, last)`.
 
-    out[out_at + t] = sum over i in first..last-1 of weights[i] table[names[i] stride + offset + t], for the `vectors` x
-    lanes values t from 0 on. Arrays are read flat.
+    out[out_at + t] += sum over i in first..last-1 of weights[i] table[names[i] stride + offset + t], for the `vectors`
+    x lanes values t from 0 on. Arrays are read flat.
     """
 
     @intrinsic
@@ -50,8 +50,8 @@ def make_sum(shape: VectorShape, vectors: int) -> Callable[..., None]:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             emit, lanes = Emitter(context, builder, signature, values), shape.lanes
             kind = ir.VectorType(F32, lanes)
-            zero = ir.Constant(kind, [0.0] * lanes)
-            sums = [emit.place(zero) for _ in range(vectors)]
+            places = [emit.plus(emit.number(1), number * lanes) for number in range(vectors)]
+            sums = [emit.place(emit.load(emit.data(0), place, kind)) for place in places]
             table_data, name_data = emit.data(2), emit.data(5)
             with cgutils.for_range_slice(
                 builder, emit.number(7), emit.number(8), emit.constant(1), intp=emit.index, inc=True
@@ -61,11 +61,49 @@ def make_sum(shape: VectorShape, vectors: int) -> Callable[..., None]:
                 for number, total in enumerate(sums):
                     value = emit.load(table_data, emit.plus(row, number * lanes), kind)
                     builder.store(emit.fma(weight, value, builder.load(total)), total)
-            for number, total in enumerate(sums):
-                emit.store(builder.load(total), emit.data(0), emit.plus(emit.number(1), number * lanes))
+            for out_place, total in zip(places, sums, strict=True):
+                emit.store(builder.load(total), emit.data(0), out_place)
             return emit.nothing()
 
         return types.void(out, out_at, table, stride, offset, names, weights, first, last), codegen
+
+    function: Callable[..., None] = add
+    return function
+
+
+def make_two_sums(shape: VectorShape, vectors: int) -> Callable[..., None]:
+    """The numba function `add(a, b, at, table, stride, offset_a, offset_b, names, weights_a, weights_b, first, last)`.
+
+    Two sums as of `make_sum` over the same rows in one go, to a[at + t] and b[at + t].
+    """
+
+    @intrinsic
+    def add(
+        typingctx: Any, a: Any, b: Any, at: Any, table: Any, stride: Any, offset_a: Any, offset_b: Any,
+        names: Any, weights_a: Any, weights_b: Any, first: Any, last: Any,
+    ) -> Any:  # fmt: skip
+        arguments = (a, b, at, table, stride, offset_a, offset_b, names, weights_a, weights_b, first, last)
+
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            emit, lanes = Emitter(context, builder, signature, values), shape.lanes
+            kind = ir.VectorType(F32, lanes)
+            places = [emit.plus(emit.number(2), number * lanes) for number in range(vectors)]
+            sums = [[emit.place(emit.load(emit.data(side), place, kind)) for place in places] for side in range(2)]
+            with cgutils.for_range_slice(
+                builder, emit.number(10), emit.number(11), emit.constant(1), intp=emit.index, inc=True
+            ) as (place, _):
+                for side, offset, weights in ((0, 5, 8), (1, 6, 9)):
+                    row = _row(emit, emit.data(7), place, 4, offset)
+                    weight = emit.spread(emit.load(emit.data(weights), place, F32), lanes)
+                    for number, total in enumerate(sums[side]):
+                        value = emit.load(emit.data(3), emit.plus(row, number * lanes), kind)
+                        builder.store(emit.fma(weight, value, builder.load(total)), total)
+            for side in range(2):
+                for out_place, total in zip(places, sums[side], strict=True):
+                    emit.store(builder.load(total), emit.data(side), out_place)
+            return emit.nothing()
+
+        return types.void(*arguments), codegen
 
     function: Callable[..., None] = add
     return function
@@ -113,6 +151,7 @@ def _row(emit: Emitter, names: Any, place: Any, stride: int, offset: int) -> Any
 
 
 _sum_many, _sum_one = make_sum(SHAPE, _AT_ONCE), make_sum(SHAPE, 1)
+_two_many, _two_one = make_two_sums(SHAPE, _AT_ONCE), make_two_sums(SHAPE, 1)
 _dot_many, _dot_one = make_dot(SHAPE, _AT_ONCE), make_dot(SHAPE, 1)
 _LANES = SHAPE.lanes
 _WIDE = _AT_ONCE * SHAPE.lanes
@@ -140,7 +179,26 @@ def gather_sum(
             total = np.float32(0.0)
             for place in range(first, last):
                 total += weights[place] * flat[names[place] * stride + offset + rest]
-            out[rest] = total
+            out[rest] += total
+
+
+@compiled
+def gather_two_sums(
+    a: Floats, b: Floats, table: Floats, stride: int, offset_a: int, offset_b: int,
+    names: Ints, weights_a: Floats, weights_b: Floats, first: int, last: int,
+) -> None:  # fmt: skip
+    """`gather_sum` to `a` and to `b` [d], which differ in offset and weights, reading every name once."""
+    d = len(a)
+    t = 0
+    while t + _WIDE <= d:
+        _two_many(a, b, t, table, stride, offset_a + t, offset_b + t, names, weights_a, weights_b, first, last)
+        t += _WIDE
+    while t + _LANES <= d:
+        _two_one(a, b, t, table, stride, offset_a + t, offset_b + t, names, weights_a, weights_b, first, last)
+        t += _LANES
+    if t < d:
+        gather_sum(a[t:], table, stride, offset_a + t, names, weights_a, first, last)
+        gather_sum(b[t:], table, stride, offset_b + t, names, weights_b, first, last)
 
 
 @compiled

@@ -45,9 +45,10 @@ class Scratch(NamedTuple):
     row_scale: Floats  # [block]
     scores: Floats  # [block, width], flat
     tops: Floats  # [block, width / columns], flat
-    places: NDArray[np.int32]  # [width], and room for one vector
-    found: NDArray[np.int32]  # [width + 1]
-    values: Floats  # [width], and room for one vector
+    found: NDArray[np.int32]  # [width], as the following with room for one vector more: latents nominated
+    values: Floats  # [width], their scores
+    kept: NDArray[np.int32]  # [width], latents kept
+    kept_values: Floats  # [width]
 
 
 def padded(width: int) -> int:
@@ -81,9 +82,10 @@ def make_scratch(width: int, d: int) -> Scratch:
         row_scale=np.zeros(block, np.float32),
         scores=np.zeros(block * whole, np.float32),
         tops=np.zeros(block * whole // SHAPE.columns, np.float32),
-        places=np.zeros(whole + SHAPE.lanes, np.int32),
-        found=np.zeros(whole + 1, np.int32),
+        found=np.zeros(whole + SHAPE.lanes, np.int32),
         values=np.zeros(whole + SHAPE.lanes, np.float32),
+        kept=np.zeros(whole + SHAPE.lanes, np.int32),
+        kept_values=np.zeros(whole + SHAPE.lanes, np.float32),
     )
 
 

@@ -12,22 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.sae.fast.compiling import compiled, compiled_any_order
-from recsae.sae.fast.counting import make_collect, make_count, make_largest
+from recsae.sae.fast.counting import make_collect, make_count, make_filter, make_largest
 from recsae.sae.fast.gathering import gather_dots
 from recsae.sae.fast.scoring import Floats, Panels, Scratch, score_block
 from recsae.sae.fast.vectors import SHAPE, cpu_features
 
 Ints = NDArray[np.int32]
 
-_PANEL, _COLUMNS, _LANES = SHAPE.panel, SHAPE.columns, SHAPE.lanes
+_PANEL, _LANES = SHAPE.panel, SHAPE.lanes
 _BISECTIONS = 24
 _SLACK = 1.15  # a threshold that lets through this many times what is wanted is good enough to nominate
 _TINY = np.float32(1e-30)
 _LARGE = np.float32(np.inf)
+_ABOVE = np.float32(1.0 + 2.0**-20)
 
 _count = make_count(SHAPE)
 _largest = make_largest(SHAPE)
 _collect = make_collect(SHAPE, cpu_features())
+_filter = make_filter(SHAPE, cpu_features())
 
 
 def nominated(slots: int) -> int:
@@ -37,7 +39,7 @@ def nominated(slots: int) -> int:
 
 @compiled_any_order
 def select_rows(
-    source: Floats, slot: int, b_dec: Floats, begin: int, end: int, panels: Panels, w_enc: Floats, b_enc: Floats,
+    source: Floats, slot: int, b_dec: Floats, begin: int, end: int, encoder: Panels, w_enc: Floats, b_enc: Floats,
     wanted: int, scratch: Scratch, rows: Floats, indices: Ints, values: Floats,
 ) -> None:  # fmt: skip
     """Centres rows begin..end-1 and keeps the largest positive latents of each.
@@ -46,7 +48,8 @@ def select_rows(
     and `values` [n, slots] the latents kept, value 0 where fewer fire. `wanted` are nominated; with more than `slots`
     of them the nominated are computed again from `w_enc` [w, d] and `b_enc` [w].
     """
-    d, width, slots = rows.shape[2], len(panels.bias), indices.shape[1]
+    d, width, slots = rows.shape[2], len(encoder.bias), indices.shape[1]
+    panels = width // _PANEL
     block = len(scratch.row_scale)
     for first in range(begin, end, block):
         count = min(block, end - first)
@@ -55,37 +58,16 @@ def select_rows(
                 value = source[first + row, slot, t] - b_dec[t]
                 rows[first + row, 0, t] = value
                 scratch.rows[row * d + t] = value
-        score_block(panels, scratch, count, d)
+        score_block(encoder, scratch, count, d)
         for row in range(count):
-            found = _nominate(
-                scratch.scores, scratch.tops, row, width, wanted, scratch.places, scratch.found, scratch.values
-            )
+            threshold = _at_least(scratch.tops, row * panels * _LANES, panels, wanted)
+            found = _collect(
+                scratch.scores, row * width, panels, threshold, scratch.tops, row * panels * _LANES,
+                scratch.found, scratch.values,
+            )  # fmt: skip
             if wanted > slots:
                 _score_again(rows[first + row, 0], w_enc, b_enc, found, scratch.found, scratch.values)
-            _keep(scratch.found, scratch.values, found, scratch.places, indices[first + row], values[first + row])
-
-
-@compiled
-def _nominate(
-    scores: Floats, tops: Floats, row: int, width: int, wanted: int, places: Ints, found: Ints, values: Floats
-) -> int:
-    """Latents whose score is among the `wanted` largest positive ones, into `found`; returns how many.
-
-    May give more, never fewer unless fewer are positive.
-    """
-    vectors = width // _PANEL
-    at = row * vectors * _LANES
-    threshold = _at_least(tops, at, vectors, wanted)
-    count = 0
-    for number in range(_collect(tops, at, vectors, threshold, places)):
-        latent = places[number] // _LANES * _PANEL + places[number] % _LANES
-        for _ in range(_COLUMNS):
-            score = scores[row * width + latent]
-            found[count] = latent  # written always, kept when the count moves on: no branch to guess wrong
-            values[count] = score
-            count += score >= threshold
-            latent += _LANES
-    return count
+            _keep(scratch, found, threshold, indices[first + row], values[first + row])
 
 
 @compiled
@@ -115,32 +97,37 @@ def _score_again(centred: Floats, w_enc: Floats, b_enc: Floats, count: int, foun
 
 
 @compiled
-def _keep(found: Ints, values: Floats, count: int, places: Ints, indices: Ints, kept: Floats) -> None:
-    """The largest positive of the first `count` values, as many as `indices` and `kept` hold; of equal ones the first.
+def _keep(scratch: Scratch, count: int, near: np.float32, indices: Ints, values: Floats) -> None:
+    """The largest positive of the first `count` found, as many as `indices` and `values` hold; of equals the first.
 
-    `places` is scratch.
+    `near` is a guess from below at the least that is kept.
     """
     slots, vectors = len(indices), (count + _LANES - 1) // _LANES
     for place in range(count, vectors * _LANES):
-        values[place] = 0.0
-    low, high, fires = _TINY, _LARGE, _count(values, 0, vectors, _TINY)
+        scratch.values[place] = 0.0
+    low, high, fires = _TINY, _LARGE, _count(scratch.values, 0, vectors, _TINY)
     if fires > slots:
-        low, high, fires = _cut(values, vectors, slots)
-    end = _collect(values, 0, vectors, low, places)
+        low, high, fires = _cut(scratch.values, vectors, slots, near)
+    end = _filter(scratch.values, scratch.found, vectors, low, scratch.kept_values, scratch.kept)
     if fires > slots:
-        end = _first_of_equal(values, places, end, high, slots)
-    end = min(end, slots)  # infinities, which end in a sentence about divergence, must not write beyond the row
-    for number in range(end):
-        indices[number], kept[number] = found[places[number]], values[places[number]]
+        _first_of_equal(scratch.kept_values, scratch.kept, end, high, slots)
+    end = min(end, slots)
+    for place in range(end):
+        indices[place], values[place] = scratch.kept[place], scratch.kept_values[place]
     for empty in range(end, slots):
-        indices[empty], kept[empty] = 0, 0.0
+        indices[empty], values[empty] = 0, 0.0
 
 
 @compiled
-def _cut(values: Floats, vectors: int, slots: int) -> tuple[np.float32, np.float32, int]:
-    """The least value that is kept, what lies above it, and how many reach it: `slots` of them, or more if equal."""
-    low, high = _TINY, np.float32(2.0) * _largest(values, 0, vectors)
-    fires = slots + 1
+def _cut(values: Floats, vectors: int, slots: int, near: np.float32) -> tuple[np.float32, np.float32, int]:
+    """A value that is enough to be kept, one that is more than enough, and how many reach the first.
+
+    `slots` of them do, or more, if those between the two are equal.
+    """
+    low, high = near, _ABOVE * _largest(values, 0, vectors)
+    fires = _count(values, 0, vectors, low)
+    if fires < slots:
+        low, fires = _TINY, slots + 1
     while fires != slots:  # low lets too many through, high too few
         middle = np.float32(0.5) * (low + high)
         if middle <= low or middle >= high:
@@ -154,17 +141,15 @@ def _cut(values: Floats, vectors: int, slots: int) -> tuple[np.float32, np.float
 
 
 @compiled
-def _first_of_equal(values: Floats, places: Ints, count: int, above: np.float32, slots: int) -> int:
-    """Thins `places` out to `slots`: of those not `above` the cut, which are equal, the last ones go."""
+def _first_of_equal(values: Floats, names: Ints, count: int, above: np.float32, slots: int) -> None:
+    """Moves to the front what stays: all that are `above` the cut, and of those at it, which are equal, the first."""
     spare = slots
-    for number in range(count):
-        spare -= values[places[number]] >= above
+    for place in range(count):
+        spare -= values[place] >= above
     end = 0
-    for number in range(count):
-        place = places[number]
+    for place in range(count):
         is_above = values[place] >= above
         if is_above or spare > 0:
             spare -= not is_above
-            places[end] = place
+            values[end], names[end] = values[place], names[place]
             end += 1
-    return end
