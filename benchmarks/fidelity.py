@@ -75,9 +75,8 @@ def main() -> None:
         base_name, ks = _PLANS[name]
         folder = arguments.data / BASES[base_name].data if arguments.data else None
         if folder is None or not folder.is_dir():
-            _say(
-                f"{name} is skipped: {folder or 'DATA= is not given'} is not there; README.md says how to get the data"
-            )
+            missing = f"{folder} is not there" if folder else "DATA= is not given"
+            _say(f"{name} is skipped: {missing}; README.md says how to get the data")
             continue
         result[name] = measure(base_name, arguments.k or ks, arguments)
     _print(result)
