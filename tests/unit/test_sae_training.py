@@ -13,7 +13,8 @@ import torch
 from recsae.errors import CorruptArtifactError, FailedPreconditionError, InvalidRequestError
 from recsae.sae.batches import ArrayRows, ShuffledBatches, measure_normalisation
 from recsae.sae.checkpoint import load_checkpoint, training_identity
-from recsae.sae.config import SaeConfig
+from recsae.sae.codes import Codes
+from recsae.sae.config import VARIANTS, SaeConfig, Variant
 from recsae.sae.engine import open_engine
 from recsae.sae.evaluation import reconstruction_sums
 from recsae.sae.execution import Backend, Execution
@@ -151,6 +152,67 @@ def test_the_exported_encoder_equals_torch(tmp_path: Path) -> None:
     np.testing.assert_allclose(codes.dense(CONFIG.width), dense.numpy(), atol=1e-5)
     x_hat = decode(active, torch.from_numpy(w.w_dec)).numpy() + w.b_dec
     np.testing.assert_allclose(sae.decode(codes), x_hat, atol=1e-5)
+
+
+def test_batchtopk_is_exported_with_the_threshold_that_stands_for_the_batch(tmp_path: Path) -> None:
+    x, _ = _planted(3_000, 1)
+    config = SaeConfig(**{**CONFIG.as_dict(), "variant": "batchtopk"})
+    sae = _train(x, config, tmp_path)
+    w = load_weights(tmp_path)
+    assert (sae.k, sae.slots) == (config.k, 4 * config.k)
+    assert sae.threshold > 0
+    centred = torch.from_numpy(x - w.b_dec)
+    pre = torch.addmm(torch.from_numpy(w.b_enc), centred, torch.from_numpy(w.w_enc).T).numpy()
+    codes = sae.encode(x)
+    assert codes.fired.sum() / len(x) == pytest.approx(config.k, rel=0.01)
+    assert len(set(codes.fired.sum(axis=1).tolist())) > 3  # rows share k out between them
+    edge = np.abs(pre - sae.threshold) < 1e-5
+    np.testing.assert_allclose(
+        np.where(edge, 0, codes.dense(config.width)), np.where(edge | (pre <= sae.threshold), 0, pre), atol=1e-5
+    )
+
+
+def test_matryoshka_prefixes_reconstruct_by_themselves(tmp_path: Path) -> None:
+    x, _ = _planted(6_000, 1)
+    held_out, _ = _planted(1_000, 2)
+    shares = (0.25, 0.5, 1.0)
+    fvu = {}
+    for variant in ("topk", "matryoshka"):
+        config = SaeConfig(
+            **{**CONFIG.as_dict(), "variant": variant, "prefix_shares": shares, "epochs": 20, "dead_after": 3_000}
+        )
+        sae = _train(x, config, tmp_path / variant)
+        codes = sae.encode(held_out)
+        for share in shares:
+            inside = np.where(codes.indices < share * config.width, codes.values, np.float32(0))
+            errors = np.square(held_out - sae.decode(Codes(codes.indices, inside)), dtype=np.float64).sum()
+            fvu[variant, share] = errors / np.square(held_out - sae.mean, dtype=np.float64).sum()
+    assert fvu["matryoshka", 0.25] > fvu["matryoshka", 0.5] > fvu["matryoshka", 1.0]
+    assert fvu["matryoshka", 0.25] < 0.8 * fvu["topk", 0.25]
+
+
+@pytest.mark.parametrize("backend", ["torch", "fast"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_learns_on_every_engine(tmp_path: Path, variant: Variant, backend: Backend) -> None:
+    x, _ = _planted(3_000, 1)
+    config = SaeConfig(**{**CONFIG.as_dict(), "variant": variant, "epochs": 8})
+    facts = train_sae(ArrayRows(x), config, tmp_path, execution=Execution(backend, threads=2))
+    assert facts.scores["train_fvu"] < 0.4, facts.scores
+    assert facts.scores["train_dead"] < 0.2
+
+
+def test_a_warm_start_begins_where_the_other_sae_ended(tmp_path: Path) -> None:
+    x, _ = _planted(3_000, 1)
+    long = SaeConfig(**{**CONFIG.as_dict(), "epochs": 20})
+    _train(x, long, tmp_path / "first")
+    start = load_weights(tmp_path / "first")
+    reports: dict[str, list[Progress]] = {"cold": [], "warm": []}
+    for name, given in (("cold", None), ("warm", start)):
+        config = SaeConfig(**{**CONFIG.as_dict(), "epochs": 1, "seed": 5, "learning_rate": 1e-4})
+        train_sae(ArrayRows(x + np.float32(0.01)), config, tmp_path / name, progress=reports[name].append, start=given)
+    assert reports["warm"][-1].fvu < 0.5 * reports["cold"][-1].fvu
+    warm = load_weights(tmp_path / "warm")
+    assert float((warm.w_dec * start.w_dec).sum(axis=1).min()) > 0.9  # latents are still who they were
 
 
 def test_the_export_equals_the_trained_parameters_behind_their_normalisation(tmp_path: Path) -> None:
