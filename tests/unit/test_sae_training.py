@@ -167,9 +167,10 @@ def test_batchtopk_is_exported_with_the_threshold_that_stands_for_the_batch(tmp_
     assert codes.fired.sum() / len(x) == pytest.approx(config.k, rel=0.01)
     assert len(set(codes.fired.sum(axis=1).tolist())) > 3  # rows share k out between them
     edge = np.abs(pre - sae.threshold) < 1e-5
-    np.testing.assert_allclose(
-        np.where(edge, 0, codes.dense(config.width)), np.where(edge | (pre <= sae.threshold), 0, pre), atol=1e-5
-    )
+    expected, found = np.where(edge | (pre <= sae.threshold), 0, pre), np.where(edge, 0, codes.dense(config.width))
+    full = (expected > 0).sum(axis=1) > sae.slots  # such a row keeps the largest
+    assert full.mean() < 0.01
+    np.testing.assert_allclose(found[~full], expected[~full], atol=1e-5)
 
 
 def test_matryoshka_prefixes_reconstruct_by_themselves(tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_auxk_brings_dead_latents_back(backend: Backend) -> None:
     def dead_after(alpha: float) -> int:
         config = SaeConfig(**{**CONFIG.as_dict(), "aux_alpha": alpha, "dead_after": 800})
         state = start_state(rows, config, normalisation)
-        state.parameters.b_enc[::2] -= 0.5 * state.parameters.w_enc.norm(dim=1)[::2]  # half of them cannot compete
+        state.parameters.b_enc[::2] -= 0.5  # half of them cannot compete
         engine = open_engine(state, config, Execution(backend), Alone())
         batches = ShuffledBatches(rows, CONFIG.batch_size, CONFIG.buffer_rows, 0)
         for batch in batches.from_step(0, 200):
