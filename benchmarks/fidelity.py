@@ -39,6 +39,8 @@ _PLANS: dict[str, tuple[str, tuple[int, ...]]] = {
     "amazon-beauty": ("amazon-beauty-d64", (4, 8, 16, 32)),
     "ml-1m-d256": ("ml-1m-d256", (32, 64)),
 }
+_MOST_LATENTS, _BATCH, _RATE = 2_048, 1_024, 4e-3
+_ROWS_TO_SEE = 6_000_000
 _KEPT = "ndcg@20_kept"
 # Our names of what `recsae.sae.evaluation` and `recsae.sae.fidelity` measure.
 _REPORTED = {
@@ -49,6 +51,7 @@ _REPORTED = {
     "dead_all": "dead",
     "dead_items": "dead_items",
     "rare": "rare",
+    "rare_items": "rare_items",
     "l0": "l0",
     "fvu": "fvu",
     "fvu_last": "fvu_last",
@@ -64,8 +67,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache/bench"))
     parser.add_argument("--only", nargs="*", choices=list(_PLANS), default=list(_PLANS))
     parser.add_argument("--k", nargs="*", type=int, default=None)
-    parser.add_argument("--width", type=int, default=0, help="latents; 0 is the default of the engine, 16 d")
-    parser.add_argument("--epochs", type=int, default=0, help="of the SAE; 0 is the default of the engine")
+    parser.add_argument("--width", type=int, default=0, help="latents; 0 is 8 d at k <= d/16, else 2,048")
+    parser.add_argument("--epochs", type=int, default=0, help="of the SAE; 0 is what sees 6 M rows")
     parser.add_argument("--variant", choices=list(VARIANTS), default="topk")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
@@ -106,9 +109,7 @@ def one_sae(
 ) -> dict[str, Any]:
     """Trains one SAE and scores it on held-out users and items."""
     rows = activations.training()
-    config = SaeConfig.defaults_for(
-        rows.d, rows.n, k=k, width=arguments.width, epochs=arguments.epochs, variant=arguments.variant
-    )
+    config = settings(rows.d, rows.n, k, arguments)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         train_sae(rows, config, Path(folder), execution=Execution(threads=arguments.threads))
@@ -123,6 +124,20 @@ def one_sae(
     }
     shape = {"width": config.width, "k_over_d": round(k / rows.d, 4), "sparse": is_sparse(k, rows.d)}
     return rounded | intervals | shape | {"seconds": round(seconds, 1)}
+
+
+def settings(d: int, rows: int, k: int, arguments: argparse.Namespace) -> SaeConfig:
+    """The SAE's settings: 6 M rows seen, and the width and rate of the best fidelity found with no latent dead.
+
+    On MovieLens-1M, d = 64: at k = 4 512 latents stay alive and of 1,024 some 5 % die; from k = 8 on 2,048 live. The
+    rate 4e-3 leaves 47 of 1,024 dead at k = 16, 2e-3 none; 2e-3 leaves 426 of 2,048 dead at k = 32. At d = 256, k = 32
+    1e-3 leaves none or one of 2,048, 2e-3 456.
+    """
+    width = arguments.width or 8 * d if 16 * k <= d else _MOST_LATENTS
+    config = SaeConfig.defaults_for(d, rows, k=k, width=width, variant=arguments.variant)
+    epochs = arguments.epochs or max(1, round(_ROWS_TO_SEE / rows))
+    rate = _RATE * (64 / d) * min(1.0, d / (8 * k))
+    return replace(config, epochs=epochs, batch_size=_BATCH, learning_rate=rate)
 
 
 def ranker(base: TrainedBase, targets: Targets) -> DotProductRanker:

@@ -94,7 +94,7 @@ def test_the_last_line_holds_the_scores_of_each_data_set_and_k(
     arguments = ["--data", str(data), "--cache", str(tmp_path), "--only", "ml-1m", "amazon-beauty"]
     monkeypatch.setattr(base_models, "BASES", base_models.BASES | {"amazon-beauty-d64": Base("amazon-beauty", ())})
     monkeypatch.setattr(fidelity, "BASES", base_models.BASES)
-    monkeypatch.setattr("sys.argv", ["fidelity", *arguments, "--k", "2", "8", "--epochs", "60", "--threads", "1"])
+    monkeypatch.setattr("sys.argv", ["fidelity", *arguments, "--k", "2", "8", "--epochs", "400", "--threads", "1"])
     fidelity.main()
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("amazon-beauty is skipped") for line in lines)
