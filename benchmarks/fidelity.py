@@ -2,7 +2,7 @@
 
 SASRec on MovieLens-1M and Amazon Beauty (`DATA=` a folder with `ml-1m` and `amazon-beauty` as atomic files; see
 benchmarks/convert.py). For each base model and k: NDCG@20 kept with its 95 % interval, PCA-k and adaptive PCA-k beside
-it with the interval of the difference, dead latents, FVU. The last line is the result as JSON.
+it with the interval of the difference, dead latents, FVU, as a table. The last line is the result as JSON.
 
 "Unseen" is meant for the SAE; the base model has learnt from all users' training items. k >= d / 2 is not sparse.
 """
@@ -14,12 +14,15 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from benchmarks.base_models import BASES, TrainedBase, base_model
 from benchmarks.fidelity_rows import Activations, Targets, export_activations, target_rows
@@ -39,8 +42,7 @@ _PLANS: dict[str, tuple[str, tuple[int, ...]]] = {
     "amazon-beauty": ("amazon-beauty-d64", (4, 8, 16, 32)),
     "ml-1m-d256": ("ml-1m-d256", (32, 64)),
 }
-_MOST_LATENTS, _BATCH, _RATE = 2_048, 1_024, 4e-3
-_ROWS_TO_SEE = 6_000_000
+_MOST_LATENTS, _BATCH = 2_048, 1_024
 _KEPT = "ndcg@20_kept"
 # Our names of what `recsae.sae.evaluation` and `recsae.sae.fidelity` measure.
 _REPORTED = {
@@ -95,8 +97,41 @@ def measure(base_name: str, ks: Sequence[int], arguments: argparse.Namespace) ->
     found: dict[str, Any] = {"base": {"valid": base.record["valid"], "test": base.record["test"]}}
     for k in ks:
         found[f"k{k}"] = one_sae(base, activations, targets, axes, k, arguments)
-        _print({"base": base_name, "k": k, **found[f"k{k}"]})
+        _say(f"{base_name}, k = {k}: trained and scored in {found[f'k{k}']['seconds']:.0f} s and a little")
+    Console(width=150).print(table(base_name, base.record, {k: found[f"k{k}"] for k in ks}))
     return found
+
+
+def table(base_name: str, record: Mapping[str, Any], found: Mapping[int, Mapping[str, Any]]) -> Table:
+    """One row per SAE."""
+    test = record["test"]
+    made = Table(
+        title=f"{base_name}: test NDCG@10 {test['ndcg@10']:.4f}, HR@10 {test['hr@10']:.4f} (full ranking)",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    columns = (
+        "k",
+        "k/d",
+        "width",
+        "NDCG@20 kept",
+        "adaptive PCA",
+        "SAE - adaptive PCA",
+        "PCA",
+        "FVU",
+        "dead",
+        "dead, items",
+    )
+    for column in (*columns, "rare"):
+        made.add_column(column, justify="right")
+    for k, one in found.items():
+        made.add_row(
+            str(k), f"{one['k_over_d']:.3g}" + ("" if one["sparse"] else " (not sparse)"), f"{one['width']:,}",
+            f"{one['ndcg_kept']:.3f} [{one['ci'][0]:.3f}, {one['ci'][1]:.3f}]", f"{one['adaptive_pca']:.3f}",
+            f"{one['diff']:.3f} [{one['diff_ci'][0]:.3f}, {one['diff_ci'][1]:.3f}]", f"{one['pca']:.3f}",
+            f"{one['fvu']:.4f}", f"{one['dead_all']:.1%}", f"{one['dead_items']:.1%}", f"{one['rare']:.1%}",
+        )  # fmt: skip
+    return made
 
 
 def one_sae(
@@ -127,17 +162,13 @@ def one_sae(
 
 
 def settings(d: int, rows: int, k: int, arguments: argparse.Namespace) -> SaeConfig:
-    """The SAE's settings: 6 M rows seen, and the width and rate of the best fidelity found with no latent dead.
+    """The engine's defaults but for the batch, which may be larger on so many rows, and the width.
 
-    On MovieLens-1M, d = 64: at k = 4 512 latents stay alive and of 1,024 some 5 % die; from k = 8 on 2,048 live. The
-    rate 4e-3 leaves 47 of 1,024 dead at k = 16, 2e-3 none; 2e-3 leaves 426 of 2,048 dead at k = 32. At d = 256, k = 32
-    1e-3 leaves none or one of 2,048, 2e-3 456.
+    On MovieLens-1M, d = 64: at k = 4 512 latents stay alive and of 1,024 some 5 % die; from k = 8 on 2,048 live.
     """
-    width = arguments.width or 8 * d if 16 * k <= d else _MOST_LATENTS
-    config = SaeConfig.defaults_for(d, rows, k=k, width=width, variant=arguments.variant)
-    epochs = arguments.epochs or max(1, round(_ROWS_TO_SEE / rows))
-    rate = _RATE * (64 / d) * min(1.0, d / (8 * k))
-    return replace(config, epochs=epochs, batch_size=_BATCH, learning_rate=rate)
+    width = arguments.width or (8 * d if 16 * k <= d else _MOST_LATENTS)
+    config = SaeConfig.defaults_for(d, rows, k=k, width=width, epochs=arguments.epochs, variant=arguments.variant)
+    return replace(config, batch_size=_BATCH)
 
 
 def ranker(base: TrainedBase, targets: Targets) -> DotProductRanker:

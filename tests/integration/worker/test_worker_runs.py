@@ -29,7 +29,7 @@ def step_of(checkpoint: Path) -> int:
 
 def test_a_killed_worker_costs_neither_the_run_nor_the_training_done_so_far(fleet: Fleet) -> None:
     first = fleet.start_worker()
-    run = fleet.start_run(width=64, k=4, epochs=150)
+    run = fleet.start_run(width=64, k=4, epochs=1000)
     fleet.wait_for(lambda: fleet.checkpoint(run).exists() and bool(fleet.trainers_of(run)), "checkpoint")
     trained = fleet.trainers_of(run)
     os.killpg(first.pid, signal.SIGKILL)
@@ -46,7 +46,7 @@ def test_a_killed_worker_costs_neither_the_run_nor_the_training_done_so_far(flee
 
 def test_a_stopped_worker_gives_its_step_back_at_once_and_leaves_no_process(fleet: Fleet) -> None:
     first = fleet.start_worker()
-    run = fleet.start_run(width=256, k=4, epochs=1000)
+    run = fleet.start_run(width=65_536, k=4, epochs=1000)  # minutes of training
     fleet.wait_for(lambda: fleet.checkpoint(run).exists() and bool(fleet.trainers_of(run)), "checkpoint")
     first.terminate()
     assert first.wait(30) is not None
@@ -56,7 +56,7 @@ def test_a_stopped_worker_gives_its_step_back_at_once_and_leaves_no_process(flee
 
 def test_cancelling_a_run_ends_its_training_subprocess(fleet: Fleet) -> None:
     fleet.start_worker()
-    run = fleet.start_run(width=256, k=4, epochs=1000)
+    run = fleet.start_run(width=65_536, k=4, epochs=1000)  # minutes of training
     fleet.wait_for(lambda: bool(fleet.trainers_of(run)), "training subprocess")
     cancel(fleet.runs, run.id, "wrong data set")
     fleet.wait_for(lambda: not fleet.trainers_of(run), "end of the subprocess")

@@ -37,7 +37,7 @@ def celery(fleet: Fleet) -> Iterator[Celery]:
 
 def test_a_sweep_scores_every_point_and_trains_none_again_after_a_kill(fleet: Fleet) -> None:
     first = fleet.start_worker()
-    run = fleet.start_run(epochs=150, sweep=GRID)
+    run = fleet.start_run(epochs=1000, sweep=GRID)
     folder = fleet.folder / "artifacts" / "runs" / run.id
     second = folder / ".scratch" / "sweep" / NAMES[1] / "out" / "checkpoint.safetensors"
     fleet.wait_for(lambda: second.exists() and bool(fleet.trainers_of(run)), "checkpoint of the second point")
@@ -80,7 +80,7 @@ def test_training_is_watched_in_the_record_the_metrics_and_celery_until_it_ends(
     fleet: Fleet, scrape: Callable[[], Samples], celery: Celery
 ) -> None:
     fleet.start_worker()
-    run = fleet.start_run(width=256, k=4, epochs=1000)
+    run = fleet.start_run(width=65_536, k=4, epochs=1000)  # minutes of training
     running = fleet.wait_for_run(run, lambda r: bool(r.stage("train").measures), "measures of training")
     measures = running.stage("train").measures
     assert measures.keys() == {"activations_per_s", "fvu", "l0", "dead", "eta_s"}
