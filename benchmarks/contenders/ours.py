@@ -1,7 +1,8 @@
 """RecSAE's own training step on each engine and precision. All train the same SAE on the same loss.
 
 Timed: what `recsae.sae.training` does with a batch once it is read and normalised: `Engine.gradient` and
-`Engine.follow`. Left out: progress and checkpoints. The start is `train_sae`'s; the rate follows the common schedule.
+`Engine.follow`. Left out: progress and checkpoints. The start is `train_sae`'s, fitted, since
+the streams are short; the rate follows the common schedule.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class _Ours:
     def __init__(self, task: Task, execution: Execution, flags: str) -> None:
         self.flags, self._task, self._execution = flags, task, execution
         self._config = SaeConfig(
-            task.d, task.width, task.k, batch_size=task.batch, seed=task.seed, dead_after=DEAD_AFTER
+            task.d, task.width, task.k, batch_size=task.batch, seed=task.seed, dead_after=DEAD_AFTER, fitted_start=True
         )
         self._engine: Engine | None = None
 

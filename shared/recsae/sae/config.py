@@ -9,8 +9,8 @@ from typing import Any, Literal, Self, get_args
 
 from recsae.errors import InvalidRequestError
 
-# Rows seen over all epochs. On 61,000 SASRec activations (d = 64, width 1,024, k = 16) FVU is .031 after 2 M, .020 after
-# 6 M.
+# Rows seen over all epochs. On 61,000 SASRec activations (d = 64, width 1,024, k = 16) FVU is .031 after 2 M and .020
+# after 6 M.
 _ROWS_TO_SEE = 6_000_000
 # At the rate 4e-3 SASRec activations leave 47 of 1,024 latents dead at d = 64, k = 16, at 2e-3 none; at d = 256, k = 32
 # it takes 1e-3 to leave at most one of 2,048. A rate three times lower costs fidelity (NDCG@20 kept .972, not .99).
