@@ -71,6 +71,15 @@ def test_several_folders_are_read_as_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(reader.users(40, 43), [ITEM_PROBE] * 3)
 
 
+def test_files_named_without_their_manifest_are_refused(tmp_path: Path) -> None:
+    manifest = write_shard(tmp_path, "a", _shard(0, 4), FACTS)
+    file = tmp_path / "a.safetensors"
+    assert ShardReader.open_files([file], verify=True).facts == FACTS
+    manifest.unlink()
+    with pytest.raises(CorruptArtifactError, match="collect it again"):
+        ShardReader.open_files([file])
+
+
 def test_a_shard_without_its_manifest_does_not_exist(tmp_path: Path) -> None:
     _write(tmp_path)
     (tmp_path / "shard-00003.json").unlink()

@@ -83,7 +83,7 @@ def probe_rows(folder: Path, limit: int) -> ProbeRows:
         raise InvalidRequestError(
             f"{folder} holds no activation shards (*.safetensors); name a folder of shards or a run's work folder"
         )
-    reader = ShardReader(files)
+    reader = ShardReader.open_files(files)
     rows = np.unique(np.linspace(0, reader.n - 1, min(limit, reader.n)).astype(np.int64))
     picked: list[ProbeRows] = []
     start = 0

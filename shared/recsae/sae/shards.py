@@ -84,24 +84,31 @@ def write_shard(folder: Path, name: str, shard: ActivationShard, facts: Mapping[
     content = shard.to_bytes()
     write_atomic(folder / f"{name}{_SUFFIX}", content)
     manifest = folder / f"{name}.json"
-    write_json_atomic(
-        manifest,
-        {
-            "schema_version": SCHEMA_VERSION,
-            "rows": len(shard.x),
-            "d": int(shard.x.shape[1]),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "facts": dict(facts),
-        },
-    )
+    write_json_atomic(manifest, shard_manifest(shard, content, facts))
     return manifest
+
+
+def shard_manifest(shard: ActivationShard, content: bytes, facts: Mapping[str, str]) -> dict[str, Any]:
+    """What stands in a shard's manifest, as JSON types; `content` is what `to_bytes` gave."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "rows": len(shard.x),
+        "d": int(shard.x.shape[1]),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "facts": dict(facts),
+    }
+
+
+def manifest_of(file: Path) -> Path:
+    """Where the manifest of a shard file lies."""
+    return file.with_suffix(".json")
 
 
 class ShardReader:
     """Rows of several shards as one long matrix, read through memory maps."""
 
     def __init__(self, files: Sequence[Path], facts: Mapping[str, str] | None = None) -> None:
-        """Opens shard files in the order given. Use `open_folders` where there are manifests.
+        """Opens shard files in the order given; use `open_files` or `open_folders`, which read their manifests.
 
         InvalidRequestError when there is none or they differ in d; CorruptArtifactError when one cannot be read.
         """
@@ -123,7 +130,15 @@ class ShardReader:
         InvalidRequestError when manifests disagree on what the rows are.
         """
         manifests = [path for folder in folders for path in sorted(folder.glob("*.json"))]
-        described = [(path.with_suffix(_SUFFIX), _read_manifest(path)) for path in manifests]
+        return cls.open_files([path.with_suffix(_SUFFIX) for path in manifests], verify=verify)
+
+    @classmethod
+    def open_files(cls, files: Sequence[Path], *, verify: bool = False) -> ShardReader:
+        """Shards in the order given, each with its manifest beside it; `verify` compares checksums first.
+
+        InvalidRequestError when manifests disagree on what the rows are, CorruptArtifactError when one is missing.
+        """
+        described = [(file, _read_manifest(manifest_of(file))) for file in files]
         if len({json.dumps(manifest["facts"], sort_keys=True) for _, manifest in described}) > 1:
             raise InvalidRequestError("activation shards come from different models or hooks; collect them apart")
         for path, manifest in described:
@@ -197,7 +212,7 @@ def _mapped_activations(path: Path) -> Floats:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CorruptArtifactError(f"{path} is no shard manifest ({error}); collect it again") from error
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise CorruptArtifactError(

@@ -13,6 +13,7 @@ from recsae.pipeline.contracts import AdvanceRun
 from recsae.pipeline.run_store import cancel
 from recsae.pipeline.runs import RunState
 from recsae.pipeline.workspace import Workspace
+from recsae.sae.shards import ShardReader
 from recsae.store.channels_redis import RedisChannelStore
 from recsae.store.redis import connect
 
@@ -93,3 +94,10 @@ def test_two_workers_told_many_times_do_every_step_once_and_promote(fleet: Fleet
     wanted = {"sae.fvu", "sae.density_log10_-1.0", "rank.ndcg@10_kept", "rank.ndcg@10_kept_minus_adaptive_pca_low"}
     wanted |= {"rank.kendall@10", "concepts.verified", "control.concepts.verified"}
     assert wanted <= set(finished.scores)
+    collected = ShardReader.open_folders(fleet.folder / "artifacts" / "runs" / run.id / "collect", verify=True)
+    assert collected.facts == {
+        "model": "plugin",
+        "model_version": finished.triple.model_version,
+        "hook": "sequence",
+        "dataset": fleet.dataset_version,
+    }

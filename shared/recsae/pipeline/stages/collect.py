@@ -26,11 +26,12 @@ from recsae.pipeline.stages.material import (
     RunData,
     Shard,
     load_run_data,
+    manifest_file,
     read_plan,
     shard_file,
 )
 from recsae.pipeline.steps import StepContext
-from recsae.sae.shards import ActivationShard, item_probes
+from recsae.sae.shards import ActivationShard, item_probes, shard_manifest
 
 # Of the order in which a lane that reads a part in part takes its users.
 _ORDER_SEED = 0
@@ -52,7 +53,15 @@ def collect(context: StepContext) -> StepResult:
     else:
         users = users_in_order(data, shard.part, lane.rows_per_part)[shard.begin : shard.end]
         rows = _user_rows(context, plan.model, shard, users.tolist(), data)
-    context.workspace.write(shard_file(lane, shard.name), rows.to_bytes())
+    content = rows.to_bytes()
+    context.workspace.write(shard_file(lane, shard.name), content)
+    facts = {
+        "model": plan.model.name,
+        "model_version": plan.model.version,
+        "hook": plan.model.hook,
+        "dataset": context.run.config.dataset_version,
+    }
+    context.workspace.write_json(manifest_file(lane, shard.name), shard_manifest(rows, content, facts))
     return StepResult({}, {"rows": len(rows.user)}, f"{shard.name}: {len(rows.user):,} rows")
 
 

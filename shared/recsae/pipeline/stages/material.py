@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,10 +107,21 @@ def shard_file(lane: Lane, name: str) -> str:
     return f"{lane.stage('collect')}/{name}.safetensors"
 
 
+def manifest_file(lane: Lane, name: str) -> str:
+    """Where the manifest of a shard lies in the work folder."""
+    return f"{lane.stage('collect')}/{name}.json"
+
+
 def open_shards(workspace: Workspace, lane: Lane, *parts: Part) -> ShardReader:
     """The collected rows of some parts, through memory maps; InvalidRequestError when there are none."""
     names = [shard.name for shard in read_plan(workspace, lane).shards if shard.part in parts]
-    return ShardReader([workspace.fetch(shard_file(lane, name)) for name in names])
+    return ShardReader.open_files([fetch_shard(workspace, lane, name) for name in names])
+
+
+def fetch_shard(workspace: Workspace, lane: Lane, name: str) -> Path:
+    """A local path of a shard, with its manifest beside it."""
+    workspace.fetch(manifest_file(lane, name))
+    return workspace.fetch(shard_file(lane, name))
 
 
 def newest_rows(shard: ActivationShard, data: RunData) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from recsae.pipeline.lanes import Lane
 from recsae.pipeline.owned_process import run_owned
-from recsae.pipeline.stages.material import Part, Plan, shard_file
+from recsae.pipeline.stages.material import Part, Plan, fetch_shard
 from recsae.pipeline.steps import StepContext
 from recsae.store.files import write_json_atomic
 
@@ -84,7 +84,7 @@ def training_job(context: StepContext, lane: Lane, plan: Plan, request: SaeReque
     # Items too: an SAE that never saw single-item histories leaves latents dead over items (docs/method.md, section 1).
     shards = [shard for shard in plan.shards if shard.part in (Part.SAE, Part.ITEMS)]
     return {
-        "shards": [str(context.workspace.fetch(shard_file(lane, shard.name))) for shard in shards],
+        "shards": [str(fetch_shard(context.workspace, lane, shard.name)) for shard in shards],
         "dim": plan.model.dim,
         "width": request.width,
         "k": request.k,
