@@ -13,7 +13,7 @@ from recsae.sae.batches import ArrayRows, measure_normalisation
 from recsae.sae.config import VARIANTS, SaeConfig, Variant
 from recsae.sae.engine import Engine, open_engine
 from recsae.sae.execution import Execution
-from recsae.sae.fast.batch import BatchPass, Latents
+from recsae.sae.fast.batch import BatchPass, LatentRows
 from recsae.sae.fast.team import Team
 from recsae.sae.fast.vectors import INT8
 from recsae.sae.loss import loss_and_gradient
@@ -110,7 +110,7 @@ def test_both_engines_take_the_same_steps(variant: Variant, nomination: str) -> 
 
 
 def _pass(w_enc: np.ndarray, b_enc: np.ndarray, slots: int, *, int8: bool) -> BatchPass:
-    batch = BatchPass(Team(1), Latents(w_enc, b_enc, w_enc.copy()), slots, np.array([len(w_enc)]), int8=int8)
+    batch = BatchPass(Team(1), LatentRows(w_enc, b_enc, w_enc.copy()), slots, np.array([len(w_enc)]), int8=int8)
     batch.pack(0, len(w_enc))
     return batch
 

@@ -18,16 +18,16 @@ from recsae.sae.fast.team import Team
 
 
 @dataclass(frozen=True)
-class Latents:
+class LatentRows:
     """Parameters of latents, or their gradients: `w_enc`, `w_dec` [w, d], `b_enc` [w]."""
 
     w_enc: Floats
     b_enc: Floats
     w_dec: Floats
 
-    def take(self, latents: NDArray[np.int64]) -> Latents:
+    def take(self, latents: NDArray[np.int64]) -> LatentRows:
         """Copies of some."""
-        return Latents(self.w_enc[latents], self.b_enc[latents], self.w_dec[latents])
+        return LatentRows(self.w_enc[latents], self.b_enc[latents], self.w_dec[latents])
 
 
 class BatchPass:
@@ -37,7 +37,7 @@ class BatchPass:
     the codes, `gradient` and `firings` int64 [w] what the batch adds up to.
     """
 
-    def __init__(self, team: Team, latents: Latents, slots: int, prefixes: NDArray[np.int64], *, int8: bool) -> None:
+    def __init__(self, team: Team, latents: LatentRows, slots: int, prefixes: NDArray[np.int64], *, int8: bool) -> None:
         """`prefixes` int64 [g], rising to the number of latents."""
         width, d = latents.w_enc.shape
         self._team, self._latents, self._prefixes, self._slots = team, latents, prefixes, slots
@@ -45,7 +45,7 @@ class BatchPass:
         self._panels = make_panels(width, d, int8=int8)
         self._scratch = [make_scratch(width, d) for _ in range(team.threads)]
         self._fired = [make_fired(slots, len(prefixes), d) for _ in range(team.threads)]
-        self.gradient = Latents(*(np.empty_like(array) for array in (latents.w_enc, latents.b_enc, latents.w_dec)))
+        self.gradient = LatentRows(*(np.empty_like(array) for array in (latents.w_enc, latents.b_enc, latents.w_dec)))
         self.firings = np.zeros(width, np.int64)
         self._buffers = _Buffers(0, len(prefixes), latents.w_enc, slots, team.threads)
 

@@ -52,13 +52,15 @@ def _compiled(function: Compiled, fastmath: bool | set[str]) -> Compiled:
 
 def _cache_folder() -> str:
     """Where compiled code is remembered; empty = nowhere."""
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    if not given and not os.access(_HERE, os.W_OK):
-        return ""
     digest = hashlib.sha256()
     for source in sorted(_HERE.glob("*.py")):
         digest.update(source.read_bytes())
-    return str(Path(given or _HERE / "__pycache__") / f"recsae-{digest.hexdigest()[:16]}")
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or _HERE / "__pycache__") / f"recsae-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return ""
+    return str(folder) if os.access(folder, os.W_OK) else ""
 
 
 _FOLDER = _cache_folder()

@@ -83,9 +83,3 @@ class Emitter:
     def larger(self, a: Any, b: Any) -> Any:
         """Lane by lane."""
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
-
-    def prefetch(self, pointer: Any, at: Any) -> None:
-        """Asks for the cache line of element `at` before it is needed; any address will do."""
-        place = self.builder.bitcast(self.builder.gep(pointer, [at]), I8.as_pointer())
-        call = self.function("llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
-        self.builder.call(call, [place, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)])

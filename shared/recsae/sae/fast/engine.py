@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recsae.errors import FailedPreconditionError
 from recsae.sae.config import SaeConfig
-from recsae.sae.fast.batch import BatchPass, Latents
+from recsae.sae.fast.batch import BatchPass, LatentRows
 from recsae.sae.fast.scoring import Floats
 from recsae.sae.fast.team import Team
 from recsae.sae.fast.updating import update_latents
@@ -37,7 +37,7 @@ class FastEngine:
             raise FailedPreconditionError("int8 nomination needs a CPU with AVX-512 VNNI; choose exact nomination")
         self.state, self._config, self._ranks = state, config, ranks
         self._team = Team(threads)
-        self._latents = Latents(*(getattr(state.parameters, name).numpy() for name in _LATENT_FIELDS))
+        self._latents = LatentRows(*(getattr(state.parameters, name).numpy() for name in _LATENT_FIELDS))
         self._live = BatchPass(self._team, self._latents, config.slots, np.array(config.prefixes), int8=int8)
         self._live.pack(0, config.width)
 
