@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from recsae.sae.execution import Execution
+from recsae.sae.ranks import Place
 from recsae.sae.shards import ActivationShard, write_shard
 from recsae.sae.weights import load_weights
 
@@ -52,18 +53,13 @@ with join_ranks("cpu") as ranks:
 
 def _curve(out: Path, backend: str, processes: int) -> dict[str, Any]:
     """Trains on that many processes; what the first one wrote."""
-    place = {"WORLD_SIZE": str(processes), "GLOO_SOCKET_IFNAME": "lo"}
+    places = [Place(rank, processes, (out.parent / f"meet-{processes}").as_uri()) for rank in range(processes)]
     started = [
         subprocess.Popen(
             [sys.executable, "-c", CURVE, str(out), backend],
-            env={
-                **os.environ,
-                **place,
-                "RANK": str(rank),
-                "RECSAE_RANKS_MEET": (out.parent / f"m{processes}").as_uri(),
-            },
+            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", **place.environment()},
         )
-        for rank in range(processes)
+        for place in places
     ]
     for process in started:
         assert process.wait(_WAIT_S) == 0

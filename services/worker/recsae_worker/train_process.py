@@ -2,7 +2,7 @@
 
 Speaks JSON lines on stdout: {"event": "progress", ...} and at the end "done" or "failed". It ends when its owner
 does: stdin reaching its end is the sign, on every platform. Of several processes that train together the first one
-speaks; it starts the others itself (`train_ranks`), unless torchrun did on several machines.
+speaks, saves and writes; it starts the others itself (`train_ranks`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from recsae_worker.train_ranks import is_first, other_ranks
+from recsae_worker.train_ranks import other_ranks
 
 if TYPE_CHECKING:
     from recsae.sae.meter import Progress
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_end_with_owner, name="owner", daemon=True).start()
     job = json.loads(Path(arguments[0]).read_bytes())
-    if not is_first():
+    if os.environ.get("RECSAE_RANK", "0") != "0":
         return 0 if _train(job, lambda: False, lambda event: None)["event"] == "done" else 1
     with _only_one(Path(job["out"])), other_ranks(Path(arguments[0]), job["processes"], Path(job["out"])):
         _say(out, _train(job, stop.is_set, lambda event: _say(out, event)))

@@ -2,7 +2,7 @@
 
 Loss, gradients and firings are sums over rows, so after one all-reduce every process takes the very step that a single
 one would have taken on the whole batch. A process without rows in a short batch takes part all the same, so nobody
-waits for ever. gloo on CPUs, nccl on GPUs. Not here: starting the processes (the worker, or torchrun).
+waits for ever. gloo on CPUs, nccl on GPUs. Not here: starting the processes (the worker).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsae.errors import UnavailableError
+
+_RANK, _SIZE, _MEET = "RECSAE_RANK", "RECSAE_RANKS", "RECSAE_RANKS_MEET"
 
 
 class Ranks(Protocol):
@@ -79,19 +81,37 @@ class ProcessGroup:
         return batch[bounds[self.rank] : bounds[self.rank + 1]]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Which of how many ranks this process is, and where they meet: a file:// or tcp:// address of torch's."""
+
+    rank: int = 0
+    size: int = 1
+    meet: str = ""
+
+    @classmethod
+    def from_environment(cls) -> Place:
+        """As `environment` set it; alone without."""
+        rank, size = (int(os.environ.get(name, default)) for name, default in ((_RANK, "0"), (_SIZE, "1")))
+        return cls(rank, size, os.environ.get(_MEET, ""))
+
+    def environment(self) -> dict[str, str]:
+        """Variables that tell a process its place."""
+        return {_RANK: str(self.rank), _SIZE: str(self.size), _MEET: self.meet}
+
+
 @contextmanager
 def join_ranks(device: str, timeout_s: float = 120.0) -> Iterator[Ranks]:
-    """The ranks that the environment names (RANK, WORLD_SIZE and where they meet, as torchrun sets them), or one.
+    """The ranks among which the environment gives this process its place (`Place`), or this one alone.
 
     A rank that waits longer than `timeout_s` for the others gives up, so that no process hangs behind a dead one.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    place = Place.from_environment()
+    rank, size, meet = place.rank, place.size, place.meet
     if size == 1:
         yield Alone()
         return
-    rank = int(os.environ["RANK"])
     backend = "nccl" if device.startswith("cuda") else "gloo"
-    meet = os.environ.get("RECSAE_RANKS_MEET", "env://")
     dist.init_process_group(backend, init_method=meet, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s))
     try:
         yield ProcessGroup(rank, size)
@@ -100,7 +120,7 @@ def join_ranks(device: str, timeout_s: float = 120.0) -> Iterator[Ranks]:
 
 
 def device_of(device: str) -> torch.device:
-    """The device of this rank: "cuda" becomes the GPU whose number is LOCAL_RANK."""
+    """The device of this rank: "cuda" becomes one GPU per rank of the machine, in turn."""
     if device == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", Place.from_environment().rank % max(1, torch.cuda.device_count()))
     return torch.device(device)
