@@ -43,6 +43,19 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def short(value: float | None, form: str = ".3f") -> str:
+    """Without the zero in front of the point, so that a table of intervals fits 80 columns; "" for None."""
+    if value is None:
+        return ""
+    text = f"{value:{form}}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A value and its interval, e.g. ".977 [.959, .995]"; "" without a value."""
+    return f"{short(value)} [{short(low)}, {short(high)}]" if value is not None else ""
+
+
 def bar(value: float, width: int = 12) -> str:
     """A value between 0 and 1 as a bar of `width` cells."""
     filled = round(max(0.0, min(1.0, value)) * width)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from recsae.cli.output import bar, share, table
+from recsae.cli.output import bar, share, short, table, with_interval
 from recsae.sae.sparsity import LOG10_EDGES, is_sparse
 
 _AGREEMENTS = (("overlap@10", "overlap@10"), ("rbo@10", "RBO@10"), ("kendall@10", "Kendall's tau@10"))
@@ -96,27 +96,18 @@ def _densities(scores: Scores) -> list[tuple[str, str, str]]:
 
 def _kept(scores: Scores, name: str) -> tuple[str, ...]:
     key = f"rank.{name}_kept"
-    original = _short(scores.get(f"rank.{name}_original"), ".4f")
-    low, high = (_short(scores.get(f"{key}_minus_adaptive_pca_{end}"), "+.3f") for end in ("low", "high"))
+    original = short(scores.get(f"rank.{name}_original"), ".4f")
+    low, high = (short(scores.get(f"{key}_minus_adaptive_pca_{end}"), "+.3f") for end in ("low", "high"))
     difference = f"[{low}, {high}]" if low else ""
     return (name.upper(), original, _interval(scores, key), *_baselines(scores, key), difference)
 
 
 def _baselines(scores: Scores, key: str) -> tuple[str, str]:
-    return _short(scores.get(f"{key}_pca")), _short(scores.get(f"{key}_adaptive_pca"))
+    return short(scores.get(f"{key}_pca")), short(scores.get(f"{key}_adaptive_pca"))
 
 
 def _interval(scores: Scores, key: str) -> str:
-    value, low, high = (_short(scores.get(name)) for name in (key, f"{key}_low", f"{key}_high"))
-    return f"{value} [{low}, {high}]" if value else ""
-
-
-def _short(value: float | None, form: str = ".3f") -> str:
-    """Without the zero in front of the point, so that a table of intervals fits 80 columns."""
-    if value is None:
-        return ""
-    text = f"{value:{form}}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+    return with_interval(scores.get(key), scores.get(f"{key}_low"), scores.get(f"{key}_high"))
 
 
 def _count(scores: Scores, name: str) -> str:

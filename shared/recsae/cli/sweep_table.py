@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from recsae.cli.output import share, table
+from recsae.cli.output import share, short, table, with_interval
 from recsae.cli.run_bars import short_count
 from recsae.pipeline.sweeps import (
     NDCG_KEPT,
@@ -24,10 +24,8 @@ from recsae.v1 import pipeline_pb2
 BEST = "★"
 _NOT_SPARSE = "†"
 _ADAPTIVE_PCA = f"{NDCG_KEPT}_adaptive_pca"
-_COLUMNS = (
-    "", ">width", ">k", "variant", ">seed", ">L0", ">dead", ">FVU", ">NDCG@10 kept", "95 % interval", ">adaptive PCA",
-    ">act/s",
-)  # fmt: skip
+_COLUMNS = (">width", ">k", "variant", ">seed", ">L0", ">dead", ">FVU", "NDCG@10 kept", ">adaptive PCA", ">act/s")
+_SEED = _COLUMNS.index(">seed")
 
 
 def results_of(run: pipeline_pb2.Run) -> list[PointResult]:
@@ -43,7 +41,10 @@ def sweep_table(title: str, results: Iterable[PointResult]) -> Table:
     configurations = by_configuration(results)
     best = {id(one) for one in best_per_k(configurations).values()}
     rows = [row for one in configurations for row in _rows(one, id(one) in best)]
-    made = table(title, _COLUMNS, rows)
+    seeds = {result.point.seed for one in configurations for result in one.results}
+    shown = [at for at in range(len(_COLUMNS)) if at != _SEED or len(seeds) > 1]  # one seed says nothing in a column
+    made = table(title, [_COLUMNS[at] for at in shown], [[row[at] for at in shown] for row in rows])
+    made.padding = (0, 1, 0, 0)  # fits 80 columns
     made.caption_justify = "left"
     made.caption = (
         f"{BEST} keeps most NDCG@10 of its k; what lies within the interval is noise.\n"
@@ -93,16 +94,15 @@ def _rows(configuration: Configuration, best: bool) -> list[list[str]]:
 
 def _point_row(result: PointResult, best: bool) -> list[str]:
     point, scores = result.point, result.scores
-    head = [BEST if best else "", str(point.width), _k(point.k, scores.get("sae.d")), point.variant, str(point.seed)]
+    head = [_width(point.width, best), _k(point.k, scores.get("sae.d")), point.variant, str(point.seed)]
     if result.failure:
-        return [*head, "", "", "", "", f"[red]{escape(result.failure)}[/]", "", ""]
-    interval = [scores.get(f"{NDCG_KEPT}_{side}") for side in ("low", "high")]
+        return [*head, "", "", "", f"[red]{escape(result.failure)}[/]", "", ""]
+    low, high = (scores.get(f"{NDCG_KEPT}_{side}") for side in ("low", "high"))
     cells = [
         *head,
         *_quality(scores),
-        _number(scores.get(NDCG_KEPT), 3),
-        "" if None in interval else f"{_number(interval[0], 3)} to {_number(interval[1], 3)}",
-        _number(scores.get(_ADAPTIVE_PCA), 3),
+        escape(with_interval(scores.get(NDCG_KEPT), low, high)),
+        short(scores.get(_ADAPTIVE_PCA)),
         _speed(scores),
     ]
     return _bold(cells) if best else cells
@@ -112,18 +112,20 @@ def _mean_row(configuration: Configuration, best: bool) -> list[str]:
     spreads = configuration.scores
     means = {name: spread.mean for name, spread in spreads.items()}
     cells = [
-        BEST if best else "",
-        str(configuration.width),
+        _width(configuration.width, best),
         _k(configuration.k, means.get("sae.d")),
         configuration.variant,
         "mean",
         *_quality(means),
-        _number(means.get(NDCG_KEPT), 3),
-        _deviation(spreads.get(NDCG_KEPT)),
-        _number(means.get(_ADAPTIVE_PCA), 3),
+        f"{short(means.get(NDCG_KEPT))} {_deviation(spreads.get(NDCG_KEPT))}",
+        short(means.get(_ADAPTIVE_PCA)),
         _speed(means),
     ]
     return _bold(cells) if best else [f"[italic]{cell}[/]" for cell in cells]
+
+
+def _width(width: int, best: bool) -> str:
+    return f"{BEST} {width}" if best else str(width)
 
 
 def _k(k: int, d: float | None) -> str:
@@ -136,7 +138,8 @@ def _is_sparse(k: int, d: float | None) -> bool:
 
 def _quality(scores: Mapping[str, float]) -> list[str]:
     dead = scores.get("sae.dead")
-    return [_number(scores.get("sae.l0"), 1), "" if dead is None else share(dead), _number(scores.get("sae.fvu"), 4)]
+    l0 = short(scores.get("sae.l0"), ".1f")
+    return [l0, "" if dead is None else share(dead), short(scores.get("sae.fvu"), ".4f")]
 
 
 def _speed(scores: Mapping[str, float]) -> str:
@@ -144,11 +147,7 @@ def _speed(scores: Mapping[str, float]) -> str:
 
 
 def _deviation(spread: Spread | None) -> str:
-    return "" if spread is None else f"± {spread.deviation:.3f} of {spread.n} seeds"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+    return "" if spread is None else f"± {short(spread.deviation)}, n = {spread.n}"
 
 
 def _bold(cells: Sequence[str]) -> list[str]:
