@@ -24,7 +24,7 @@ from recsae.v1 import pipeline_pb2
 BEST = "★"
 _NOT_SPARSE = "†"
 _ADAPTIVE_PCA = f"{NDCG_KEPT}_adaptive_pca"
-_COLUMNS = (">width", ">k", "variant", ">seed", ">L0", ">dead", ">FVU", "NDCG@10 kept", ">adaptive PCA", ">act/s")
+_COLUMNS = (">width", ">k", "variant", ">seed", ">L0", ">dead", ">FVU", "NDCG@10 kept", ">adaptive\nPCA", ">act/s")
 _SEED = _COLUMNS.index(">seed")
 
 
@@ -44,7 +44,7 @@ def sweep_table(title: str, results: Iterable[PointResult]) -> Table:
     seeds = {result.point.seed for one in configurations for result in one.results}
     shown = [at for at in range(len(_COLUMNS)) if at != _SEED or len(seeds) > 1]  # one seed says nothing in a column
     made = table(title, [_COLUMNS[at] for at in shown], [[row[at] for at in shown] for row in rows])
-    made.box, made.padding = None, (0, 2, 0, 0)  # no dividers: fits 80 columns
+    made.box, made.padding = None, (0, 1, 0, 0)  # no dividers: fits 80 columns
     made.caption_justify = "left"
     made.caption = (
         f"{BEST} keeps most NDCG@10 of its k; what lies within the interval is noise.\n"
