@@ -27,16 +27,20 @@ _LEGEND_COLUMNS = 6
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: the score it shows, its axis label, and the score of adaptive PCA beside it, "" for none."""
+    """One panel: the score it shows, its axis label, the score of adaptive PCA beside it, "" for none.
+
+    `from_zero`: the axis begins at 0.
+    """
 
     score: str
     label: str
     reference: str = ""
+    from_zero: bool = False
 
 
 PANELS = (
     Panel(NDCG_KEPT, "NDCG@10 kept", f"{NDCG_KEPT}_adaptive_pca"),
-    Panel("sae.dead", "dead latents (share)"),
+    Panel("sae.dead", "dead latents (share)", from_zero=True),
     Panel("sae.fvu", "FVU", "sae.fvu_adaptive_pca"),
 )
 
@@ -104,6 +108,8 @@ def _draw_panel(ax: Axes, panel: Panel, configurations: Sequence[Configuration])
                 *zip(*seeds, strict=True), color=colour, marker=marker, linestyle="", alpha=0.35, markersize=4,
                 gid=f"{panel.score}/{variant}/{width}/seeds",
             )  # fmt: skip
+    if panel.from_zero:
+        ax.set_ylim(bottom=0.0)
     _draw_reference(ax, panel, configurations)
     ax.set_xlabel("L0 (latents that fire per vector)")
     ax.set_ylabel(panel.label)
