@@ -25,6 +25,7 @@ from recsae.sae.training import start_state
 from recsae.sae.weights import fold
 
 needs_int8 = pytest.mark.skipif(not INT8, reason="this CPU has no int8 dot product (AVX-512 VNNI)")
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 NOMINATIONS = ["exact", pytest.param("int8", marks=needs_int8)]
 # Nothing fits: lengths beside the vector width, latents beside the panel, batches beside the tile.
 SHAPES = [(40, 300, 8), (64, 1024, 16), (7, 50, 3), (130, 200, 5)]
@@ -260,6 +261,13 @@ def test_without_numba_training_runs_on_torch(monkeypatch: pytest.MonkeyPatch) -
         open_engine(_state(config, 0), config, Execution(nomination="int8"), Alone())
 
 
+@pytest.mark.parametrize("device", ["nowhere", pytest.param("cuda", marks=needs_no_gpu)])
+def test_a_device_that_is_not_there_is_named(device: str) -> None:
+    config = SaeConfig(16, 64, 4, batch_size=8)
+    with pytest.raises(FailedPreconditionError, match=device):
+        open_engine(_state(config, 0), config, Execution("torch", device=device), Alone())
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -268,6 +276,8 @@ def test_without_numba_training_runs_on_torch(monkeypatch: pytest.MonkeyPatch) -
         ({"backend": "fast", "device": "cuda"}, "cuda"),
         ({"backend": "fast", "nomination": "bf16"}, "bf16"),
         ({"threads": -1}, "-1"),
+        ({"backend": "torch", "nomination": "int8"}, "torch"),
+        ({"device": "cuda", "nomination": "int8"}, "cuda"),
     ],
 )
 def test_executions_that_cannot_be_are_refused(values: dict[str, object], message: str) -> None:

@@ -80,6 +80,14 @@ def test_files_named_without_their_manifest_are_refused(tmp_path: Path) -> None:
         ShardReader.open_files([file])
 
 
+def test_equally_named_shards_of_other_content_have_another_fingerprint(tmp_path: Path) -> None:
+    for folder, start in (("a", 0), ("b", 5), ("c", 0)):
+        write_shard(tmp_path / folder, "sae-0000", _shard(start, 40), FACTS)
+    a, b, c = (ShardReader.open_folders(tmp_path / folder).fingerprint for folder in "abc")
+    assert a != b
+    assert a == c
+
+
 def test_a_shard_without_its_manifest_does_not_exist(tmp_path: Path) -> None:
     _write(tmp_path)
     (tmp_path / "shard-00003.json").unlink()

@@ -33,7 +33,9 @@ class WorkerSettings(ServiceSettings):
         default="exact", description="Precision latents are nominated in: exact, int8 (fast) or bf16 (torch)."
     )
     train_device: str = Field(default="cpu", description="Device of SAE training, as torch names it: cpu, cuda.")
-    train_threads: int = Field(default=0, ge=0, le=256, description="Threads of SAE training; 0 = every core.")
+    train_threads: int = Field(
+        default=0, ge=0, le=256, description="Threads of one training process; 0 = all cores, shared out."
+    )
     train_processes: int = Field(
         default=1, ge=1, le=64, description="Processes that train one SAE together on this machine."
     )

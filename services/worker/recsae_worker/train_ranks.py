@@ -28,9 +28,11 @@ def other_ranks(job: Path, processes: int, folder: Path) -> Iterator[None]:
         return
     from recsae.sae.ranks import Place  # imports torch, which only ranks need this early
 
+    for left in folder.glob(".meet-*"):  # by an attempt that was killed; the folder is ours alone
+        left.unlink()
     meet = folder / f".meet-{uuid.uuid4().hex}"
     places = [Place(rank, processes, meet.absolute().as_uri()) for rank in range(processes)]
-    loopback = {"GLOO_SOCKET_IFNAME": "lo"}
+    loopback = {"GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"}
     command = [sys.executable, "-m", "recsae_worker.train_process", str(job)]
     others = [
         subprocess.Popen(

@@ -62,18 +62,20 @@ def load_checkpoint(path: Path, identity: str) -> TrainingState | None:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["training"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        saved = TrainingState(
+            parameters=_group("parameters", tensors),
+            adam=Adam(_group("first", tensors), _group("second", tensors), int(facts["adam_steps"])),
+            idle_rows=tensors["idle_rows"],
+            step=int(facts["step"]),
+        )
+        found = str(facts["identity"])
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise CorruptArtifactError(f"cannot read checkpoint {path} ({error}); delete it to start over") from error
-    if facts["identity"] != identity:
+    if found != identity:
         raise FailedPreconditionError(
             f"checkpoint {path} was made with another configuration or other activations; delete it to start over"
         )
-    return TrainingState(
-        parameters=_group("parameters", tensors),
-        adam=Adam(_group("first", tensors), _group("second", tensors), int(facts["adam_steps"])),
-        idle_rows=tensors["idle_rows"],
-        step=int(facts["step"]),
-    )
+    return saved
 
 
 def _group(prefix: str, tensors: dict[str, Tensor]) -> Parameters:

@@ -45,14 +45,18 @@ def open_engine(state: TrainingState, config: SaeConfig, execution: Execution, r
 
     FailedPreconditionError when this machine cannot run it.
     """
-    if execution.threads:
-        torch.set_num_threads(execution.threads)
     if execution.fast:
         from recsae.sae.fast.engine import FastEngine  # needs numba, which not everybody has, and compiles
 
         int8 = execution.nomination == "int8"
-        return FastEngine(state, config, ranks, int8=int8, threads=torch.get_num_threads())
+        return FastEngine(state, config, ranks, int8=int8, threads=execution.threads or torch.get_num_threads())
     if execution.nomination == "int8":
         raise FailedPreconditionError("int8 nomination needs the fast engine; install numba, or choose exact")
-    bf16 = execution.nomination == "bf16"
-    return TorchEngine(state, config, ranks, device=device_of(execution.device), bf16=bf16)
+    try:
+        device = device_of(execution.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
+        raise FailedPreconditionError(
+            f"this machine cannot train on device {execution.device!r} ({error}); choose cpu"
+        ) from error
+    return TorchEngine(state, config, ranks, device=device, bf16=execution.nomination == "bf16")

@@ -21,8 +21,8 @@ class Execution:
 
     `backend` "auto" takes the fast engine on a CPU where numba is installed. `nomination` says in which precision
     latents are nominated: "exact" float32, or "int8" (fast engine, CPUs with AVX-512 VNNI) and "bf16" (torch engine),
-    after which float32 decides among a quarter more than needed. Parameters, values and gradients are float32 always.
-    `device` is torch's name of it; `threads` 0 = every core.
+    after which float32 decides among those `nominated`. Parameters, values and gradients are float32 always.
+    `device` is torch's name of it; `threads` are those of one process, 0 = every core, shared among the processes.
     """
 
     backend: Backend = "auto"
@@ -42,6 +42,11 @@ class Execution:
             raise InvalidRequestError("the fast engine nominates exactly or in int8; for bf16 choose engine torch")
         if self.backend == "fast" and self.device != "cpu":
             raise InvalidRequestError(f"the fast engine runs on the CPU, not on {self.device!r}; choose engine torch")
+        if self.nomination == "int8" and (self.backend == "torch" or self.device != "cpu"):
+            raise InvalidRequestError(
+                f"int8 nomination is the fast engine's, on the CPU, not engine {self.backend}'s on {self.device!r}; "
+                "choose exact or bf16 nomination"
+            )
         if self.threads < 0:
             raise InvalidRequestError(f"threads must be >= 0 (0 = every core), not {self.threads}")
 
@@ -53,6 +58,11 @@ class Execution:
         return self.backend == "fast"
 
     def shared_by(self, processes: int) -> Execution:
-        """For one of several processes on this machine: its share of the cores."""
+        """For one of several processes on this machine: its share of the cores unless `threads` says otherwise."""
         threads = self.threads or max(1, (os.cpu_count() or 1) // processes)
         return replace(self, threads=threads) if processes > 1 else self
+
+
+def nominated(slots: int) -> int:
+    """How many latents rounded scores nominate for `slots` places: a quarter more, and at least 8 more."""
+    return slots + max(8, slots // 4)

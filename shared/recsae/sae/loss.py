@@ -12,11 +12,14 @@ autograd. Not here: the optimiser, and the same in compiled form (`fast`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from recsae.sae.config import SaeConfig
+from recsae.sae.execution import nominated
 from recsae.sae.model import (
     Active,
     Parameters,
@@ -77,18 +80,14 @@ def _codes(parameters: Parameters, centred: Tensor, config: SaeConfig, scratch: 
         preactivation = preactivations(parameters, centred, scratch)
         active = keep_largest(preactivation, config.slots)
     else:
-        rounded = Parameters(**{name: tensor.to(scratch.dtype) for name, tensor in parameters.tensors().items()})
-        preactivation = preactivations(rounded, centred.to(scratch.dtype), scratch)
+        kind = scratch.dtype
+        rounded = replace(parameters, w_enc=parameters.w_enc.to(kind), b_enc=parameters.b_enc.to(kind))
+        preactivation = preactivations(rounded, centred.to(kind), scratch)
         count = min(config.width, nominated(config.slots))
         active = keep_nominated(parameters, centred, keep_largest(preactivation, count).indices, config.slots)
     if config.variant == "batchtopk":
         drop_beyond_batch(active.values, config.k)
     return preactivation, active
-
-
-def nominated(slots: int) -> int:
-    """How many latents rounded preactivations nominate for `slots` places."""
-    return slots + max(8, slots // 4)
 
 
 def _groups(active: Active, prefixes: tuple[int, ...]) -> list[Active]:

@@ -1,8 +1,9 @@
 """Data-parallel training: processes that each take a part of every batch and add up what they find.
 
 Loss, gradients and firings are sums over rows, so after one all-reduce every process takes the very step that a single
-one would have taken on the whole batch. A process without rows in a short batch takes part all the same, so nobody
-waits for ever. gloo on CPUs, nccl on GPUs. Not here: starting the processes (the worker).
+one would have taken on the whole batch. (BatchTopK is the exception: k is shared out within each rank's rows.) A
+process without rows in a short batch takes part all the same, so nobody waits for ever. gloo on CPUs, nccl on GPUs.
+Not here: starting the processes (the worker).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsae.errors import UnavailableError
+from recsae.errors import FailedPreconditionError, UnavailableError
 
 _RANK, _SIZE, _MEET = "RECSAE_RANK", "RECSAE_RANKS", "RECSAE_RANKS_MEET"
 
@@ -112,7 +113,15 @@ def join_ranks(device: str, timeout_s: float = 120.0) -> Iterator[Ranks]:
         yield Alone()
         return
     backend = "nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(backend, init_method=meet, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s))
+    if backend == "nccl" and size > torch.cuda.device_count():
+        raise FailedPreconditionError(
+            f"{size} processes need as many GPUs, this machine has {torch.cuda.device_count()}; start fewer"
+        )
+    wait = timedelta(seconds=timeout_s)
+    try:
+        dist.init_process_group(backend, init_method=meet, rank=rank, world_size=size, timeout=wait)
+    except RuntimeError as error:
+        raise UnavailableError(f"the {size} processes of a training did not find each other ({error})") from error
     try:
         yield ProcessGroup(rank, size)
     finally:
@@ -120,7 +129,7 @@ def join_ranks(device: str, timeout_s: float = 120.0) -> Iterator[Ranks]:
 
 
 def device_of(device: str) -> torch.device:
-    """The device of this rank: "cuda" becomes one GPU per rank of the machine, in turn."""
+    """The device of this rank: "cuda" becomes the GPU of the rank's number."""
     if device == "cuda":
-        return torch.device("cuda", Place.from_environment().rank % max(1, torch.cuda.device_count()))
+        return torch.device("cuda", Place.from_environment().rank)
     return torch.device(device)

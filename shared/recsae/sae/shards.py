@@ -107,14 +107,16 @@ def manifest_of(file: Path) -> Path:
 class ShardReader:
     """Rows of several shards as one long matrix, read through memory maps."""
 
-    def __init__(self, files: Sequence[Path], facts: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, files: Sequence[Path], facts: Mapping[str, str] | None = None, checksums: Sequence[str] = ()
+    ) -> None:
         """Opens shard files in the order given; use `open_files` or `open_folders`, which read their manifests.
 
         InvalidRequestError when there is none or they differ in d; CorruptArtifactError when one cannot be read.
         """
         if not files:
             raise InvalidRequestError("no activation shards to read; collect activations first")
-        self.facts = dict(facts or {})
+        self.facts, self._checksums = dict(facts or {}), list(checksums)
         self._shards = [_OpenShard(path) for path in files]
         lengths = {shard.d for shard in self._shards}
         if len(lengths) != 1:
@@ -144,13 +146,14 @@ class ShardReader:
         for path, manifest in described:
             if verify and sha256_of(path) != manifest["sha256"]:
                 raise CorruptArtifactError(f"{path.name} does not match its manifest; collect it again")
-        return cls([path for path, _ in described], described[0][1]["facts"] if described else None)
+        checksums = [manifest["sha256"] for _, manifest in described]
+        return cls([path for path, _ in described], described[0][1]["facts"] if described else None, checksums)
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the files, their order or their sizes change."""
+        """Changes when the content changes, as manifests tell it, or the order; without manifests, names and sizes."""
         names = [(shard.path.name, shard.rows, shard.path.stat().st_size) for shard in self._shards]
-        return hashlib.sha256(json.dumps([self.d, names]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.d, self._checksums or names]).encode()).hexdigest()
 
     def read(self, start: int, stop: int) -> Floats:
         """Activations of rows start..stop-1, float32 [stop - start, d], copied out of the maps."""

@@ -77,10 +77,13 @@ def train_sae(
 
     `start` (input units, same width and d) is a warm start: training goes on from that SAE instead of a random one.
     Goes on from the checkpoint when there is one. `progress` is called about twice a second and at the end;
-    `should_stop` before every step, and TrainingStoppedError follows. Of several `ranks`, which all call this with the
+    `should_stop` before every step, and TrainingStoppedError follows. Sets torch's threads when `execution` names a
+    number. Of several `ranks`, which all call this with the
     same arguments, the first one saves and writes. InvalidRequestError when the rows cannot be trained on,
     FailedPreconditionError when training diverged or this machine cannot run what `execution` asks for.
     """
+    if execution.threads:
+        torch.set_num_threads(execution.threads)
     if rows.d != config.d:
         raise InvalidRequestError(f"activations have length {rows.d}, the configuration says d = {config.d}")
     normalisation = measure_normalisation(rows)
@@ -167,7 +170,9 @@ class _Training:
         meter.add(step.terms)
 
     def _checked(self, report: Progress) -> Progress:
-        if not np.isfinite(report.fvu):
+        # A latent whose encoder is NaN only falls silent, so that the loss alone would not tell.
+        parameters = self.state.parameters.tensors().values()
+        if not np.isfinite(report.fvu) or not all(bool(tensor.isfinite().all()) for tensor in parameters):
             raise FailedPreconditionError(
                 f"training diverged before step {report.step}; lower learning_rate (it is {self._config.learning_rate})"
             )

@@ -70,7 +70,7 @@ class SaeWeights:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all values."""
+        """SHA-256 of all values that encode and decode."""
         digest = hashlib.sha256()
         for array in (self.w_enc, self.b_enc, self.w_dec, self.b_dec):
             digest.update(np.ascontiguousarray(array).tobytes())

@@ -85,16 +85,12 @@ def training_job(context: StepContext, lane: Lane, plan: Plan, request: SaeReque
     shards = [shard for shard in plan.shards if shard.part in (Part.SAE, Part.ITEMS)]
     return {
         "shards": [str(fetch_shard(context.workspace, lane, shard.name)) for shard in shards],
-        "dim": plan.model.dim,
         "width": request.width,
         "k": request.k,
         "variant": request.variant,
         "epochs": request.epochs,
         "seed": request.seed,
         "start": str(request.start or ""),
-        "hook": plan.model.hook,
-        "model": plan.model.name,
-        "model_version": plan.model.version,
         "execution": asdict(context.platform.execution),
         "processes": context.platform.train_processes,
         "checkpoint_every_s": context.platform.checkpoint_every_s,

@@ -1,7 +1,7 @@
-"""One dictionary, one batch: codes, reconstruction and gradients, with every buffer used again from batch to batch.
+"""One dictionary, one batch: codes, reconstruction and gradients, with buffers used again from batch to batch.
 
-The dictionary is the whole SAE, or, for AuxK, its dead latents alone. Here rows and latents are shared among threads;
-what is computed stands in `selecting` and `reconstructing`.
+The dictionary is the whole SAE, or, for AuxK, its dead latents alone, made anew as they change. Here rows and latents
+are shared among threads; what is computed stands in `selecting` and `reconstructing`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsae.sae.execution import nominated
 from recsae.sae.fast.reconstructing import accumulate_latents, make_fired, make_turned, reconstruct_rows, stretch_of
 from recsae.sae.fast.scoring import Floats, make_panels, make_scratch, pack
-from recsae.sae.fast.selecting import nominated, select_rows
+from recsae.sae.fast.selecting import select_rows
 from recsae.sae.fast.team import Team
 
 
@@ -86,7 +87,7 @@ class BatchPass:
 
     def accumulate(self) -> None:
         """Adds up the gradients of every latent over the batch."""
-        stretch = stretch_of(len(self.firings), self._slots, self.rows[0].nbytes if len(self.rows) else 1)
+        stretch = self._buffers.stretch
 
         def work(worker: int, begin: int, end: int) -> None:
             accumulate_latents(
@@ -109,4 +110,5 @@ class _Buffers:
         self.values = np.empty((n, slots), np.float32)
         self.slopes = np.empty((n, slots), np.float32)
         self.squared_errors = np.empty(n, np.float64)
-        self.turned = [make_turned(n, slots, width) for _ in range(threads)]
+        self.stretch = stretch_of(width, slots, 4 * (1 + groups) * d)
+        self.turned = [make_turned(min(n, self.stretch), slots, width) for _ in range(threads)]

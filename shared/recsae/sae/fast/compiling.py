@@ -20,7 +20,7 @@ from numba.core.options import DefaultOptions
 Compiled = TypeVar("Compiled", bound=Callable[..., object])
 
 _HERE = Path(__file__).parent
-# Sums may be taken in any order; NaN needs no care, since it shows in the loss, which is checked.
+# Sums may be taken in any order. NaN needs no care: `recsae.sae.training` looks for it in the loss and the parameters.
 _ANY_ORDER = {"reassoc", "contract", "nsz", "nnan"}
 
 

@@ -1,8 +1,7 @@
 """Sparse sums and products: the rows of a table that a short list names, weighted and added, or multiplied by a vector.
 
-Both are what TopK leaves of the dense products. Sums stay in registers while the list goes by, rows to come are
-fetched ahead. Plain loops would load and store the sum for every row, and stall on every row. Not here: what is
-summed.
+Both are what TopK leaves of the dense products. Sums stay in registers while the list goes by; plain loops would load
+and store the sum for every row. Not here: what is summed.
 """
 
 from __future__ import annotations
@@ -161,7 +160,7 @@ _WIDE = _AT_ONCE * SHAPE.lanes
 def gather_sum(
     out: Floats, table: Floats, stride: int, offset: int, names: Ints, weights: Floats, first: int, last: int
 ) -> None:
-    """Out [d] = sum over i in first..last-1 of weights[i] times the row named by names[i].
+    """Adds to `out` [d] the sum over i in first..last-1 of weights[i] times the row named by names[i].
 
     Row j of `table`, an array of any shape, is its d values from j `stride` + `offset` on.
     """

@@ -127,7 +127,7 @@ class Turned(NamedTuple):
 
 
 def make_turned(n: int, slots: int, width: int) -> Turned:
-    """Room for the codes of `n` rows; each thread needs its own."""
+    """Room for the codes of `n` rows, which need not be more than a stretch; each thread needs its own."""
     return Turned(
         np.empty(n * slots, np.int32),
         np.empty(n * slots, np.float32),

@@ -1,6 +1,6 @@
 """Scores of every latent for a block of activations: the encoder's product.
 
-The encoder is kept in *panels*, the order in which the tile of `vectors` reads it: exact in float32, or rounded to
+The encoder is kept in *panels*, the order in which the tile of `tiles` reads it: exact in float32, or rounded to
 int8 with one scale per latent. Rows are independent of each other to the bit. Not here: which latents are kept
 (`selecting`).
 """
@@ -28,7 +28,7 @@ _score_int8 = make_tile(SHAPE, int8=True) if INT8 else _score_float
 
 
 class Panels(NamedTuple):
-    """The encoder as the tile reads it; see `vectors.make_tile`. `bias` is -inf for latents that only fill a panel."""
+    """The encoder as the tile reads it; see `tiles.make_tile`. `bias` is -inf for latents that only fill a panel."""
 
     floats: Floats  # [panels, d, panel], flat; empty in int8
     bytes: NDArray[np.int8]  # [panels, steps, panel, 4], flat; empty in float32

@@ -1,9 +1,9 @@
 """Which latents stay: the k largest of each row, found without sorting and without a pass over all scores.
 
 The `wanted`-th largest of the maxima of disjoint groups is a lower bound on the `wanted`-th largest score, so only
-groups that reach it are looked at; among those few a bisection cuts exactly. Rounded scores (int8) only *nominate*, a
-quarter more than asked: the nominated are computed again in float32 and the best of these stay, so that values and
-gradients are float32 either way. Not here: scores (`scoring`), decoding (`reconstructing`).
+groups that reach it are looked at; among those few a bisection cuts exactly. Rounded scores (int8) only *nominate*,
+more than asked: the nominated are computed again in float32 and the best of these stay, so that values and gradients
+are float32 either way. Not here: scores (`scoring`), decoding (`reconstructing`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,6 @@ _count = make_count(SHAPE)
 _largest = make_largest(SHAPE)
 _collect = make_collect(SHAPE, cpu_features())
 _filter = make_filter(SHAPE, cpu_features())
-
-
-def nominated(slots: int) -> int:
-    """How many latents rounded scores nominate for `slots` places."""
-    return slots + max(8, slots // 4)
 
 
 @compiled_any_order

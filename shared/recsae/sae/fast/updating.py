@@ -1,4 +1,4 @@
-"""One pass over the latents per step: projection, Adam, unit norm, and the panels of the next step.
+"""One pass over the latents per step: projection, Adam, unit norm.
 
 Every parameter, gradient and moment is read once and written once, so a step costs memory traffic of 9 floats per
 parameter and little else. The same arithmetic as `recsae.sae.optimiser`. Not here: gradients.
