@@ -289,9 +289,10 @@ def test_rows_that_cannot_be_trained_on_are_refused(tmp_path: Path, x: np.ndarra
         train_sae(ArrayRows(x), CONFIG, tmp_path)
 
 
-def test_divergence_ends_with_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rate", [1e3, 1e30])
+def test_divergence_ends_with_a_sentence(tmp_path: Path, rate: float) -> None:
     x, _ = _planted(1_500, 1)
-    config = SaeConfig(**{**CONFIG.as_dict(), "learning_rate": 1e30})
+    config = SaeConfig(**{**CONFIG.as_dict(), "learning_rate": rate})
     with pytest.raises(FailedPreconditionError, match="lower learning_rate"):
         train_sae(ArrayRows(x), config, tmp_path)
 

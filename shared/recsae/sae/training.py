@@ -33,6 +33,7 @@ from recsae.sae.weights import SaeWeights, fold, unfold
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _MEDIAN_ROWS = 16_384
 _FACT_ROWS = 131_072  # the 99th percentile of more moves in its third digit
+_WORTHLESS_FVU = 10.0  # a start of random latents has up to 4; only a diverged training ends above
 _ANY_CPU = Execution()
 _ALONE = Alone()
 
@@ -189,11 +190,17 @@ def _finish(
     codes = Encoder(graph, d=config.d, width=config.width, slots=config.slots).encode(x)
     x_hat = decode(codes, weights.w_dec, weights.b_dec)
     error, spread = np.square(x - x_hat, dtype=np.float64), np.square(x - weights.mean, dtype=np.float64)
+    fvu = float(error.sum() / spread.sum())
+    if fvu > _WORTHLESS_FVU:
+        raise FailedPreconditionError(
+            f"training ended with FVU {fvu:.3g}, far worse than the mean alone (1); lower learning_rate (it is "
+            f"{config.learning_rate})"
+        )
     facts = TrainingFacts(
         error_p99=float(np.percentile(relative_error(x, x_hat, weights.mean), 99)),
         mean_norm=normalisation.mean_norm,
         scores={
-            "train_fvu": float(error.sum() / spread.sum()),
+            "train_fvu": fvu,
             "train_dead": float((codes.firing_counts(config.width) == 0).mean()),
             "train_rows": float(rows.n),
         },
