@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsae.sae.execution import Execution
-from recsae.sae.ranks import Place
+from recsae.sae.execution import Execution, Place
 from recsae.sae.shards import ActivationShard, write_shard
 from recsae.sae.weights import load_weights
 
@@ -29,7 +28,7 @@ import numpy as np, torch
 from recsae.sae.batches import ArrayRows, ShuffledBatches, measure_normalisation
 from recsae.sae.config import SaeConfig
 from recsae.sae.engine import open_engine
-from recsae.sae.execution import Execution
+from recsae.sae.execution import Execution, Place
 from recsae.sae.ranks import join_ranks
 from recsae.sae.training import start_state
 out, backend = sys.argv[1:]

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from recsae.sae.execution import Place
 from recsae_worker.train_ranks import other_ranks
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_end_with_owner, name="owner", daemon=True).start()
     job = json.loads(Path(arguments[0]).read_bytes())
-    if os.environ.get("RECSAE_RANK", "0") != "0":
+    if Place.from_environment().rank > 0:
         return 0 if _train(job, lambda: False, lambda event: None)["event"] == "done" else 1
     with _only_one(Path(job["out"])), other_ranks(Path(arguments[0]), job["processes"], Path(job["out"])):
         _say(out, _train(job, stop.is_set, lambda event: _say(out, event)))

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from recsae.sae.execution import Place
+
 _GRACE_S = 10.0
 
 
@@ -26,8 +28,6 @@ def other_ranks(job: Path, processes: int, folder: Path) -> Iterator[None]:
     if processes == 1:
         yield
         return
-    from recsae.sae.ranks import Place  # imports torch, which only ranks need this early
-
     for left in folder.glob(".meet-*"):  # by an attempt that was killed; the folder is ours alone
         left.unlink()
     meet = folder / f".meet-{uuid.uuid4().hex}"

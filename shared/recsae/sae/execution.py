@@ -1,4 +1,4 @@
-"""How training runs on a machine: engine, precision of nomination, device, threads. Values only: no torch, no numba."""
+"""How training runs on a machine: engine, precision, device, threads, which of several processes. No torch or numba."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ Backend = Literal["auto", "torch", "fast"]
 Nomination = Literal["exact", "int8", "bf16"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 NOMINATIONS: tuple[Nomination, ...] = get_args(Nomination)
+_RANK, _SIZE, _MEET = "RECSAE_RANK", "RECSAE_RANKS", "RECSAE_RANKS_MEET"
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,22 @@ class Execution:
 def nominated(slots: int) -> int:
     """How many latents rounded scores nominate for `slots` places: a quarter more, and at least 8 more."""
     return slots + max(8, slots // 4)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of how many ranks this process is, and where they meet: a file:// or tcp:// address of torch's."""
+
+    rank: int = 0
+    size: int = 1
+    meet: str = ""
+
+    @classmethod
+    def from_environment(cls) -> Place:
+        """As `environment` set it; alone without."""
+        rank, size = (int(os.environ.get(name, default)) for name, default in ((_RANK, "0"), (_SIZE, "1")))
+        return cls(rank, size, os.environ.get(_MEET, ""))
+
+    def environment(self) -> dict[str, str]:
+        """Variables that tell a process its place."""
+        return {_RANK: str(self.rank), _SIZE: str(self.size), _MEET: self.meet}

@@ -8,7 +8,6 @@ Not here: starting the processes (the worker).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsae.errors import FailedPreconditionError, UnavailableError
-
-_RANK, _SIZE, _MEET = "RECSAE_RANK", "RECSAE_RANKS", "RECSAE_RANKS_MEET"
+from recsae.sae.execution import Place
 
 
 class Ranks(Protocol):
@@ -80,25 +78,6 @@ class ProcessGroup:
         """See `Ranks`."""
         bounds = len(batch) * np.arange(self.size + 1) // self.size
         return batch[bounds[self.rank] : bounds[self.rank + 1]]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which of how many ranks this process is, and where they meet: a file:// or tcp:// address of torch's."""
-
-    rank: int = 0
-    size: int = 1
-    meet: str = ""
-
-    @classmethod
-    def from_environment(cls) -> Place:
-        """As `environment` set it; alone without."""
-        rank, size = (int(os.environ.get(name, default)) for name, default in ((_RANK, "0"), (_SIZE, "1")))
-        return cls(rank, size, os.environ.get(_MEET, ""))
-
-    def environment(self) -> dict[str, str]:
-        """Variables that tell a process its place."""
-        return {_RANK: str(self.rank), _SIZE: str(self.size), _MEET: self.meet}
 
 
 @contextmanager
