@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.atomic import load_atomic
 from recsae.datasets.schema import Dataset
 from recsae.datasets.splits import Split, leave_one_out
@@ -58,10 +59,15 @@ _BEAUTY_256 = replace(_BEAUTY_64, dim=256, heads=4, epochs=30, learning_rate=5e-
 
 @dataclass(frozen=True)
 class Base:
-    """A base model: its data set's folder, and the settings to choose from on validation, best known first."""
+    """A base model: its data set's folder, the settings to choose from on validation, best known first, and its rows.
+
+    `rows` names what of the data it learns from: "all"; "older", the oldest ten elevenths of every history, so that all
+    is 10 % more; "sae_users", only users an SAE is trained on.
+    """
 
     data: str
     candidates: tuple[SasrecConfig, ...]
+    rows: str = "all"
 
 
 BASES = {
@@ -71,7 +77,10 @@ BASES = {
         "amazon-beauty", (_BEAUTY_64, replace(_BEAUTY_64, dropout=0.6), replace(_BEAUTY_64, dropout=0.4))
     ),
     "amazon-beauty-d256": Base("amazon-beauty", (replace(_BEAUTY_256, dropout=0.6), _BEAUTY_256)),
+    "ml-1m-d64-older": Base("ml-1m", (replace(_ML_64, seed=1),), "older"),
+    "ml-1m-d64-unseen": Base("ml-1m", (_ML_64,), "sae_users"),
 }
+_OLDER = 10 / 11
 
 
 @dataclass(frozen=True)
@@ -87,9 +96,9 @@ class TrainedBase:
 def base_model(name: str, data: Path, cache: Path, config: SasrecConfig, *, test: bool = True) -> TrainedBase:
     """The network of these settings: from `cache` when it is there with this data and these settings, else trained."""
     dataset = load_atomic(data / BASES[name].data).dataset
-    split = leave_one_out(dataset.histories)
+    split = _split(dataset, BASES[name].rows)
     weights, described = cache / f"{name}.safetensors", cache / f"{name}.json"
-    identity = _identity(dataset, config)
+    identity = _identity(dataset, config, BASES[name].rows)
     if described.is_file() and weights.is_file():
         record = json.loads(described.read_bytes())
         if record["identity"] == identity:
@@ -178,9 +187,23 @@ def _folder(out: Path, name: str, number: int) -> Path:
     return out / "candidates" / f"{name}-{number}"
 
 
-def _identity(dataset: Dataset, config: SasrecConfig) -> str:
+def _split(dataset: Dataset, rows: str) -> Split:
+    """Leave-one-out over what a base model of these `rows` learns from; users keep their index."""
+    histories = dataset.histories
+    if rows == "older":
+        place = np.arange(len(histories.items)) - histories.offsets[histories.users]
+        histories = histories.keep(place < np.ceil(histories.lengths * _OLDER)[histories.users])
+    elif rows == "sae_users":
+        kept = split_users(dataset.users.ids) == UserPart.SAE
+        split = leave_one_out(histories)
+        return replace(split, train=split.train.keep(kept[split.train.users]), valid=np.where(kept, split.valid, 0))
+    return leave_one_out(histories)
+
+
+def _identity(dataset: Dataset, config: SasrecConfig, rows: str) -> str:
     settings = {name: value for name, value in asdict(config).items() if name not in _ELSEWHERE}
-    return hashlib.sha256(canonical_json({"data": dataset.fingerprint(), "config": settings})).hexdigest()[:16]
+    facts = {"data": dataset.fingerprint(), "config": settings} | ({} if rows == "all" else {"rows": rows})
+    return hashlib.sha256(canonical_json(facts)).hexdigest()[:16]
 
 
 def _device_name(device: str) -> str:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from recsae.concepts.dictionary import ConceptArrays, ConceptOrder, Dictionary
+from recsae.concepts.estimates import Estimate
 from recsae.concepts.records import (
     ConceptKind,
     ConceptRecord,
     ConceptStatus,
-    Estimate,
     Evidence,
     EvidenceItem,
     FacetLift,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from recsae.concepts.dictionary import ConceptOrder
-from recsae.concepts.records import ConceptKind, ConceptRecord, ConceptStatus, Estimate, FacetLift, ItemScore
+from recsae.concepts.estimates import Estimate
+from recsae.concepts.records import ConceptKind, ConceptRecord, ConceptStatus, FacetLift, ItemScore
 from recsae.errors import InvalidRequestError
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor

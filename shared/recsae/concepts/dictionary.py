@@ -18,11 +18,11 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from recsae.concepts.estimates import Estimate
 from recsae.concepts.records import (
     ConceptKind,
     ConceptRecord,
     ConceptStatus,
-    Estimate,
     Evidence,
     EvidenceItem,
     FacetLift,
@@ -54,7 +54,7 @@ __all__ = [
     "RuleRecord",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _CONCEPTS = "concepts.json"
 _ARRAYS = "arrays.safetensors"
 

@@ -11,6 +11,12 @@ from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from recsae.concepts.effects import CausalRecord
+from recsae.concepts.estimates import UNKNOWN, Estimate
+from recsae.concepts.origins import Origin
+
 
 class ConceptStatus(StrEnum):
     """State of a concept."""
@@ -28,15 +34,6 @@ class ConceptKind(StrEnum):
     SEMANTIC = "semantic"
     ITEM_SET = "item_set"
     FACET = "facet"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval."""
-
-    value: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -117,12 +114,41 @@ class RuleRecord:
     window: int = 0
 
 
+class LabelSource(StrEnum):
+    """Who wrote a label."""
+
+    RULES = "rules"
+    LLM = "llm"
+    HUMAN = "human"
+
+
+@dataclass(frozen=True)
+class LlmRecord:
+    """What a language model made of a latent, and how its description predicts strengths on verification users.
+
+    `model` and `prompts` (versions) say who wrote it; `correlation` is Pearson's between rated and true strength,
+    `precision`, `recall` and `f1` of "rated 5 or more of 10" against strength >= .5, at the mix of the `cases` rated.
+    """
+
+    label: str
+    description: str
+    model: str
+    prompts: str
+    cases: int
+    correlation: Estimate = UNKNOWN
+    precision: Estimate = UNKNOWN
+    recall: Estimate = UNKNOWN
+    f1: Estimate = UNKNOWN
+
+
 @dataclass(frozen=True)
 class ConceptRecord:
     """Everything known about a concept. Scores are on verification users; `confidence` is 0 where it was not judged.
 
     `scores` holds what the contract has no field for, by name: prevalence, lift, weak_share, always_true_f1,
     popularity_f1, swap_balanced_f1, unseen_balanced_f1 and others; a score that could not be computed is absent.
+    `origin`: what became of it at the last refresh; `causal`: what turning it does; `llm`: what a language model says;
+    each None where that was not looked at.
     """
 
     id: str
@@ -136,12 +162,12 @@ class ConceptRecord:
     confidence: float = 0.0
     control_confidence: float = 0.0
     predicate: str = ""
-    precision: Estimate = Estimate()
-    recall: Estimate = Estimate()
-    f1: Estimate = Estimate()
-    balanced_f1: Estimate = Estimate()
-    matched_f1: Estimate = Estimate()
-    hard_f1: Estimate = Estimate()
+    precision: Estimate = UNKNOWN
+    recall: Estimate = UNKNOWN
+    f1: Estimate = UNKNOWN
+    balanced_f1: Estimate = UNKNOWN
+    matched_f1: Estimate = UNKNOWN
+    hard_f1: Estimate = UNKNOWN
     positives: int = 0
     users: int = 0
     effective_items: float = 0.0
@@ -153,6 +179,13 @@ class ConceptRecord:
     input_facets: tuple[FacetLift, ...] = ()
     output_facets: tuple[FacetLift, ...] = ()
     rule: RuleRecord = RuleRecord()
+    label_source: LabelSource = LabelSource.RULES
+    random_evidence: tuple[Evidence, ...] = ()
+    near_misses: tuple[Evidence, ...] = ()
+    decoder_neighbours: tuple[Neighbour, ...] = ()
+    origin: Origin | None = None
+    causal: CausalRecord | None = None
+    llm: LlmRecord | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -163,22 +196,7 @@ class ConceptRecord:
 
 def concept_from_json(value: Mapping[str, Any]) -> ConceptRecord:
     """The record `as_json` was made from."""
-    fields = dict(value)
-    for name in ("precision", "recall", "f1", "balanced_f1", "matched_f1", "hard_f1"):
-        fields[name] = Estimate(**fields[name])
-    fields["kind"] = ConceptKind(fields["kind"])
-    fields["status"] = ConceptStatus(fields["status"])
-    fields["evidence"] = tuple(_evidence(each) for each in fields["evidence"])
-    fields["bands"] = tuple(
-        QuantileBand(**(band | {"example": band["example"] and _evidence(band["example"])})) for band in fields["bands"]
-    )
-    fields["promoted"] = tuple(ItemScore(**each) for each in fields["promoted"])
-    fields["suppressed"] = tuple(ItemScore(**each) for each in fields["suppressed"])
-    fields["neighbours"] = tuple(Neighbour(**each) for each in fields["neighbours"])
-    fields["input_facets"] = tuple(FacetLift(**each) for each in fields["input_facets"])
-    fields["output_facets"] = tuple(FacetLift(**each) for each in fields["output_facets"])
-    fields["rule"] = rule_from_json(fields["rule"])
-    return ConceptRecord(**fields)
+    return _RECORDS.validate_python(value)
 
 
 def rule_as_json(rule: RuleRecord) -> dict[str, Any]:
@@ -192,8 +210,7 @@ def rule_as_json(rule: RuleRecord) -> dict[str, Any]:
 
 def rule_from_json(value: Mapping[str, Any]) -> RuleRecord:
     """The rule `rule_as_json` was made from."""
-    literals = tuple(LiteralRecord(**each) for each in value["literals"])
-    return RuleRecord(literals, tuple(value["item_ids"]), value["window"])
+    return _RULES.validate_python(value)
 
 
 def _plain(value: Any) -> Any:
@@ -209,5 +226,4 @@ def _plain(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _evidence(value: Mapping[str, Any]) -> Evidence:
-    return Evidence(value["strength"], tuple(EvidenceItem(**item) for item in value["items"]))
+_RECORDS, _RULES = TypeAdapter(ConceptRecord), TypeAdapter(RuleRecord)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsae.concepts.cases import Cases
-from recsae.concepts.records import Estimate
+from recsae.concepts.estimates import Estimate
 from recsae.concepts.rules import Predictor
 
 # Scratch per block: latents x groups x 12 sums, 64 x 1,000 float32 = 3 MB, and the truth of 64 rules.
