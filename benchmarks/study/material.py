@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from recsae.concepts.build import build_dictionary
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.evidence import Embed
 from recsae.concepts.inputs import DictionaryInputs
+from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.facets import FacetSpec, build_facets
-from recsae.datasets.schema import Dataset
+from recsae.datasets.schema import Dataset, Histories
 from recsae.datasets.splits import Split
 from recsae.recommenders.sasrec import Sasrec
-from recsae.sae.config import SaeConfig
+from recsae.sae.config import SaeConfig, Variant
 from recsae.sae.execution import Execution
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.shards import ShardReader
@@ -48,7 +49,7 @@ class Material:
     activations: Activations
     targets: Targets
     sae: SparseAutoencoder
-    facets: FacetSpec = FacetSpec()
+    facets: FacetSpec = field(default_factory=FacetSpec)
     rows_per_part: int = 50_000
     seed: int = 0
 
@@ -95,13 +96,17 @@ class Material:
             pseudonyms=self.dataset.users.ids,
             item_ids=items.ids,
             titles=items.titles,
-            facets=build_facets(items, histories, self.facets),
+            facets=build_facets(items, histories, self.facets, self._sae_users(histories)),
             embed=embedder(self.model),
             max_history=self.model.shape.max_history,
             item_vectors=self.item_vectors,
             rows_per_part=self.rows_per_part,
             seed=self.seed,
         )
+
+    def _sae_users(self, histories: Histories) -> Histories:
+        parts = split_users(self.dataset.users.ids, self.seed)
+        return histories.keep((parts == UserPart.SAE)[histories.users])
 
     @cached_property
     def dictionary(self) -> Dictionary:
@@ -116,7 +121,7 @@ def load_base(name: str, data: Path, cache: Path, *, threads: int = 1) -> Traine
 
 
 def open_up(
-    base: TrainedBase, cache: Path, *, k: int, width: int, seed: int = 0, threads: int = 1, variant: str = "topk"
+    base: TrainedBase, cache: Path, *, k: int, width: int, seed: int = 0, threads: int = 1, variant: Variant = "topk"
 ) -> Material:
     """The base model with an SAE of these settings, from the cache or trained."""
     activations = export_activations(base, cache / "activations")
@@ -137,7 +142,7 @@ def trained_sae(
     width: int,
     seed: int,
     threads: int,
-    variant: str = "topk",
+    variant: Variant = "topk",
 ) -> SparseAutoencoder:
     """An SAE on the rows of its users and the items."""
     rows = activations.training()

@@ -12,7 +12,9 @@ from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.matching import Previous
 from recsae.concepts.sampling import ROWS_PER_PART
+from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.facets import build_facets
+from recsae.datasets.schema import Histories
 from recsae.errors import FailedPreconditionError
 from recsae.pipeline.advance import read_facts
 from recsae.pipeline.lanes import Lane
@@ -44,7 +46,7 @@ def dictionary_inputs(
         pseudonyms=data.dataset.users.ids,
         item_ids=items.ids,
         titles=items.titles,
-        facets=build_facets(items, data.histories),
+        facets=build_facets(items, data.histories, together=_sae_users(data)),
         embed=_embedder(context, model, data),
         max_history=model.max_history,
         item_vectors=_item_vectors(context, model, data),
@@ -52,6 +54,12 @@ def dictionary_inputs(
         control=control,
         rows_per_part=lane.rows_per_part or ROWS_PER_PART,
     )
+
+
+def _sae_users(data: RunData) -> Histories:
+    """Histories of the SAE's users: groups of items are learnt from them, and labels are tested on others."""
+    kept = split_users(data.dataset.users.ids) == UserPart.SAE
+    return data.histories.keep(kept[data.histories.users])
 
 
 def published_sae(context: StepContext) -> str:
