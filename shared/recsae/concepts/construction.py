@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsae.concepts.assembling import LatentFacts, draft_records
+from recsae.concepts.decoder_neighbours import decoder_neighbours
 from recsae.concepts.describing import FittedRules, fit_rules
 from recsae.concepts.description import Description
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.enrichment import Enrichment, effective_number, enrich, user_weights
 from recsae.concepts.evidence import Decided, check_reproduced, decide, strongest
-from recsae.concepts.features import cut_strata
-from recsae.concepts.firings import cofiring, health
-from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, probe, read_part
+from recsae.concepts.evidence_draws import DrawnFirings, Rule
+from recsae.concepts.evidence_sums import DRAWS, EvidenceSums, health_scores
+from recsae.concepts.examples import shown_examples
+from recsae.concepts.features import Windows, cut_strata
+from recsae.concepts.firings import cofiring
+from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
 from recsae.concepts.item_sets import FittedSets, fit_item_sets
 from recsae.concepts.labels import label_of
 from recsae.concepts.literals import LiteralBank, build_bank
@@ -37,15 +41,14 @@ _POPULARITY = "popularity"
 def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _share: None) -> Description:
     """Describes all latents. FailedPreconditionError when rows, histories and model do not belong together."""
     progress("reading construction users", 0.0)
+    sums = inputs.sums
     part = read_part(inputs, UserPart.CONSTRUCTION)
     check_reproduced(part.sample.x, part.windows, inputs.embed)
-    others = probe(inputs)
-    arrays = health(part.firings, others)
+    arrays = sums.health()
     progress("finding rules", 0.2)
     rules = _fit(inputs, part, arrays)
     progress("leaving items out of the strongest histories", 0.5)
-    candidates = strongest(part.firings, part.sample.user, part.features.newest[:, 0])
-    decided = decide(candidates, part.windows, inputs.sae.width, inputs.sae, inputs.embed)
+    top, decided = _decided(inputs, sums)
     progress("finding facets, outputs and neighbours", 0.9)
     near = cofiring(part.firings)
     input_side, effective = _input_side(inputs, part, decided, arrays)
@@ -55,15 +58,16 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
         labels=[label_of(rule, inputs.title_of) for rule in rules.shown],
         shown=rules.shown,
         arrays=arrays,
+        health_scores=health_scores(sums),
         decided=decided,
         input_side=input_side,
         effective_items=effective,
         outputs=outputs,
         output_side=_enriched(inputs, outputs.labelled) if outputs else None,
         near=near,
+        alike=decoder_neighbours(inputs.sae.w_dec, sums.probe_counts > 0),
     )
-    probes = part.firings.counts + (others.counts if others is not None else 0)
-    records = draft_records(inputs, part, facts)
+    records = draft_records(inputs, facts, shown_examples(inputs, sums, part, arrays, top, decided))
     draft = Dictionary("", inputs.model_version, inputs.sae.version, records, arrays, {})
     effect = outputs.effect if outputs else np.zeros(inputs.sae.width, np.float32)
     return Description(
@@ -74,10 +78,19 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
         prefers_set=rules.prefers_set,
         neighbours=near.latents,
         correlations=near.correlations,
-        probe_counts=probes,
+        probe_counts=sums.probe_counts,
         effect=effect,
         strata=cut_strata(part.features),
     )
+
+
+def _decided(inputs: DictionaryInputs, sums: EvidenceSums) -> tuple[Windows, Decided]:
+    """The strongest firings of all construction rows with what decides them, as rows of the windows returned."""
+    draws = sums.draws
+    both = Rule(DRAWS["by_user"].most + DRAWS["by_item"].most)
+    pool = DrawnFirings.merge([draws["by_user"], draws["by_item"]], both)
+    windows = inputs.windows(pool)
+    return windows, decide(strongest(pool), windows, inputs.sae.width, inputs.sae, inputs.embed)
 
 
 @dataclass(frozen=True)

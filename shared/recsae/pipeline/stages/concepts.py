@@ -17,29 +17,37 @@ from recsae.errors import FailedPreconditionError
 from recsae.pipeline.advance import read_facts
 from recsae.pipeline.lanes import Lane
 from recsae.pipeline.sources import SourceModel
+from recsae.pipeline.stages.evidence import has_evidence, merged_evidence
 from recsae.pipeline.stages.material import Part, RunData, load_run_data, open_shards, read_plan
 from recsae.pipeline.stages.train import sae_folder
 from recsae.pipeline.steps import StepContext
 from recsae.sae.runtime import SparseAutoencoder
+from recsae.sae.weights import load_weights
 from recsae.store.channels import PRODUCTION
 
 Embed = Callable[[Sequence[NDArray[np.int32]]], NDArray[np.float32]]
 _EMBEDDED_AT_ONCE = 2_048
 
 
+# What describing and verifying read: verification users' rows are opened by the latter alone.
+DESCRIBED = (Part.SAE, Part.CONSTRUCTION, Part.ITEMS)
+VERIFIED = (Part.VERIFICATION,)
+
+
 def dictionary_inputs(
-    context: StepContext, lane: Lane, *, sae_version: str, control: Mapping[str, Any] | None = None
+    context: StepContext, lane: Lane, *parts: Part, sae_version: str, control: Mapping[str, Any] | None = None
 ) -> DictionaryInputs:
-    """Inputs of a lane; `sae_version` is "control" for an SAE that is not published."""
+    """Inputs of a lane from the rows of some parts; `sae_version` is "control" for an SAE that is not published."""
     data = load_run_data(context.platform, context.run)
     model = read_plan(context.workspace, lane).model
     items = data.dataset.items
-    rows = open_shards(context.workspace, lane, Part.SAE, Part.CONSTRUCTION, Part.VERIFICATION, Part.ITEMS)
+    folder = context.workspace.fetch_folder(sae_folder(lane))
+    fanned_out = has_evidence(context, lane)
     return DictionaryInputs(
         model=model.name,
         model_version=model.version,
-        sae=SparseAutoencoder.load(context.workspace.fetch_folder(sae_folder(lane)), sae_version),
-        shards=rows.mapped(),
+        sae=SparseAutoencoder.load(folder, sae_version),
+        shards=() if fanned_out else open_shards(context.workspace, lane, *parts).mapped(),
         histories=data.histories,
         pseudonyms=data.dataset.users.ids,
         item_ids=items.ids,
@@ -51,6 +59,8 @@ def dictionary_inputs(
         previous=None if lane.prefix else _previous(context, model),
         control=control,
         rows_per_part=lane.rows_per_part or ROWS_PER_PART,
+        evidence=merged_evidence(context, lane, *parts) if fanned_out else None,
+        scores=load_weights(folder).scores,
     )
 
 
