@@ -97,13 +97,13 @@ class ValueBuckets:
     def bucket_of_rank(self, width: int, latents: Longs, rank: Longs) -> Longs:
         """Position here of the bucket that holds the firing of that rank (0 = weakest) of each latent."""
         before = np.concatenate([[0], np.cumsum(self.counts(width))])[latents]
-        found: Longs = np.searchsorted(np.cumsum(self.count), before + rank, side="right").astype(np.int64)
+        found: Longs = np.asarray(np.searchsorted(np.cumsum(self.count), before + rank, side="right"), np.int64)
         return found
 
     def top_share(self, width: int, strongest: float = 0.01) -> Doubles:
         """Share of each latent's activation mass that its strongest 1 % of firings hold, float64 [w]; 0 if silent.
 
-        At least `strongest`; 1 % of fewer than 100 firings is a part of the strongest one.
+        .01 when all are equally strong; 1 % of fewer than 100 firings is a part of the strongest one.
         """
         latents, firings = self.latents, self.counts(width)
         after = np.concatenate([[0], np.cumsum(firings)])[latents + 1] - np.cumsum(self.count)
@@ -126,7 +126,8 @@ def tops_of(keys: Longs) -> NDArray[np.float32]:
 
 def log_count_units(log_counts: NDArray[np.float32]) -> Longs:
     """Log counts as whole units of 1/1,024, int64."""
-    return np.rint(log_counts / LOG_COUNT_UNIT).astype(np.int64)
+    units: Longs = np.rint(log_counts / LOG_COUNT_UNIT).astype(np.int64)
+    return units
 
 
 def _bits(values: NDArray[np.float32]) -> Longs:

@@ -75,6 +75,8 @@ class RowSample:
     def of(cls, rows: ActivationRows, wanted: NDArray[np.bool_], most: int, seed: int) -> RowSample:
         """Of the rows of one shard where `wanted` [n] holds."""
         qualified = np.flatnonzero(wanted)
+        if not len(qualified):
+            return cls.none()
         user, position, item = (
             np.asarray(column)[qualified].astype(np.int32) for column in (rows.user, rows.position, rows.item)
         )
