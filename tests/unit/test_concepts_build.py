@@ -20,6 +20,7 @@ from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.judgement import verify
 from recsae.concepts.matching import Previous
+from recsae.concepts.output_differences import ScoredLists
 from recsae.concepts.records import ConceptKind, ConceptStatus
 from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.facets import build_facets
@@ -280,6 +281,20 @@ def test_tables_of_different_data_are_refused(inputs: DictionaryInputs) -> None:
         replace(inputs, pseudonyms=inputs.pseudonyms[1:])
     with pytest.raises(InvalidRequestError, match="take all from one data set"):
         replace(inputs, titles=inputs.titles[1:])
+
+
+def test_a_head_that_is_no_dot_product_is_asked_what_a_concept_promotes(inputs: DictionaryInputs) -> None:
+    vectors = inputs.item_vectors
+    assert vectors is not None
+
+    def rank(x: NDArray[np.float32]) -> ScoredLists:
+        scores = np.tanh(x) @ vectors[1:].T
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :100]
+        return ScoredLists((order + 1).astype(np.int32), np.take_along_axis(scores, order, axis=1))
+
+    for latent, concept in enumerate(describe(replace(inputs, item_vectors=None, rank=rank)).draft.concepts[:_GENRES]):
+        assert concept.output_facets[0].facet == concept.input_facets[0].facet, latent
+        assert concept.promoted[0].score > 0 > concept.suppressed[0].score
 
 
 def test_without_a_dot_product_head_there_are_no_outputs(inputs: DictionaryInputs) -> None:

@@ -28,6 +28,7 @@ from recsae.concepts.item_sets import FittedSets, fit_item_sets
 from recsae.concepts.labels import label_of
 from recsae.concepts.literals import LiteralBank, build_bank
 from recsae.concepts.matching import concept_ids
+from recsae.concepts.output_differences import output_differences
 from recsae.concepts.outputs import Outputs, output_items
 from recsae.concepts.records import LiteralRecord, RuleRecord
 from recsae.concepts.splits import UserPart
@@ -52,7 +53,7 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
     progress("finding facets, outputs and neighbours", 0.9)
     near = cofiring(part.firings)
     input_side, effective = _input_side(inputs, part, decided, arrays)
-    outputs = _outputs(inputs)
+    outputs = _outputs(inputs, part, arrays)
     facts = LatentFacts(
         ids=concept_ids(inputs.model, inputs.sae.version, inputs.sae.w_dec, inputs.previous),
         labels=[label_of(rule, inputs.title_of) for rule in rules.shown],
@@ -165,5 +166,9 @@ def _enriched(inputs: DictionaryInputs, weights: sparse.csr_matrix) -> Enrichmen
     return found
 
 
-def _outputs(inputs: DictionaryInputs) -> Outputs | None:
-    return None if inputs.item_vectors is None else output_items(inputs.sae.w_dec, inputs.item_vectors)
+def _outputs(inputs: DictionaryInputs, part: PartRows, arrays: ConceptArrays) -> Outputs | None:
+    if inputs.item_vectors is not None:
+        return output_items(inputs.sae.w_dec, inputs.item_vectors)
+    if inputs.rank is None:
+        return None
+    return output_differences(inputs.sae.w_dec, arrays.p95, part.sample.x, inputs.rank, inputs.n_items)

@@ -124,7 +124,9 @@ class _Reading:
         strong = DrawnFirings(latent, by_value(value, by_chance), *places)
         for name, firings in (("by_user", strong), ("by_item", strong), ("at_random", chance)):
             self.draws[name] = self._drawn(self.draws[name], firings, DRAWS[name])
-        in_buckets = DrawnFirings(keys_of(latent, value), by_chance, *places)
+        # Another draw than at random, or bands would show the same rows again.
+        again = hashed(self.facts.seed + 1, places[0], places[1], latent)
+        in_buckets = DrawnFirings(keys_of(latent, value), again, *places)
         self.per_bucket.append(in_buckets.drawn(DRAWS["per_bucket"]))
 
     def _drawn(self, so_far: DrawnFirings, firings: DrawnFirings, rule: Rule) -> DrawnFirings:

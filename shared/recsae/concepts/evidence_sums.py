@@ -38,7 +38,7 @@ DRAWS: Mapping[str, Rule] = {
 }
 SAMPLED = (UserPart.CONSTRUCTION, UserPart.VERIFICATION)
 NEVER = float("-inf")
-_MERGED_AT_ONCE = 4
+_MERGED_AT_ONCE = 2
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from recsae.concepts.features import RowFeatures, Windows, build_features, locat
 from recsae.concepts.firings import Encoder, Firings, encode_rows
 from recsae.concepts.matching import Previous
 from recsae.concepts.near_misses import Scores
+from recsae.concepts.output_differences import Rank
 from recsae.concepts.sampling import ROWS_PER_PART, ActivationRows, RowPlaces, RowSample, drawn_or_refused
 from recsae.concepts.splits import UserPart, split_users, unseen_items
 from recsae.datasets.facets import FacetTable
@@ -53,7 +54,8 @@ class DictionaryInputs:
     sums. `histories` are those the activations were collected from, `pseudonyms` [n_users] the users' ids there, cut to
     the newest `max_history`. `item_ids`, `titles`: position i is item index i + 1. `item_vectors` [n_items + 1, d] of a
     dot-product head, None for any other. `embed` maps histories to activations [B, d]; `scores` activations [n, d] to
-    what every latent would have before the cut [n, w] (None = no near misses). `rows_per_part` and `seed` fix the
+    what every latent would have before the cut [n, w] (None = no near misses); `rank` lists items for activations where
+    the head is no dot product (None = no outputs then). `rows_per_part` and `seed` fix the
     sample; `control` is the summary of a control dictionary; `previous` the dictionary whose ids are kept.
     """
 
@@ -75,6 +77,7 @@ class DictionaryInputs:
     seed: int = 0
     evidence: EvidenceSums | None = None
     scores: Scores | None = None
+    rank: Rank | None = None
 
     def __post_init__(self) -> None:
         """InvalidRequestError when the tables do not describe the same users and items."""

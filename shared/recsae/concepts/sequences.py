@@ -16,7 +16,7 @@ from recsae.concepts.records import Evidence, EvidenceItem
 
 # Random positives shown, and newest items of a sequence nobody left items out of.
 _SHOWN = Rule(5, "user")
-_ITEMS = 6
+_ITEMS = 5
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.matching import Previous
+from recsae.concepts.output_differences import Rank, ScoredLists
 from recsae.concepts.sampling import ROWS_PER_PART
 from recsae.datasets.facets import build_facets
 from recsae.errors import FailedPreconditionError
@@ -27,6 +28,8 @@ from recsae.store.channels import PRODUCTION
 
 Embed = Callable[[Sequence[NDArray[np.int32]]], NDArray[np.float32]]
 _EMBEDDED_AT_ONCE = 2_048
+# The longest list a recommender gives, and lists asked for between two looks at the lease.
+_LISTED, _RANKED_AT_ONCE = 1_000, 256
 
 
 # What describing and verifying read: verification users' rows are opened by the latter alone.
@@ -61,6 +64,7 @@ def dictionary_inputs(
         rows_per_part=lane.rows_per_part or ROWS_PER_PART,
         evidence=merged_evidence(context, lane, *parts) if fanned_out else None,
         scores=load_weights(folder).scores,
+        rank=None if model.dot_product else _ranker(context, model, data),
     )
 
 
@@ -81,6 +85,24 @@ def _embedder(context: StepContext, model: SourceModel, data: RunData) -> Embed:
         return np.concatenate(parts)
 
     return embed
+
+
+def _ranker(context: StepContext, model: SourceModel, data: RunData) -> Rank:
+    """Lists for activations, through the recommender; items the data set does not know take the last place's score."""
+    length = min(_LISTED, model.item_count)
+    index = {item_id: number for number, item_id in enumerate(data.dataset.items.ids, start=1)}
+
+    def rank(x: NDArray[np.float32]) -> ScoredLists:
+        items, scores = np.zeros((len(x), length), np.int32), np.zeros((len(x), length), np.float32)
+        for begin in range(0, len(x), _RANKED_AT_ONCE):
+            context.lease.check()
+            rows = x[begin : begin + _RANKED_AT_ONCE]
+            for row, ranked in enumerate(context.platform.source.rank(model, rows, length, [()] * len(rows)), begin):
+                items[row] = [index.get(item_id, 0) for item_id in ranked.item_ids]
+                scores[row] = ranked.scores
+        return ScoredLists(items, scores)
+
+    return rank
 
 
 def _item_vectors(context: StepContext, model: SourceModel, data: RunData) -> NDArray[np.float32] | None:
