@@ -29,7 +29,7 @@ from recsae.pipeline.runs import RunConfig
 from recsae.pipeline.sources import ItemActivations, ItemVectors, RankedItems, SourceModel
 from recsae.pipeline.stages import collect as collecting
 from recsae.pipeline.stages.evidence import evidence, has_evidence, merged_evidence
-from recsae.pipeline.stages.material import Part, fetch_shard, load_run_data, read_plan
+from recsae.pipeline.stages.material import CollectedShards, Part, fetch_shard, load_run_data, read_plan
 from recsae.pipeline.stages.table import shards_of
 from recsae.pipeline.steps import StageFunction, StepContext, run_step
 from recsae.sae.export import TrainingFacts, export_sae
@@ -221,3 +221,10 @@ def test_a_run_begun_before_this_stage_existed_reads_its_shards_itself(
     old = replace(context.run, stages=tuple(stage for stage in context.run.stages if stage.name != "evidence"))
     assert not has_evidence(replace(context, run=old), lane)
     assert not has_evidence(context, lane_of("control_verify", context.run.config))
+    shards = CollectedShards(context.workspace, lane, _PARTS)
+    names = [shard.name for shard in read_plan(context.workspace, lane).shards if shard.part in _PARTS]
+    mapped = ShardReader.open_files([fetch_shard(context.workspace, lane, name) for name in names]).mapped()
+    assert len(shards) == len(mapped) > 3
+    for one, other in zip(shards, mapped, strict=True):
+        np.testing.assert_array_equal(one.x, other.x)
+    assert [len(one.user) for one in shards[1:3]] == [len(one.user) for one in mapped[1:3]]

@@ -50,13 +50,14 @@ class Autoencoder(Encoder, Protocol):
 class DictionaryInputs:
     """Everything a dictionary is built from.
 
-    `shards`: activation rows of all users, and item probes with user -1; not needed where `evidence` holds their merged
-    sums. `histories` are those the activations were collected from, `pseudonyms` [n_users] the users' ids there, cut to
-    the newest `max_history`. `item_ids`, `titles`: position i is item index i + 1. `item_vectors` [n_items + 1, d] of a
-    dot-product head, None for any other. `embed` maps histories to activations [B, d]; `scores` activations [n, d] to
-    what every latent would have before the cut [n, w] (None = no near misses); `rank` lists items for activations where
-    the head is no dot product (None = no outputs then). `rows_per_part` and `seed` fix the
-    sample; `control` is the summary of a control dictionary; `previous` the dictionary whose ids are kept.
+    `shards`: activation rows of all users, and item probes with user -1; `evidence` gives their merged sums where they
+    were added up before, and is asked once at most. `histories` are those the activations were collected from,
+    `pseudonyms` [n_users] the users' ids there, cut to the newest `max_history`. `item_ids`, `titles`: position i is
+    item index i + 1. `item_vectors` [n_items + 1, d] of a dot-product head, None for any other. `embed` maps histories
+    to activations [B, d]; `scores` activations [n, d] to what every latent would have before the cut [n, w] (None = no
+    near misses); `rank` lists items for activations where the head is no dot product (None = no outputs then).
+    `rows_per_part` and `seed` fix the sample; `control` is the summary of a control dictionary; `previous` the
+    dictionary whose ids are kept.
     """
 
     model: str
@@ -75,7 +76,7 @@ class DictionaryInputs:
     control: Mapping[str, Any] | None = None
     rows_per_part: int = ROWS_PER_PART
     seed: int = 0
-    evidence: EvidenceSums | None = None
+    evidence: Callable[[], EvidenceSums] | None = None
     scores: Scores | None = None
     rank: Rank | None = None
 
@@ -127,7 +128,7 @@ class DictionaryInputs:
     def sums(self) -> EvidenceSums:
         """The sums of all rows: those given, else the shards', read one after the other."""
         if self.evidence is not None:
-            return self.evidence
+            return self.evidence()
         facts = RowFacts(self.parts, self.histories, self.log_counts, self.rows_per_part, self.seed)
         return EvidenceSums.merge(read_shard(shard, self.sae, facts) for shard in self.shards)
 

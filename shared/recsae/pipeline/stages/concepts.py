@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from recsae.pipeline.advance import read_facts
 from recsae.pipeline.lanes import Lane
 from recsae.pipeline.sources import SourceModel
 from recsae.pipeline.stages.evidence import has_evidence, merged_evidence
-from recsae.pipeline.stages.material import Part, RunData, load_run_data, open_shards, read_plan
+from recsae.pipeline.stages.material import CollectedShards, Part, RunData, load_run_data, read_plan
 from recsae.pipeline.stages.train import sae_folder
 from recsae.pipeline.steps import StepContext
 from recsae.sae.runtime import SparseAutoencoder
@@ -38,19 +39,23 @@ VERIFIED = (Part.VERIFICATION,)
 
 
 def dictionary_inputs(
-    context: StepContext, lane: Lane, *parts: Part, sae_version: str, control: Mapping[str, Any] | None = None
+    context: StepContext,
+    lane: Lane,
+    *,
+    sae_version: str,
+    control: Mapping[str, Any] | None = None,
+    parts: Sequence[Part] = tuple(Part),
 ) -> DictionaryInputs:
-    """Inputs of a lane from the rows of some parts; `sae_version` is "control" for an SAE that is not published."""
+    """Inputs of a lane with the rows of some parts; `sae_version` is "control" for an SAE that is not published."""
     data = load_run_data(context.platform, context.run)
     model = read_plan(context.workspace, lane).model
     items = data.dataset.items
     folder = context.workspace.fetch_folder(sae_folder(lane))
-    fanned_out = has_evidence(context, lane)
     return DictionaryInputs(
         model=model.name,
         model_version=model.version,
         sae=SparseAutoencoder.load(folder, sae_version),
-        shards=() if fanned_out else open_shards(context.workspace, lane, *parts).mapped(),
+        shards=CollectedShards(context.workspace, lane, parts),
         histories=data.histories,
         pseudonyms=data.dataset.users.ids,
         item_ids=items.ids,
@@ -62,7 +67,7 @@ def dictionary_inputs(
         previous=None if lane.prefix else _previous(context, model),
         control=control,
         rows_per_part=lane.rows_per_part or ROWS_PER_PART,
-        evidence=merged_evidence(context, lane, *parts) if fanned_out else None,
+        evidence=partial(merged_evidence, context, lane, *parts) if has_evidence(context, lane) else None,
         scores=load_weights(folder).scores,
         rank=None if model.dot_product else _ranker(context, model, data),
     )

@@ -9,7 +9,6 @@ from recsae.concepts.build import build_dictionary
 from recsae.pipeline.advance import StepResult
 from recsae.pipeline.lanes import lane_of
 from recsae.pipeline.stages.concepts import dictionary_inputs
-from recsae.pipeline.stages.material import Part
 from recsae.pipeline.stages.verify import summary_scores
 from recsae.pipeline.steps import StepContext
 
@@ -17,7 +16,7 @@ from recsae.pipeline.steps import StepContext
 def control_verify(context: StepContext) -> StepResult:
     """The whole stage."""
     lane = lane_of(context.step.stage, context.run.config)
-    dictionary = build_dictionary(dictionary_inputs(context, lane, *Part, sae_version="control"), context.report)
+    dictionary = build_dictionary(dictionary_inputs(context, lane, sae_version="control"), context.report)
     summary = dict(dictionary.summary)
     detail = f"{summary['verified']['count']} of {summary['live']} live concepts verified on {lane.model}"
     return StepResult(summary_scores("control.concepts", summary), {"summary": summary}, detail)

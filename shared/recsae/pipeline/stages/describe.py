@@ -20,7 +20,7 @@ def description_folder(lane: Lane) -> str:
 def describe(context: StepContext) -> StepResult:
     """The whole stage."""
     lane = lane_of(context.step.stage, context.run.config)
-    inputs = dictionary_inputs(context, lane, *DESCRIBED, sae_version=published_sae(context))
+    inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), parts=DESCRIBED)
     description = describe_latents(inputs, context.report)
     with tempfile.TemporaryDirectory() as folder:
         description.save(Path(folder))

@@ -30,7 +30,7 @@ def verify(context: StepContext) -> StepResult:
     control = None
     if context.run.config.control_model:
         control = read_facts(context.workspace, "control_verify")["summary"]
-    inputs = dictionary_inputs(context, lane, *VERIFIED, sae_version=published_sae(context), control=control)
+    inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), control=control, parts=VERIFIED)
     description = Description.load(context.workspace.fetch_folder(description_folder(lane)))
     dictionary = judge(inputs, description, context.report)
     with tempfile.TemporaryDirectory() as folder:
