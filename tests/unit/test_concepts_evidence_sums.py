@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from recsae.concepts import evidence_reading
 from recsae.concepts.bands import strength_bands
 from recsae.concepts.evidence_buckets import RELATIVE_ERROR, ValueBuckets
 from recsae.concepts.evidence_files import load_sums, save_sums
@@ -277,3 +278,19 @@ def test_rows_of_other_histories_and_sums_read_differently_are_refused(tmp_path:
         EvidenceSums.merge([WORLD.read(WORLD.rows), other])
     with pytest.raises(InvalidRequestError, match="read at least one shard"):
         EvidenceSums.merge([])
+
+
+def test_memory_for_a_long_shard_is_that_for_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence_reading, "_ROWS_AT_ONCE", 64)
+    world = make_world(mean_length=1_000, rows_per_part=100)
+    order = np.random.default_rng(0).permutation(len(world.rows.user))
+    peaks = {}
+    for count in (3_000, 12_000):
+        rows = world.rows.take(order[:count])
+        tracemalloc.start()
+        try:
+            world.read(rows)
+            peaks[count] = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peaks[12_000] < 1.5 * peaks[3_000]

@@ -21,6 +21,8 @@ from recsae.datasets.schema import Histories
 from recsae.errors import FailedPreconditionError
 
 _ROWS_AT_ONCE = 8_192
+# What blocks leave is added up once there is this much of it.
+_BLOCKS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def read_shard(shard: ActivationRows, encoder: Encoder, facts: RowFacts) -> Evid
     reading = _Reading(shard, encoder, facts)
     for at in range(0, len(reading.user), _ROWS_AT_ONCE):
         reading.block(slice(at, min(at + _ROWS_AT_ONCE, len(reading.user))))
+        reading.add_up(_BLOCKS_AT_ONCE)
+    reading.add_up(1)
     return reading.finished()
 
 
@@ -133,11 +137,19 @@ class _Reading:
         hopeful = firings.order <= so_far.bounds(self.encoder.width, rule)[firings.group]
         return DrawnFirings.merge([so_far, firings.take(hopeful)], rule)
 
+    def add_up(self, blocks: int) -> None:
+        """Adds up what blocks have left, where there are as many."""
+        for values in (self.construction, self.others):
+            if len(values) >= blocks:
+                values[:] = [ValueBuckets.merge(values)]
+        if len(self.per_bucket) >= blocks:
+            self.per_bucket[:] = [DrawnFirings.merge(self.per_bucket, DRAWS["per_bucket"])]
+
     def finished(self) -> EvidenceSums:
         """The sums of the rows added."""
         facts = self.facts
         if self.per_bucket:
-            self.draws["per_bucket"] = DrawnFirings.merge(self.per_bucket, DRAWS["per_bucket"])
+            (self.draws["per_bucket"],) = self.per_bucket
         return EvidenceSums(
             width=self.encoder.width,
             rows_per_part=facts.rows_per_part,

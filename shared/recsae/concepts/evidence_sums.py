@@ -4,11 +4,12 @@ What is in the sums depends on the rows alone, so that any partition into shards
 bytes. Construction rows feed everything; the SAE's own rows and item probes only values (for latents silent in
 construction) and who is alive; verification rows only who is alive and their own draw of rows. Memory is at most
 
-    (64 + 28) B x occupied buckets  +  width x 48 x 32 B  +  2 x rows_per_part x 4 (d + 3) B,
+    64 B x construction's buckets + 32 B x others' + width x 48 x 32 B + 2 x rows_per_part x 4 (d + 3) B,
 
-whatever the number of rows: a latent occupies 64 buckets for each doubling between its weakest and its strongest
-firing, some 200 in practice. Merging needs the same again for what is added. Not here: reading a shard
-(`evidence_reading`), files (`evidence_files`), what is made of the sums (`construction`).
+whatever the number of rows: a latent occupies at most 64 buckets for each doubling between its weakest and strongest
+firing, some 250 in practice (52 MB in all at width 1,024 and d = 64 for 10 million rows). Merging holds four times
+that. Not here: reading a shard (`evidence_reading`), files (`evidence_files`), what is made of the sums
+(`construction`).
 """
 
 from __future__ import annotations
