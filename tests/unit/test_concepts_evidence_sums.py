@@ -293,4 +293,5 @@ def test_memory_for_a_long_shard_is_that_for_a_short_one(monkeypatch: pytest.Mon
             peaks[count] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert peaks[12_000] < 1.5 * peaks[3_000]
+    # Four times as much if blocks were kept; users, positions and items of all rows are.
+    assert peaks[12_000] < 2 * peaks[3_000]
