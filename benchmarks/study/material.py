@@ -31,6 +31,7 @@ from recsae.sae.execution import Execution
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.shards import ShardReader
 from recsae.sae.training import train_sae
+from recsae.sae.weights import load_weights
 from recsae.store.files import canonical_json
 
 _EMBEDDED_AT_ONCE = 256
@@ -41,7 +42,7 @@ _BATCH = 1_024
 class Material:
     """One base model opened up by one SAE.
 
-    `activations` are shards of the SAE's users, of all others, and of single items; `targets` the two newest rows of
+    `folder` holds the SAE. `activations` are shards of the SAE's users, of all others, and of single items; `targets` the two newest rows of
     every held-out user with the items they predict; `rows_per_part` bounds what a dictionary reads of each part.
     """
 
@@ -49,6 +50,7 @@ class Material:
     activations: Activations
     targets: Targets
     sae: SparseAutoencoder
+    folder: Path
     facets: FacetSpec = field(default_factory=FacetSpec)
     rows_per_part: int = 50_000
     seed: int = 0
@@ -101,6 +103,7 @@ class Material:
             max_history=self.model.shape.max_history,
             item_vectors=self.item_vectors,
             rows_per_part=self.rows_per_part,
+            scores=load_weights(self.folder).scores,
             seed=self.seed,
         )
 
@@ -125,12 +128,9 @@ def open_up(
 ) -> Material:
     """The base model with an SAE of these settings, from the cache or trained."""
     activations = export_activations(base, cache / "activations")
-    return Material(
-        base,
-        activations,
-        target_rows(base, activations),
-        trained_sae(base, activations, cache, k=k, width=width, seed=seed, threads=threads, variant=variant),
-    )
+    folder = trained_sae(base, activations, cache, k=k, width=width, seed=seed, threads=threads, variant=variant)
+    sae = SparseAutoencoder.load(folder, folder.name)
+    return Material(base, activations, target_rows(base, activations), sae, folder)
 
 
 def trained_sae(
@@ -143,8 +143,8 @@ def trained_sae(
     seed: int,
     threads: int,
     variant: Variant = "topk",
-) -> SparseAutoencoder:
-    """An SAE on the rows of its users and the items."""
+) -> Path:
+    """Folder of an SAE on the rows of its users and the items."""
     rows = activations.training()
     config = replace(
         SaeConfig.defaults_for(rows.d, rows.n, k=k, width=width, seed=seed, variant=variant), batch_size=_BATCH
@@ -155,7 +155,7 @@ def trained_sae(
         folder.mkdir(parents=True, exist_ok=True)
         train_sae(rows, config, folder, execution=Execution(threads=threads))
         (folder / "done").touch()
-    return SparseAutoencoder.load(folder, settings)
+    return folder
 
 
 def embedder(model: Sasrec) -> Embed:

@@ -13,19 +13,24 @@ from scipy import sparse
 
 from recsae.concepts.assembling import LatentFacts, draft_records
 from recsae.concepts.cases import Cases
+from recsae.concepts.decoder_neighbours import decoder_neighbours
 from recsae.concepts.describing import FittedRules, fit_rules
 from recsae.concepts.description import Description
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.enrichment import Enrichment, effective_number, enrich, user_weights
 from recsae.concepts.evidence import Decided, check_reproduced, decide, strongest
-from recsae.concepts.features import cut_strata
-from recsae.concepts.firings import CoFiring, cofiring, health
-from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, probe, read_part
+from recsae.concepts.evidence_draws import DrawnFirings, Rule
+from recsae.concepts.evidence_sums import DRAWS, EvidenceSums, health_scores
+from recsae.concepts.examples import shown_examples
+from recsae.concepts.features import Windows, cut_strata
+from recsae.concepts.firings import CoFiring, cofiring
+from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
 from recsae.concepts.item_sets import FittedSets, fit_item_sets
 from recsae.concepts.labels import label_of
 from recsae.concepts.literals import LiteralBank, build_bank
 from recsae.concepts.matching import concept_ids
 from recsae.concepts.objective import ENOUGH
+from recsae.concepts.output_differences import output_differences
 from recsae.concepts.outputs import Outputs, output_items
 from recsae.concepts.records import LiteralRecord, RuleRecord
 from recsae.concepts.splits import UserPart
@@ -41,33 +46,33 @@ _POPULARITY = "popularity"
 def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _share: None) -> Description:
     """Describes all latents. FailedPreconditionError when rows, histories and model do not belong together."""
     progress("reading construction users", 0.0)
+    sums = inputs.sums
     part = read_part(inputs, UserPart.CONSTRUCTION)
     check_reproduced(part.sample.x, part.windows, inputs.embed)
-    others = probe(inputs)
-    arrays = health(part.firings, others)
+    arrays = sums.health()
     near = cofiring(part.firings)
     progress("finding rules", 0.2)
     rules = _fit(inputs, part, arrays, near)
     progress("leaving items out of the strongest histories", 0.5)
-    candidates = strongest(part.firings, part.sample.user, part.features.newest[:, 0])
-    decided = decide(candidates, part.windows, inputs.sae.width, inputs.sae, inputs.embed)
+    top, decided = _decided(inputs, sums)
     progress("finding facets, outputs and neighbours", 0.9)
     input_side, effective = _input_side(inputs, part, decided, arrays)
-    outputs = _outputs(inputs)
+    outputs = _outputs(inputs, part, arrays)
     facts = LatentFacts(
         ids=concept_ids(inputs.model, inputs.sae.version, inputs.sae.w_dec, inputs.previous),
         labels=[label_of(rule, inputs.title_of) for rule in rules.shown],
         shown=rules.shown,
         arrays=arrays,
+        health_scores=health_scores(sums),
         decided=decided,
         input_side=input_side,
         effective_items=effective,
         outputs=outputs,
         output_side=_enriched(inputs, outputs.labelled) if outputs else None,
         near=near,
+        alike=decoder_neighbours(inputs.sae.w_dec, sums.probe_counts > 0),
     )
-    probes = part.firings.counts + (others.counts if others is not None else 0)
-    records = draft_records(inputs, part, facts)
+    records = draft_records(inputs, facts, shown_examples(inputs, sums, part, arrays, top, decided))
     draft = Dictionary("", inputs.model_version, inputs.sae.version, records, arrays, {})
     effect = outputs.effect if outputs else np.zeros(inputs.sae.width, np.float32)
     return Description(
@@ -78,10 +83,19 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
         prefers_set=rules.prefers_set,
         neighbours=near.latents,
         correlations=near.correlations,
-        probe_counts=probes,
+        probe_counts=sums.probe_counts,
         effect=effect,
         strata=cut_strata(part.features),
     )
+
+
+def _decided(inputs: DictionaryInputs, sums: EvidenceSums) -> tuple[Windows, Decided]:
+    """The strongest firings of all construction rows with what decides them, as rows of the windows returned."""
+    draws = sums.draws
+    both = Rule(DRAWS["by_user"].most + DRAWS["by_item"].most)
+    pool = DrawnFirings.merge([draws["by_user"], draws["by_item"]], both)
+    windows = inputs.windows(pool)
+    return windows, decide(strongest(pool), windows, inputs.sae.width, inputs.sae, inputs.embed)
 
 
 @dataclass(frozen=True)
@@ -174,5 +188,9 @@ def _enriched(inputs: DictionaryInputs, weights: sparse.csr_matrix) -> Enrichmen
     return found
 
 
-def _outputs(inputs: DictionaryInputs) -> Outputs | None:
-    return None if inputs.item_vectors is None else output_items(inputs.sae.w_dec, inputs.item_vectors)
+def _outputs(inputs: DictionaryInputs, part: PartRows, arrays: ConceptArrays) -> Outputs | None:
+    if inputs.item_vectors is not None:
+        return output_items(inputs.sae.w_dec, inputs.item_vectors)
+    if inputs.rank is None:
+        return None
+    return output_differences(inputs.sae.w_dec, arrays.p95, part.sample.x, inputs.rank, inputs.n_items)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsae.concepts.sampling import RowSample
+from recsae.concepts.sampling import RowPlaces
 from recsae.datasets.facets import FacetTable
 from recsae.datasets.schema import Histories
 from recsae.datasets.windows import window_starts
@@ -55,7 +55,7 @@ class Windows:
         return Windows(self.items, self.start[rows], self.end[rows])
 
 
-def locate(histories: Histories, sample: RowSample, max_history: int) -> Windows:
+def locate(histories: Histories, sample: RowPlaces, max_history: int) -> Windows:
     """Finds each row's history; positions count from the first interaction.
 
     A model reads `max_history` items, so a longer history was sent in windows (`recsae.datasets.windows`), and a row's

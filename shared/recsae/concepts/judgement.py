@@ -55,7 +55,7 @@ def verify(
         weights=resampling_weights(cases.groups, seed=inputs.seed),
     )
     progress("writing records", 0.9)
-    live = (description.probe_counts + part.firings.counts) > 0
+    live = (description.probe_counts + inputs.sums.verification_fired) > 0
     records = _records(inputs, description, cases, verdict, live)
     summary = summarise(records, draft.arrays, description.effect, verdict.swapped_passes, inputs.control)
     return replace(draft, concepts=records, summary=summary)
@@ -89,6 +89,7 @@ def _records(
     labels = [label_of(rule, inputs.title_of) for rule in rules]
     ids = [concept.id for concept in description.draft.concepts]
     near = CoFiring(description.neighbours, description.correlations)
+    label_of_id = dict(zip(ids, labels, strict=True))
     users, scores = cases.users(), _extra_scores(cases, verdict)
     found = verdict.scores
     records = []
@@ -116,6 +117,9 @@ def _records(
                 positives=int(cases.positives[latent]),
                 users=int(users[latent]),
                 neighbours=near.of(latent, ids, labels),
+                decoder_neighbours=tuple(
+                    replace(other, label=label_of_id[other.concept_id]) for other in draft.decoder_neighbours
+                ),
                 scores=dict(draft.scores)
                 | {name: float(values[latent]) for name, values in scores.items() if np.isfinite(values[latent])},
             )

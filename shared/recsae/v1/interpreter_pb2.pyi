@@ -492,6 +492,26 @@ class ConceptDetail(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ScoresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONCEPT_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     RECALL_FIELD_NUMBER: _builtins.int
@@ -508,6 +528,11 @@ class ConceptDetail(_message.Message):
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
     INPUT_FACETS_FIELD_NUMBER: _builtins.int
     OUTPUT_FACETS_FIELD_NUMBER: _builtins.int
+    RANDOM_EVIDENCE_FIELD_NUMBER: _builtins.int
+    NEAR_MISSES_FIELD_NUMBER: _builtins.int
+    DECODER_NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    BANDS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
     positives: _builtins.int
     """Verification cases, >= 0."""
     users: _builtins.int
@@ -566,6 +591,26 @@ class ConceptDetail(_message.Message):
     def output_facets(self) -> _containers.RepeatedCompositeFieldContainer[Global___FacetLift]:
         """Facets over-represented in what it promotes."""
 
+    @_builtins.property
+    def random_evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """Firings of strength >= .5 drawn evenly, of distinct users; no item was left out, so no drops."""
+
+    @_builtins.property
+    def near_misses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """Rows just below the cut, closest first: strength is what it would have been; no drops."""
+
+    @_builtins.property
+    def decoder_neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbour]:
+        """Live concepts whose decoder directions are nearest; correlation holds the cosine."""
+
+    @_builtins.property
+    def bands(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuantileBand]:
+        """All firings by strength: up to the median, p95, p99 and above, weakest first."""
+
+    @_builtins.property
+    def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Further scores by name, e.g. "concentration" and "popularity_correlation"; docs/method.md says what each means."""
+
     def __init__(
         self,
         *,
@@ -585,10 +630,15 @@ class ConceptDetail(_message.Message):
         neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
         input_facets: _abc.Iterable[Global___FacetLift] | None = ...,
         output_facets: _abc.Iterable[Global___FacetLift] | None = ...,
+        random_evidence: _abc.Iterable[Global___Evidence] | None = ...,
+        near_misses: _abc.Iterable[Global___Evidence] | None = ...,
+        decoder_neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
+        bands: _abc.Iterable[Global___QuantileBand] | None = ...,
+        scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "concept", b"concept", "f1", b"f1", "hard_f1", b"hard_f1", "matched_f1", b"matched_f1", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "concept", b"concept", "effective_items", b"effective_items", "evidence", b"evidence", "f1", b"f1", "hard_f1", b"hard_f1", "input_facets", b"input_facets", "matched_f1", b"matched_f1", "neighbours", b"neighbours", "output_facets", b"output_facets", "positives", b"positives", "precision", b"precision", "promoted", b"promoted", "recall", b"recall", "suppressed", b"suppressed", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "bands", b"bands", "concept", b"concept", "decoder_neighbours", b"decoder_neighbours", "effective_items", b"effective_items", "evidence", b"evidence", "f1", b"f1", "hard_f1", b"hard_f1", "input_facets", b"input_facets", "matched_f1", b"matched_f1", "near_misses", b"near_misses", "neighbours", b"neighbours", "output_facets", b"output_facets", "positives", b"positives", "precision", b"precision", "promoted", b"promoted", "random_evidence", b"random_evidence", "recall", b"recall", "scores", b"scores", "suppressed", b"suppressed", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -657,6 +707,42 @@ class EvidenceItem(_message.Message):
 Global___EvidenceItem: _TypeAlias = EvidenceItem  # noqa: Y015
 
 @_typing.final
+class QuantileBand(_message.Message):
+    """Firings between two strengths."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    FIRINGS_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    """Strength from which it begins."""
+    high: _builtins.float
+    """Strength at which it ends."""
+    firings: _builtins.int
+    """Firings in it, >= 0."""
+    @_builtins.property
+    def example(self) -> Global___Evidence:
+        """One of them, drawn evenly; not set when there are none."""
+
+    def __init__(
+        self,
+        *,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        firings: _builtins.int = ...,
+        example: Global___Evidence | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "firings", b"firings", "high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuantileBand: _TypeAlias = QuantileBand  # noqa: Y015
+
+@_typing.final
 class Neighbour(_message.Message):
     """Another concept and how strongly it goes with this one."""
 
@@ -670,7 +756,7 @@ class Neighbour(_message.Message):
     label: _builtins.str
     """Its label."""
     correlation: _builtins.float
-    """Firing correlation, -1 to 1."""
+    """Firing correlation, or the cosine of decoder directions; -1 to 1."""
     def __init__(
         self,
         *,

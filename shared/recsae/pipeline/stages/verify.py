@@ -12,7 +12,7 @@ from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.judgement import verify as judge
 from recsae.pipeline.advance import StepResult, read_facts
 from recsae.pipeline.lanes import Lane, lane_of
-from recsae.pipeline.stages.concepts import dictionary_inputs, published_sae
+from recsae.pipeline.stages.concepts import VERIFIED, dictionary_inputs, published_sae
 from recsae.pipeline.stages.describe import description_folder
 from recsae.pipeline.steps import StepContext
 
@@ -30,7 +30,7 @@ def verify(context: StepContext) -> StepResult:
     control = None
     if context.run.config.control_model:
         control = read_facts(context.workspace, "control_verify")["summary"]
-    inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), control=control)
+    inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), control=control, parts=VERIFIED)
     description = Description.load(context.workspace.fetch_folder(description_folder(lane)))
     dictionary = judge(inputs, description, context.report)
     with tempfile.TemporaryDirectory() as folder:
