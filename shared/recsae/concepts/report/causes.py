@@ -14,6 +14,12 @@ from recsae.concepts.report.material import Material
 from recsae.concepts.report.scales import linear
 from recsae.concepts.report.wording import block, interval, link, named, percent, scrolled, section, table
 
+# What the next dose beyond a safe range breaks.
+_LIMITS = {"ndcg": "then NDCG", "off_target": "then off target", "measured": "as far as measured"}
+_CAPTION = (
+    "Safe doses, and what is not safe beyond them: NDCG (more than 5 % of it may be lost) or off target (too much else "
+    "changes)"
+)
 _STYLES = ("a", "b", "c", "d", "e")
 
 
@@ -88,24 +94,19 @@ def _ranges(measured: Sequence[ConceptRecord]) -> Markup | None:
         for concept in measured
         if found[concept.id]
     ]
-    return scrolled(table(("Concept", *operations), rows, caption="Safe doses, and what limits them"), "Safe doses")
+    return scrolled(table(("Concept", *operations), rows, caption=_CAPTION), "Safe doses")
 
 
 def _doses_of(one: SafeRange | None) -> Markup | str:
-    return Markup(f"{one.low:.3g} to {one.high:.3g} " + tag("small", _limit_words(one))) if one else ""
+    return (
+        Markup(f"{one.low:.3g} to {one.high:.3g} " + tag("small", _LIMITS.get(one.limited_by, one.limited_by)))
+        if one
+        else ""
+    )
 
 
 def _range_words(one: SafeRange) -> str:
-    return f"{one.operation}: {one.low:.3g} to {one.high:.3g} is safe ({_limit_words(one)})"
-
-
-def _limit_words(one: SafeRange) -> str:
-    known = {
-        "ndcg": "beyond it too much NDCG may be lost",
-        "off_target": "beyond it too much else would change",
-        "measured": "nothing beyond it was measured",
-    }
-    return known.get(one.limited_by, one.limited_by)
+    return f"{one.operation}: {one.low:.3g} to {one.high:.3g} is safe ({_LIMITS.get(one.limited_by, one.limited_by)})"
 
 
 def _by_operation(doses: Sequence[DoseEffect]) -> list[tuple[str, list[DoseEffect]]]:

@@ -8,7 +8,7 @@ from recsae.concepts.estimates import UNKNOWN, Estimate
 from recsae.concepts.records import ConceptRecord, Evidence, FacetLift, ItemScore, LabelSource, Neighbour
 from recsae.concepts.report.causes import causes
 from recsae.concepts.report.markup import Child, Markup, tag
-from recsae.concepts.report.material import Material
+from recsae.concepts.report.material import Material, is_judged
 from recsae.concepts.report.wording import block, chip, interval, link, named, percent, score, table
 from recsae.concepts.report.words_of_models import language_model
 
@@ -43,7 +43,11 @@ def in_short(material: Material, concept: ConceptRecord) -> Markup:
     """Label, rule, figures, one history and what it promotes."""
     mass = percent(float(material.mass[concept.latent]))
     facts = [f"confidence {score(concept.confidence)}, control {score(concept.control_confidence)}"]
-    facts = [*(facts if concept.positives else []), f"{mass} of activation", f"fires on {percent(concept.density)}"]
+    facts = [
+        *(facts if is_judged(concept) else ["not judged"]),
+        f"{mass} of activation",
+        f"fires on {percent(concept.density)}",
+    ]
     history = _history(concept.evidence[0]) if concept.evidence else None
     promoted = " · ".join(item.title or item.item_id for item in concept.promoted[:_SHORT_ITEMS])
     return tag(
@@ -65,7 +69,7 @@ def _head(concept: ConceptRecord) -> Markup:
 
 
 def _key_figures(material: Material, concept: ConceptRecord) -> Markup:
-    judged = concept.positives > 0
+    judged = is_judged(concept)
     figures: tuple[tuple[str, str], ...] = (
         ("confidence", score(concept.confidence) if judged else ""),
         ("label swaps", score(concept.control_confidence) if judged else ""),

@@ -46,7 +46,7 @@ def _composition(material: Material) -> Markup | None:
         for words, style, _ in STANDINGS:
             share = sum(weights[concept.id] for concept in material.live if standing(concept)[0] == words)
             if share > 0:
-                text = percent(share) if share >= 0.08 else None
+                text = percent(share) if share >= 0.16 else None
                 title = f"{words}: {percent(share)}"
                 parts.append(tag("span", text, class_=f"part {style}", style=f"width:{100 * share:.2f}%", title=title))
         rows.append(tag("div", tag("span", name, class_="row-name"), tag("div", parts, class_="stack"), class_="row"))

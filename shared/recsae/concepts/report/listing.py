@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from recsae.concepts.records import ConceptRecord
 from recsae.concepts.report.markup import Markup, tag
-from recsae.concepts.report.material import STANDINGS, Material, standing
+from recsae.concepts.report.material import STANDINGS, Material, is_judged, standing
 from recsae.concepts.report.wording import chip, link, named, percent, score, scrolled, section
 
 _COLUMNS = (
@@ -57,8 +57,8 @@ def _row(material: Material, concept: ConceptRecord) -> Markup:
     mass = float(material.mass[concept.latent])
     numbers: Sequence[tuple[float, str | Markup]] = (
         (concept.confidence, _meter(concept)),
-        (concept.control_confidence, score(concept.control_confidence) if concept.positives else ""),
-        (concept.balanced_f1.low, score(concept.balanced_f1.low) if concept.positives else ""),
+        (concept.control_confidence, score(concept.control_confidence) if is_judged(concept) else ""),
+        (concept.balanced_f1.low, score(concept.balanced_f1.low) if is_judged(concept) else ""),
         (mass, percent(mass)),
         (concept.density, percent(concept.density)),
         (concept.positives, f"{concept.positives:,}"),
@@ -74,7 +74,7 @@ def _row(material: Material, concept: ConceptRecord) -> Markup:
 
 def _meter(concept: ConceptRecord) -> Markup | str:
     """Confidence as a bar with the control as a notch."""
-    if not concept.positives:
+    if not is_judged(concept):
         return ""
     notch = tag("i", style=f"left:{100 * min(1.0, concept.control_confidence):.0f}%")
     bar = tag("b", style=f"width:{100 * min(1.0, concept.confidence):.0f}%")

@@ -41,7 +41,7 @@ class Material:
     @cached_property
     def judged(self) -> tuple[ConceptRecord, ...]:
         """Those with enough cases for a verdict."""
-        return tuple(concept for concept in self.live if concept.status is not ConceptStatus.TOO_RARE)
+        return tuple(concept for concept in self.live if is_judged(concept))
 
     @cached_property
     def mass(self) -> NDArray[np.float64]:
@@ -61,6 +61,11 @@ class Material:
 def is_verified(concept: ConceptRecord) -> bool:
     """Whether it counts as verified: item sets are their own class."""
     return concept.status is ConceptStatus.VERIFIED and concept.kind is not ConceptKind.ITEM_SET
+
+
+def is_judged(concept: ConceptRecord) -> bool:
+    """Whether it had the cases for a verdict; without one its scores say nothing."""
+    return concept.positives > 0 and concept.status in (ConceptStatus.VERIFIED, ConceptStatus.UNVERIFIED)
 
 
 def standing(concept: ConceptRecord) -> tuple[str, str]:
