@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from recsae.cli.commands import concepts_out
+from recsae.cli.commands import concepts_compare, concepts_out
 from recsae.cli.context import JsonFlag, ModelName, context_of
 from recsae.cli.output import console, print_json
 from recsae.cli.views import concept_detail, concept_hits, concept_list, explanation
 from recsae.v1 import common_pb2, interpreter_pb2
 
-app = typer.Typer(help="Concepts: list, show, search, report, export.", no_args_is_help=True)
+app = typer.Typer(help="Concepts: list, show, search, compare, report, export.", no_args_is_help=True)
+concepts_compare.register(app)
 concepts_out.register(app)
 
 _ORDERS = {
