@@ -1,6 +1,6 @@
 """A whole dictionary as one file for other tools: JSON, or Parquet with one row per concept and nested columns.
 
-The Parquet schema is read off `ConceptRecord`, so what a release knows about a concept is what it exports. Not here:
+The columns are the fields of `ConceptRecord`, so what a release knows about a concept is what it exports. Not here:
 which dictionary, and where to (`recsae.cli`). pyarrow, of the role worker, is imported on use.
 """
 
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
+from recsae.concepts.columns import arrow_type, from_plain, plain
 from recsae.concepts.dictionary import Dictionary
-from recsae.concepts.records import ConceptRecord, concept_from_json
+from recsae.concepts.records import ConceptRecord
 from recsae.errors import InvalidRequestError
 from recsae.store.files import write_atomic
 
@@ -27,6 +27,7 @@ SCHEMA_VERSION = 1
 _METADATA = b"recsae"
 # Arrays of the dictionary that records do not hold; p95 and density they do.
 _ARRAYS = ("p50", "p99", "mean")
+_TOLD = frozenset({"version", "model_version", "sae_version", "concepts", "arrays", "summary"})
 
 
 class Format(StrEnum):
@@ -38,13 +39,17 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class About:
-    """What an exported dictionary is of. Versions are those of the artifacts."""
+    """What an exported dictionary is of. Versions are those of the artifacts.
+
+    `further` holds what else the dictionary has as a whole, as plain values by field name.
+    """
 
     model: str
     model_version: str
     sae_version: str
     dictionary_version: str
     summary: Mapping[str, Any]
+    further: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,14 @@ class Exported:
 
 def write_export(dictionary: Dictionary, model: str, format: Format, path: Path) -> None:
     """Writes the dictionary; a reader sees the old file or the new one, never a part."""
-    about = About(model, dictionary.model_version, dictionary.sae_version, dictionary.version, dict(dictionary.summary))
+    about = About(
+        model=model,
+        model_version=dictionary.model_version,
+        sae_version=dictionary.sae_version,
+        dictionary_version=dictionary.version,
+        summary=plain(dictionary.summary),
+        further={one.name: plain(getattr(dictionary, one.name)) for one in fields(dictionary) if one.name not in _TOLD},
+    )
     rows = _rows(dictionary)
     write_atomic(path, _json(about, rows) if format is Format.JSON else _parquet(about, rows))
 
@@ -75,23 +87,23 @@ def read_export(path: Path) -> Exported:
             f"{path} is no dictionary this release reads (format {stored.get('format')!r}, schema "
             f"{stored.get('schema_version')!r}); export it again"
         )
-    values = {name: tuple(row.pop(name) for row in rows) for name in _ARRAYS}
-    about = About(**{name: stored[name] for name in (field.name for field in fields(About))})
-    return Exported(about, tuple(concept_from_json(row) for row in rows), values)
+    values = {name: tuple(row[name] for row in rows) for name in _ARRAYS}
+    about = About(**{one.name: stored[one.name] for one in fields(About)})
+    return Exported(about, tuple(from_plain(ConceptRecord, row) for row in rows), values)
 
 
 def parquet_schema() -> pyarrow.Schema:
     """The columns: those of `ConceptRecord`, nested ones as structs, lists and a map, and p50, p99, mean."""
     import pyarrow
 
-    of_records = [(name, _arrow_type(hint)) for name, hint in get_type_hints(ConceptRecord).items()]
+    of_records = [(name, arrow_type(hint)) for name, hint in get_type_hints(ConceptRecord).items()]
     return pyarrow.schema([*of_records, *((name, pyarrow.float64()) for name in _ARRAYS)])
 
 
 def _rows(dictionary: Dictionary) -> list[dict[str, Any]]:
-    arrays = {name: getattr(dictionary.arrays, name) for name in _ARRAYS}
+    arrays = {name: getattr(dictionary.arrays, name).astype(float).tolist() for name in _ARRAYS}
     return [
-        concept.as_json() | {name: float(f"{array[concept.latent]:.6g}") for name, array in arrays.items()}
+        plain(concept) | {name: values[concept.latent] for name, values in arrays.items()}
         for concept in dictionary.concepts
     ]
 
@@ -101,8 +113,8 @@ def _stored(about: About) -> dict[str, Any]:
 
 
 def _json(about: About, rows: list[dict[str, Any]]) -> bytes:
-    plain = json.dumps(_stored(about) | {"concepts": rows}, ensure_ascii=False, allow_nan=False, indent=1)
-    return plain.encode()
+    document = _stored(about) | {"concepts": rows}
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1).encode()
 
 
 def _from_json(content: bytes, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -135,22 +147,3 @@ def _from_parquet(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     stored = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
     rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
     return stored, rows
-
-
-def _arrow_type(hint: Any) -> pyarrow.DataType:
-    """Arrow's type for a field of a record: dataclasses are structs, tuples lists, mappings maps, None is null."""
-    import pyarrow
-
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        (inner,) = (one for one in arguments if one is not type(None))
-        return _arrow_type(inner)
-    if origin is tuple:
-        return pyarrow.list_(_arrow_type(arguments[0]))
-    if origin is not None and issubclass(origin, Mapping):
-        return pyarrow.map_(*map(_arrow_type, arguments))
-    if is_dataclass(hint):
-        return pyarrow.struct([(name, _arrow_type(inner)) for name, inner in get_type_hints(hint).items()])
-    if issubclass(hint, str):
-        return pyarrow.string()
-    return {bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64()}[hint]

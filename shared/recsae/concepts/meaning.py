@@ -46,7 +46,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Meanings:
-    """Embeddings of the concepts of a dictionary: `vectors` float32 [w, dim] of length 1, 0 for the dead."""
+    """Embeddings of the concepts of a dictionary: `vectors` float32 [w, dim] of length 1, 0 for those nothing is known of."""
 
     vectors: NDArray[np.float32]
     embedder: str
@@ -69,27 +69,28 @@ class Meanings:
 
 
 def embed_concepts(concepts: Sequence[ConceptRecord], embedder: Embedder) -> Meanings:
-    """Embeds every concept but the dead: the mean of what it is about, with and without titles of deciding items.
+    """Embeds what each concept is about: the mean of that with and without titles of deciding items.
 
     With the titles alone of two hundred concepts many look alike; without any, item sets and rare facets get lost.
     """
-    live = [concept for concept in concepts if concept.status is not ConceptStatus.DEAD]
-    about = [about_of(concept) for concept in live]
-    short = embedder.embed([topic or titles for topic, titles in about])
-    long = embedder.embed([f"{topic}: {titles}" if topic and titles else topic or titles for topic, titles in about])
-    vectors = np.zeros((len(concepts), short.shape[1]), np.float32)
+    said = [(place, *about_of(concept)) for place, concept in enumerate(concepts)]
+    said = [one for one in said if one[1] or one[2]]
+    short = embedder.embed([topic or titles for _, topic, titles in said])
+    long = embedder.embed([": ".join(filter(None, (topic, titles))) for _, topic, titles in said])
     mean = short + long
-    places = [place for place, concept in enumerate(concepts) if concept.status is not ConceptStatus.DEAD]
-    vectors[places] = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    vectors = np.zeros((len(concepts), short.shape[1]), np.float32)
+    vectors[[place for place, _, _ in said]] = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     return Meanings(vectors, embedder.name)
 
 
 def about_of(concept: ConceptRecord) -> tuple[str, str]:
-    """What a concept is about, and titles of items that make it fire; either may be "".
+    """What a concept is about, and titles of items that make it fire; either may be "", both are for the dead.
 
     A label by a person or a language model, the facets a rule asks for (what it rules out would mislead: "not Sci-Fi"
     lies close to Sci-Fi), and the facets of what makes it fire.
     """
+    if concept.status is ConceptStatus.DEAD:
+        return "", ""
     written = [concept.label] if concept.label_source is not LabelSource.RULES else []
     if concept.llm is not None:
         written.append(concept.llm.label)

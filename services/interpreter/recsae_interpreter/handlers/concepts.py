@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from recsae.concepts.dictionary import ConceptOrder
 from recsae.concepts.records import ConceptRecord, ConceptStatus
@@ -85,7 +85,10 @@ class ConceptsHandler:
             raise InvalidRequestError(f"limit {limit}; ask for at most {MOST_HITS}")
         loaded = self._library.model(model)
         index = loaded.meaning if by_meaning else loaded.search
-        return FoundConcepts(index.find(query, limit or DEFAULT_HITS), loaded.triple)
+        found = index.find(query, limit or DEFAULT_HITS)
+        # The concept as it is shown now, whatever it was called when its index was made.
+        hits = [replace(hit, concept=loaded.dictionary.by_latent(hit.concept.latent)) for hit in found]
+        return FoundConcepts(hits, loaded.triple)
 
 
 def _token(context: str, position: int) -> str:
