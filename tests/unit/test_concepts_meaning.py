@@ -27,6 +27,7 @@ from recsae.concepts.records import (
 from recsae.concepts.search import ConceptSearch
 from recsae.concepts.wordpiece import WordPiece
 from recsae.errors import CorruptArtifactError, FailedPreconditionError, InvalidRequestError
+from recsae.pipeline.stages.publish import save_meanings
 
 SYNONYMS = {"scary": "horror", "frightening": "horror", "funny": "comedy", "laugh": "comedy"}
 AXES = ("horror", "comedy", "western", "space")
@@ -173,3 +174,10 @@ def test_the_real_network_finds_horror_for_scary_movies(minilm: MiniLm) -> None:
         "scary movies": "Horror", "cowboys": "Western", "funny films": "Comedy", "films for kids": "Children's",
         "love stories": "Romance", "soldiers in battle": "War",
     }  # fmt: skip
+
+
+def test_publishing_adds_embeddings_where_the_network_is_installed(tmp_path: Path) -> None:
+    make_dictionary().save(tmp_path)
+    save_meanings(tmp_path)
+    network, stored = MiniLm.installed(), Meanings.load(tmp_path)
+    assert (stored and stored.embedder) == (network and network.name)

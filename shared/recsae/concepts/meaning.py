@@ -46,7 +46,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Meanings:
-    """Embeddings of the concepts of a dictionary: `vectors` float32 [w, dim] of length 1, 0 for those nothing is known of."""
+    """Embeddings of all concepts: `vectors` float32 [w, dim] of length 1, 0 for those nothing is known of."""
 
     vectors: NDArray[np.float32]
     embedder: str
@@ -79,7 +79,8 @@ def embed_concepts(concepts: Sequence[ConceptRecord], embedder: Embedder) -> Mea
     long = embedder.embed([": ".join(filter(None, (topic, titles))) for _, topic, titles in said])
     mean = short + long
     vectors = np.zeros((len(concepts), short.shape[1]), np.float32)
-    vectors[[place for place, _, _ in said]] = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    places = [place for place, _, _ in said]
+    vectors[places] = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     return Meanings(vectors, embedder.name)
 
 

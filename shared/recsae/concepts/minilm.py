@@ -12,7 +12,7 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ class MiniLm:
         if spec is None or not spec.submodule_search_locations:
             return None
         folder = Path(spec.submodule_search_locations[0]) / "model"
-        return cls.load(folder, f"{PACKAGE} {importlib.metadata.version(PACKAGE)}")
+        return _loaded(folder, f"{PACKAGE} {importlib.metadata.version(PACKAGE)}")
 
     @classmethod
     def load(cls, folder: Path, name: str) -> MiniLm:
@@ -130,6 +130,12 @@ class MiniLm:
         scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + self.epsilon)
         normalised: Floats = (scaled * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]).astype(np.float32)
         return normalised
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: Path, name: str) -> MiniLm:
+    """90 MB of weights that never change: once per process."""
+    return MiniLm.load(folder, name)
 
 
 def _gelu(x: Floats) -> Floats:

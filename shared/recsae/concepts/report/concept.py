@@ -34,6 +34,7 @@ def in_full(material: Material, concept: ConceptRecord) -> Markup:
         causes(concept.causal),
         language_model(concept.llm),
         _origin(material, concept),
+        _further_scores(concept),
     )
     return tag("article", _head(concept), _key_figures(material, concept), tag("div", blocks, class_="blocks"),
                id=concept.id, class_="concept")  # fmt: skip
@@ -198,3 +199,12 @@ def _origin(material: Material, concept: ConceptRecord) -> Markup | None:
         parts += [", carries on ", *(part for one in before for part in (one, " "))]
     rest = "; ".join(words for words in (signals, kept) if words)
     return block("Since the refresh before", tag("p", parts, f" ({rest})" if rest else None))
+
+
+def _further_scores(concept: ConceptRecord) -> Markup | None:
+    """Every score by the name docs/method.md explains it under."""
+    rows = [[name.replace("_", " "), f"{value:,.4g}"] for name, value in sorted(concept.scores.items())]
+    if not rows:
+        return None
+    numbers = table(("Score", "Value"), rows, numeric=(1,))
+    return block("Every score", tag("details", tag("summary", f"{len(rows)} scores by name"), numbers))

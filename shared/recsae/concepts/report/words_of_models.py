@@ -8,8 +8,8 @@ from recsae.concepts.report.wording import block, interval
 
 
 def language_model(record: LlmRecord | None) -> Markup | None:
-    """Label, description and scores of a language model; None when none was asked."""
-    if record is None:
+    """Label, description and scores of a language model; None when none was asked or it had none."""
+    if record is None or not (record.label or record.description):
         return None
     scores = [
         f"{name} {interval(one)}"
