@@ -129,13 +129,12 @@ def test_search_never_returns_the_dead_and_refuses_an_empty_query() -> None:
         search.find("  --  ")
 
 
-def test_search_finds_concepts_by_other_names_and_by_the_words_of_a_language_model() -> None:
+def test_search_finds_concepts_by_the_words_of_a_language_model() -> None:
     dictionary = make_dictionary()
-    horror, thriller, dead = dictionary.concepts
+    horror, *others = dictionary.concepts
     told = replace(horror, llm=LlmRecord("Frights", "Films that make people jump.", "small", "v1", 100))
-    search = ConceptSearch(replace(dictionary, concepts=(told, thriller, dead)), {thriller.id: "Suspense"})
-    assert search.find("frights")[0].matched_in == "label of the language model"
-    assert search.find("jump")[0].matched_in == "description of the language model"
-    (renamed,) = search.find("suspense")
-    assert (renamed.concept.id, renamed.matched_in) == (thriller.id, "other name")
-    assert renamed.score < search.find("thriller")[0].score
+    search = ConceptSearch(replace(dictionary, concepts=(told, *others)))
+    (label,), (description,) = search.find("frights"), search.find("jump")
+    assert (label.concept, label.matched_in) == (told, "label of the language model")
+    assert description.matched_in == "description of the language model"
+    assert description.score < label.score < search.find("thriller")[0].score

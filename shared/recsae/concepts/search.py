@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from recsae.concepts.dictionary import Dictionary
@@ -18,8 +18,8 @@ from recsae.errors import InvalidRequestError
 _WORD = re.compile(r"\w+")
 # A word in the label says what the concept is about; one in a title may be there by chance.
 _LABEL, _OUTPUT, _FACET, _EVIDENCE, _PROMOTED = 8.0, 5.0, 4.0, 2.0, 1.5
-# Other names of a concept: a language model's, or the label a person replaced.
-_ALIAS, _DESCRIPTION = 6.0, 2.5
+# A language model's label and description.
+_TOLD, _DESCRIPTION = 6.0, 2.5
 _PREFIX_DISCOUNT = 0.5
 _MIN_PREFIX = 3
 
@@ -48,13 +48,12 @@ def words_of(text: str) -> list[str]:
 class ConceptSearch:
     """An index over one dictionary; read-only once built, so any number of threads may ask it."""
 
-    def __init__(self, dictionary: Dictionary, aliases: Mapping[str, str] | None = None) -> None:
-        """Indexes all concepts but the dead; `aliases` are other names of concepts by id."""
-        names = aliases or {}
+    def __init__(self, dictionary: Dictionary) -> None:
+        """Indexes all concepts but the dead."""
         self._concepts = {c.latent: c for c in dictionary.concepts if c.status is not ConceptStatus.DEAD}
         self._places: dict[str, dict[int, _Place]] = {}
         for concept in self._concepts.values():
-            for place, text in _texts(concept, names.get(concept.id, "")):
+            for place, text in _texts(concept):
                 for word in words_of(text):
                     known = self._places.setdefault(word, {})
                     if concept.latent not in known or known[concept.latent].weight < place.weight:
@@ -93,11 +92,10 @@ class ConceptSearch:
         return ConceptHit(self._concepts[latent], score, best.name)
 
 
-def _texts(concept: ConceptRecord, alias: str) -> Iterator[tuple[_Place, str]]:
+def _texts(concept: ConceptRecord) -> Iterator[tuple[_Place, str]]:
     yield _Place(_LABEL, "label"), concept.label
-    yield _Place(_ALIAS, "other name"), alias
     if concept.llm is not None:
-        yield _Place(_ALIAS, "label of the language model"), concept.llm.label
+        yield _Place(_TOLD, "label of the language model"), concept.llm.label
         yield _Place(_DESCRIPTION, "description of the language model"), concept.llm.description
     yield _Place(_OUTPUT, "output label"), concept.output_label
     for facet in (*concept.input_facets, *concept.output_facets):
