@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.meaning import embed_concepts
+from recsae.concepts.records import LabelSource
 from recsae.pipeline.triples import Triple
 from recsae.rpc.tensors import from_tensor
 from recsae.store.artifacts import ArtifactStore
@@ -80,22 +82,18 @@ def test_embeddings_published_with_a_dictionary_answer_by_meaning(
     store = ArtifactStore(str(published.root))
     old = published.triples[0]
     dictionary = Dictionary.load(store.fetch("dictionary", old.dictionary_version).folder, "")
+    named = tuple(replace(concept, label_source=LabelSource.HUMAN) for concept in dictionary.concepts)
     folder = tmp_path_factory.mktemp("dictionary")
-    dictionary.save(folder)
-    numbered = [f"{concept.latent} of" for concept in dictionary.concepts]
-    meanings = embed_concepts(dictionary.concepts, ByNumber())
-    assert len(meanings.vectors) == len(numbered)
-    meanings.save(folder)
+    replace(dictionary, concepts=named).save(folder)
+    embed_concepts(named, ByNumber()).save(folder)
     lineage = {"model": old.model_version, "sae": old.sae_version}
     version = store.publish("dictionary", folder, config={"model": MODEL}, lineage=lineage)
     triple = Triple(old.model_version, old.sae_version, version)
     library = Library(partial(load_triple, store, embedder=ByNumber()))
     pointed = ModelChannels({PRODUCTION: Channel(PRODUCTION, triple, 1)}, {old.model_version: triple})
     assert library.update({MODEL: pointed})
-    found = ConceptsHandler(library).search(MODEL, "anything at all", 3, by_meaning=True)
-    assert found.triple == triple
-    assert len(found.hits) == 3
-    assert {hit.matched_in for hit in found.hits} == {"meaning"}
+    (hit,) = ConceptsHandler(library).search(MODEL, "what was number 7 again", 3, by_meaning=True).hits
+    assert (hit.concept.latent, hit.matched_in, hit.score) == (7, "meaning", 1.0)
 
 
 def drawn_histories(seed: int, count: int) -> list[common_pb2.History]:
