@@ -125,6 +125,13 @@ def concept_response(found: FoundConcept) -> interpreter_pb2.GetConceptResponse:
     )
 
 
+def by_meaning(mode: int) -> bool:
+    """Whether a request asks for a search by meaning."""
+    if mode not in interpreter_pb2.SearchMode.values():
+        raise InvalidRequestError(f"search mode {mode} is not known; leave it out to search by words")
+    return mode == interpreter_pb2.SEARCH_MODE_MEANING
+
+
 def search_response(found: FoundConcepts) -> interpreter_pb2.SearchConceptsResponse:
     """The response for concepts found by words."""
     return interpreter_pb2.SearchConceptsResponse(

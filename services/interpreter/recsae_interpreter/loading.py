@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.meaning import Embedder, Meanings, MeaningSearch
 from recsae.concepts.records import ConceptStatus
 from recsae.concepts.search import ConceptSearch
 from recsae.errors import FailedPreconditionError
@@ -38,13 +39,14 @@ class LoadedTriple:
     sae: SparseAutoencoder
     dictionary: Dictionary
     search: ConceptSearch
+    meaning: MeaningSearch
     encoder: OnnxEncoder
     encoder_file: EncoderFile
     basis: Basis
 
 
-def load_triple(store: ArtifactStore, model: str, triple: Triple) -> LoadedTriple:
-    """Everything the interpreter needs of a triple.
+def load_triple(store: ArtifactStore, model: str, triple: Triple, *, embedder: Embedder | None = None) -> LoadedTriple:
+    """Everything the interpreter needs of a triple; `embedder` embeds queries by meaning, where one is installed.
 
     NotFoundError or CorruptArtifactError when an artifact is not there or not whole; FailedPreconditionError when
     the three versions do not belong together.
@@ -69,6 +71,7 @@ def load_triple(store: ArtifactStore, model: str, triple: Triple) -> LoadedTripl
         sae=sae,
         dictionary=dictionary,
         search=ConceptSearch(dictionary),
+        meaning=MeaningSearch(dictionary, Meanings.load(dictionary_artifact.folder), embedder),
         encoder=OnnxEncoder(onnx, sae.d),
         encoder_file=EncoderFile(onnx, hashlib.sha256(onnx).hexdigest()),
         basis=_basis(model, triple, str(sae_artifact.config.get("hook", "")), sae, dictionary),

@@ -42,7 +42,9 @@ class InterpreterStub:
     GetConcept: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.GetConceptRequest, _interpreter_pb2.GetConceptResponse]
     """One concept with its evidence. Idempotent."""
     SearchConcepts: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.SearchConceptsRequest, _interpreter_pb2.SearchConceptsResponse]
-    """Finds concepts by words in labels, facets and item titles. Idempotent."""
+    """Finds concepts by words in labels, facets and item titles, or by meaning. Idempotent."""
+    CompareGroups: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.CompareGroupsRequest, _interpreter_pb2.CompareGroupsResponse]
+    """Which concepts tell two groups of users apart. Idempotent."""
     Observe: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.ObserveRequest, _interpreter_pb2.ObserveResponse]
     """Takes sampled live activations for drift. Best effort: callers drop and count, they never retry."""
 
@@ -60,7 +62,9 @@ class InterpreterAsyncStub(InterpreterStub):
     GetConcept: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.GetConceptRequest, _interpreter_pb2.GetConceptResponse]  # type: ignore[assignment]
     """One concept with its evidence. Idempotent."""
     SearchConcepts: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.SearchConceptsRequest, _interpreter_pb2.SearchConceptsResponse]  # type: ignore[assignment]
-    """Finds concepts by words in labels, facets and item titles. Idempotent."""
+    """Finds concepts by words in labels, facets and item titles, or by meaning. Idempotent."""
+    CompareGroups: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.CompareGroupsRequest, _interpreter_pb2.CompareGroupsResponse]  # type: ignore[assignment]
+    """Which concepts tell two groups of users apart. Idempotent."""
     Observe: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.ObserveRequest, _interpreter_pb2.ObserveResponse]  # type: ignore[assignment]
     """Takes sampled live activations for drift. Best effort: callers drop and count, they never retry."""
 
@@ -105,7 +109,15 @@ class InterpreterServicer(metaclass=_abc_1.ABCMeta):
         request: _interpreter_pb2.SearchConceptsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_interpreter_pb2.SearchConceptsResponse, _abc.Awaitable[_interpreter_pb2.SearchConceptsResponse]]:
-        """Finds concepts by words in labels, facets and item titles. Idempotent."""
+        """Finds concepts by words in labels, facets and item titles, or by meaning. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def CompareGroups(
+        self,
+        request: _interpreter_pb2.CompareGroupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_interpreter_pb2.CompareGroupsResponse, _abc.Awaitable[_interpreter_pb2.CompareGroupsResponse]]:
+        """Which concepts tell two groups of users apart. Idempotent."""
 
     @_abc_1.abstractmethod
     def Observe(
