@@ -42,8 +42,8 @@ _BATCH = 1_024
 class Material:
     """One base model opened up by one SAE.
 
-    `folder` holds the SAE. `activations` are shards of the SAE's users, of all others, and of single items; `targets` the
-    two newest rows of every held-out user with the items they predict; `rows_per_part` bounds what a dictionary reads of
+    `folder` holds the SAE. `activations` are shards of the SAE's users, of all others and of single items; `targets` the two
+    newest rows of every held-out user with the items they predict; `rows_per_part` bounds what a dictionary reads of
     each part.
     """
 

@@ -26,7 +26,6 @@ from recsae.concepts.features import Windows, cut_strata
 from recsae.concepts.firings import CoFiring, cofiring
 from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
 from recsae.concepts.item_sets import FittedSets, fit_item_sets
-from recsae.concepts.labels import label_of
 from recsae.concepts.literals import LiteralBank, build_bank
 from recsae.concepts.matching import concept_ids
 from recsae.concepts.objective import ENOUGH
@@ -60,7 +59,7 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
     outputs = _outputs(inputs, part, arrays)
     facts = LatentFacts(
         ids=concept_ids(inputs.model, inputs.sae.version, inputs.sae.w_dec, inputs.previous),
-        labels=[label_of(rule, inputs.title_of) for rule in rules.shown],
+        labels=[inputs.label(rule) for rule in rules.shown],
         shown=rules.shown,
         arrays=arrays,
         health_scores=health_scores(sums),

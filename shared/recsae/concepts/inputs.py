@@ -19,9 +19,11 @@ from recsae.concepts.evidence_reading import RowFacts, read_shard
 from recsae.concepts.evidence_sums import EvidenceSums
 from recsae.concepts.features import RowFeatures, Windows, build_features, locate, log_item_counts, popularity_deciles
 from recsae.concepts.firings import Encoder, Firings, encode_rows
+from recsae.concepts.labels import label_of, shared_facets
 from recsae.concepts.matching import Previous
 from recsae.concepts.near_misses import Scores
 from recsae.concepts.output_differences import Rank
+from recsae.concepts.records import RuleRecord
 from recsae.concepts.sampling import ROWS_PER_PART, ActivationRows, RowPlaces, RowSample, drawn_or_refused
 from recsae.concepts.splits import UserPart, split_users, unseen_items
 from recsae.datasets.facets import FacetTable
@@ -103,6 +105,16 @@ class DictionaryInputs:
     def title_of(self) -> dict[str, str]:
         """Titles by item id."""
         return dict(zip(self.item_ids, self.titles, strict=True))
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        """Item indices, from 1, by item id."""
+        return {item_id: at for at, item_id in enumerate(self.item_ids, 1)}
+
+    def label(self, rule: RuleRecord) -> str:
+        """The label of a rule, in words of these items and facets."""
+        shared = shared_facets([self.index_of[item_id] for item_id in rule.item_ids], self.facets)
+        return label_of(rule, self.title_of, shared)
 
     @cached_property
     def log_counts(self) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from recsae.concepts.description import Description
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.firings import CoFiring
 from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
-from recsae.concepts.labels import label_of, predicate_of
+from recsae.concepts.labels import predicate_of
 from recsae.concepts.records import ConceptKind, ConceptRecord, ConceptStatus
 from recsae.concepts.rules import compile_item_sets, compile_rules
 from recsae.concepts.splits import UserPart
@@ -86,7 +86,7 @@ def _records(
             description.facet_rules, description.item_sets, verdict.uses_set.tolist(), strict=True
         )
     ]
-    labels = [label_of(rule, inputs.title_of) for rule in rules]
+    labels = [inputs.label(rule) for rule in rules]
     ids = [concept.id for concept in description.draft.concepts]
     near = CoFiring(description.neighbours, description.correlations)
     label_of_id = dict(zip(ids, labels, strict=True))
