@@ -91,9 +91,9 @@ def _fit_block(bank: LiteralBank, block: CaseBlock, latents: NDArray[np.int64], 
         start = first.argmax(axis=1)
         found[aim] = _grow(bank, block, single, start, facet, variance, aim)
         for _ in range(1, starts):
-            first[subject[None, :] == subject[start][:, None]] = -np.inf
-            start = first.argmax(axis=1)
-            other = _grow(bank, block, single, start, facet, variance, aim)
+            # A second start asks about something else: what tells strengths apart best of all that is left.
+            other_start = np.where(subject[None, :] == subject[start][:, None], -np.inf, share).argmax(axis=1)
+            other = _grow(bank, block, single, other_start, facet, variance, aim)
             found[aim] = _chosen(found[aim], other, other.worth > found[aim].worth)
     hopeless = margin(found[Aim.VERIFIED].table, block.totals) < HOPELESS
     for aim, mine in ((Aim.VERIFIED, ~hopeless), (Aim.PREDICTS, hopeless)):

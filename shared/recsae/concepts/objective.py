@@ -4,7 +4,7 @@
     to predict:                             F1 at the natural mix + share of the variance of values explained
 
 `margin` is the least of what verification asks for (docs/method.md, section 5): balanced F1 against silent rows and
-against matched ones, against hard negatives plus .1 (their threshold is lower by that), and recall plus .04. Beyond .87
+against matched ones, against hard negatives plus .1 (their threshold is lower by that), and recall plus .02. Beyond .87
 nearly every rule passes, and the other two decide. A latent whose best margin stays below .79 would not be verified
 anyway, and gets the rule that predicts it best. Not here: the verdict, on other users (`verification`).
 """
@@ -21,7 +21,7 @@ from recsae.concepts.counting import FIRED, FIRED_MATCHED, HARD, HITS, ROWS, ROW
 Floats = NDArray[np.float32]
 
 ENOUGH, HOPELESS = 0.87, 0.79
-_HARD_ALLOWANCE, _RECALL_ALLOWANCE = 0.1, 0.04
+_HARD_ALLOWANCE, _RECALL_ALLOWANCE = 0.1, 0.02
 _MARGIN, _NATURAL = 8.0, 0.3
 # A mean over fewer rows is noise: both sides of a cut are counted as at least this many.
 _LEAST_ROWS = 30.0
