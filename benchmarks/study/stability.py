@@ -20,9 +20,10 @@ _SEEDS = (1, 2)
 def stability_study(material: Material, cache: Path, threads: int) -> dict[str, Any]:
     """Of the SAE's latents, and of those verified, in SAEs of two other seeds; rows of construction users."""
     x = material.inputs.sums.samples[UserPart.CONSTRUCTION].x
-    sizes = {"k": material.sae.k, "width": material.sae.width}
+    k, width = material.sae.k, material.sae.width
     folders = [
-        trained_sae(material.base, material.activations, cache, **sizes, seed=seed, threads=threads) for seed in _SEEDS
+        trained_sae(material.base, material.activations, cache, k=k, width=width, seed=seed, threads=threads)
+        for seed in _SEEDS
     ]
     saes = [material.sae, *(SparseAutoencoder.load(folder, folder.name) for folder in folders)]
     first, *others = [Latents(sae.w_dec, sae.encode(x)) for sae in saes]
