@@ -1,0 +1,161 @@
+"""The parts of the study, each a function of a `Study` to a plain dict; a part's result is kept in the cache.
+
+A part is computed again when its settings change. Not here: what the figures are shown beside (`page`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study.coherence import coherence_study
+from benchmarks.study.controls import untrained_material
+from benchmarks.study.debiasing import debiasing_study
+from benchmarks.study.deletion import deletion_study
+from benchmarks.study.dictionaries import dictionary_figures
+from benchmarks.study.intruder import intruder_study
+from benchmarks.study.llm import llm_study
+from benchmarks.study.material import Material, load_base, open_up
+from benchmarks.study.planted import planted_study
+from benchmarks.study.probing import probing_study
+from benchmarks.study.quality import kept_study
+from benchmarks.study.rating import rating_study
+from benchmarks.study.refresh import refresh_study
+from benchmarks.study.refresh import Setting as RefreshSetting
+from benchmarks.study.stability import stability_study
+from benchmarks.study.steering import steering
+from recsae.concepts.llm.settings import LlmOptions
+from recsae.store.files import canonical_json, write_json_atomic
+
+KEPT_KS = (4, 8, 16, 32)
+ROWS_PER_PART = 200_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set of the study: its base model, and the SAE whose dictionary is published."""
+
+    base: str
+    k: int
+    width: int
+
+    @property
+    def sae(self) -> dict[str, int]:
+        """k and width."""
+        return {"k": self.k, "width": self.width}
+
+
+SETTINGS = {"ml-1m": Setting("ml-1m-d64", 4, 256), "amazon-beauty": Setting("amazon-beauty-d64", 4, 512)}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What parts read: one data set's material, where things are kept, and a language model where one is set."""
+
+    name: str
+    data: Path
+    cache: Path
+    out: Path
+    threads: int = 1
+    llm: LlmOptions | None = None
+
+    @property
+    def setting(self) -> Setting:
+        """Base model and SAE."""
+        return SETTINGS[self.name]
+
+    @cached_property
+    def material(self) -> Material:
+        """The base model opened up."""
+        base = load_base(self.setting.base, self.data, self.cache, threads=self.threads)
+        opened = open_up(base, self.cache, **self.setting.sae, threads=self.threads)
+        return replace(opened, rows_per_part=ROWS_PER_PART)
+
+    @cached_property
+    def untrained(self) -> Material:
+        """The same network as it was initialised."""
+        return untrained_material(self.material, self.cache, self.threads)
+
+
+Part = Callable[[Study], Mapping[str, Any]]
+
+
+def _base(study: Study) -> Mapping[str, Any]:
+    record, dataset = study.material.base.record, study.material.dataset
+    return {
+        "users": dataset.users.count,
+        "items": dataset.items.count,
+        "interactions": len(dataset.histories.items),
+        "test": record["test"],
+        "sae": study.setting.sae,
+    }
+
+
+def _kept(study: Study) -> Mapping[str, Any]:
+    material = study.material
+    return kept_study(material.base, material.activations, material.targets, KEPT_KS, study.threads)
+
+
+def _steering(study: Study) -> Mapping[str, Any]:
+    found = steering(study.material)
+    return {"facets": found.facets, "mean": found.mean}
+
+
+def _refresh(study: Study) -> Mapping[str, Any]:
+    setting = RefreshSetting(**study.setting.sae, threads=study.threads)
+    return refresh_study(study.data, study.cache, setting)
+
+
+def _llm(study: Study) -> Mapping[str, Any]:
+    if study.llm is None:
+        return {"skipped": "no endpoint is set"}
+    return llm_study(study.material.dictionary, study.material.inputs, study.llm, cache=str(study.cache / "llm"))
+
+
+# Of every data set, and those that need attributes or base models only MovieLens-1M has.
+PARTS: Mapping[str, Part] = {
+    "base": _base,
+    "ndcg_kept": _kept,
+    "dictionary": lambda study: dictionary_figures(study.material, study.cache, study.threads),
+    "probing": lambda study: probing_study(study.material, study.untrained),
+    "coherence": lambda study: coherence_study(study.material),
+    "intruder": lambda study: intruder_study(study.material),
+    "deletion": lambda study: deletion_study(study.material),
+    "seed_stability": lambda study: stability_study(study.material, study.cache, study.threads),
+}
+MOVIELENS_PARTS: Mapping[str, Part] = {
+    "steering": _steering,
+    "debiasing": lambda study: debiasing_study(study.material),
+    "refresh": _refresh,
+    "planted": lambda study: planted_study(study.threads),
+    "llm": _llm,
+    "rating": lambda study: rating_study(study.material, study.out / "rating"),
+}
+
+
+def parts_of(name: str) -> Mapping[str, Part]:
+    """The parts of a data set."""
+    return {**PARTS, **(MOVIELENS_PARTS if name == "ml-1m" else {})}
+
+
+def run_part(study: Study, part: str, say: Callable[[str], None], *, again: bool = False) -> dict[str, Any]:
+    """The part's result, from the cache when it is there; `seconds` says how long it took when it was computed."""
+    settings = {"setting": vars(study.setting), "rows": ROWS_PER_PART, "llm": study.llm.model if study.llm else ""}
+    identity = hashlib.sha256(canonical_json(settings)).hexdigest()[:12]
+    file = study.cache / "study" / f"{study.name}-{part}-{identity}.json"
+    if file.is_file() and not again:
+        kept: dict[str, Any] = json.loads(file.read_bytes())
+        return kept
+    say(f"{study.name}: {part} ...")
+    started = time.perf_counter()
+    found = {**parts_of(study.name)[part](study), "seconds": round(time.perf_counter() - started, 1)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(file, found)
+    say(f"{study.name}: {part} took {found['seconds']:.0f} s")
+    return found
