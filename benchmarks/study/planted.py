@@ -1,6 +1,6 @@
 """Known concepts: how many an SAE finds and the describer names rightly, beside an SAE whose directions are random.
 
-Not here: how the data are made (`recsae.datasets.planted_activations`) and what counts as found (`recsae.concepts.recovery`).
+Not here: making the data (`recsae.datasets.planted_activations`), what counts as found (`recsae.concepts.recovery`).
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from recsae.concepts.build import build_dictionary
 from recsae.concepts.dictionary import Dictionary
-from recsae.concepts.inputs import Autoencoder, DictionaryInputs
 from recsae.concepts.firings import encode_rows
+from recsae.concepts.inputs import Autoencoder, DictionaryInputs
 from recsae.concepts.recovery import match_planted, rightly_labelled
 from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.planted_activations import PlantedActivations, PlantedSpec, make_planted_activations
@@ -34,7 +35,7 @@ from recsae.sae.weights import SaeWeights
 
 _VERSION = "0" * 16
 _MAX_HISTORY = 200
-_T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
+_Z95 = 1.959964
 
 Floats = NDArray[np.float32]
 
@@ -43,7 +44,7 @@ Floats = NDArray[np.float32]
 class Setting:
     """What is planted, and the SAE that looks for it: `latents_per_concept` times as wide as there are concepts."""
 
-    spec: PlantedSpec = PlantedSpec()
+    spec: PlantedSpec = field(default_factory=PlantedSpec)
     k: int = 4
     latents_per_concept: float = 1.5
     rows_to_see: int = 3_000_000
@@ -64,7 +65,12 @@ def planted_study(threads: int = 1, seeds: Sequence[int] = (0, 1, 2), setting: S
     figures: dict[str, Any] = {"concepts": setting.spec.concepts, "width": setting.width, "d": setting.spec.d}
     figures |= {"seeds": len(seeds), "noise_share": setting.spec.noise_share, "k": setting.k}
     trained = _over_seeds([trained for trained, _ in found])
-    return figures | trained | {"frozen_random": _over_seeds([frozen for _, frozen in found])}
+    random = _over_seeds([frozen for _, frozen in found])
+    for one in (trained, random):
+        one["recovered_ci"] = _at_least_wilson(
+            one["recovered_ci"], one["recovered"], len(seeds) * setting.spec.concepts
+        )
+    return figures | trained | {"frozen_random": random}
 
 
 def one_world(setting: Setting, threads: int = 1) -> tuple[dict[str, float], dict[str, float]]:
@@ -147,7 +153,9 @@ def _verified_share(dictionary: Dictionary) -> float:
     return float(dictionary.summary["verified"]["share_of_live"])
 
 
-def _prefixes(world: PlantedActivations, user: NDArray[np.int32], position: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+def _prefixes(
+    world: PlantedActivations, user: NDArray[np.int32], position: NDArray[np.int32]
+) -> list[NDArray[np.int32]]:
     histories = world.dataset.histories
     ends = histories.offsets[user] + position + 1
     # The model reads ten items; more of a prefix would only be copied.
@@ -156,16 +164,24 @@ def _prefixes(world: PlantedActivations, user: NDArray[np.int32], position: NDAr
 
 
 def _over_seeds(figures: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Mean of each figure over seeds, its 95 % t interval as `<name>_ci`, within what a share can be."""
+    """Mean of each figure over seeds and its 95 % t interval as `<name>_ci`, within what a share can be."""
     result: dict[str, Any] = {}
+    n = len(figures)
     for name in figures[0]:
         values = np.array([one[name] for one in figures])
-        mean, n = float(values.mean()), len(values)
-        half = _T95.get(n, 1.96) * float(values.std(ddof=1)) / np.sqrt(n) if n > 1 else float("nan")
+        mean = float(values.mean())
+        half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
         result[name] = round(mean, 4)
-        if n > 1:
-            result[f"{name}_ci"] = [round(max(0.0, mean - half), 4), round(min(1.0, mean + half), 4)]
+        result[f"{name}_ci"] = [round(max(0.0, mean - half), 4), round(min(1.0, mean + half), 4)]
     return result
+
+
+def _at_least_wilson(interval: list[float], share: float, n: int) -> list[float]:
+    """No narrower than Wilson's for `n` concepts: seeds that all find everything leave no spread, and yet are few."""
+    centre, scale = share + _Z95**2 / (2 * n), 1 + _Z95**2 / n
+    half = _Z95 * np.sqrt(share * (1 - share) / n + (_Z95 / (2 * n)) ** 2)
+    low, high = max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    return [round(min(interval[0], low), 4), round(max(interval[1], high), 4)]
 
 
 def main() -> None:

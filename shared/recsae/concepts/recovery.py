@@ -5,7 +5,8 @@ For data whose truth is known only. Not here: making such data (`recsae.datasets
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from recsae.concepts.firings import Firings
-from recsae.concepts.records import ConceptRecord, ConceptStatus
+from recsae.concepts.records import ConceptRecord, ConceptStatus, RuleRecord
 
-_NEGATED = "and not"
+# A latent that follows a concept shares half of its variance.
+FOLLOWS = 0.7
 
 
 @dataclass(frozen=True)
@@ -53,21 +55,48 @@ def match_planted(strengths: NDArray[np.float32], firings: Firings) -> Recovered
     return Recovered(matched, value)
 
 
-def names_exactly(concept: ConceptRecord, facet: str) -> bool:
-    """Whether a verified concept's rule asks for this facet and, but for exceptions ("and not"), for no other."""
-    asked = {literal.facet for literal in concept.rule.literals if literal.facet and literal.joined != _NEGATED}
-    return concept.status is ConceptStatus.VERIFIED and asked == {facet}
+def asks_for(rule: RuleRecord, facet: str) -> bool:
+    """Whether the rule cannot hold where its questions about this facet are all answered no.
+
+    "A", "A and not B" and "(B or A) and A" ask for A; "A or B" does not, since B alone will do.
+    """
+    others = [at for at, literal in enumerate(rule.literals) if literal.facet != facet]
+    if len(others) == len(rule.literals):
+        return False
+    answers = itertools.product((False, True), repeat=len(others))
+    return not any(_holds(rule, dict(zip(others, given, strict=True))) for given in answers)
 
 
 def rightly_labelled(
-    found: Recovered, concepts: Sequence[ConceptRecord], facets: Sequence[str], least: float = 0.5
+    found: Recovered, concepts: Sequence[ConceptRecord], facets: Sequence[str], least: float = FOLLOWS
 ) -> NDArray[np.bool_]:
     """For each planted concept whether it was recovered, bool [C].
 
-    Recovered means that its latent correlates at least `least` and that the latent's verified label names the planted
-    facet exactly.
+    Recovered means that its latent correlates at least `least`, and that the latent's label is verified and asks for
+    the planted facet.
     """
     pairs = zip(found.latent.tolist(), found.correlation.tolist(), facets, strict=True)
     return np.array(
-        [at >= 0 and value >= least and names_exactly(concepts[at], facet) for at, value, facet in pairs], bool
+        [
+            at >= 0
+            and value >= least
+            and concepts[at].status is ConceptStatus.VERIFIED
+            and asks_for(concepts[at].rule, facet)
+            for at, value, facet in pairs
+        ],
+        bool,
     )
+
+
+def _holds(rule: RuleRecord, answers: Mapping[int, bool]) -> bool:
+    """The rule where its literals have these answers, and the others no."""
+    held = False
+    for at, literal in enumerate(rule.literals):
+        yes = answers.get(at, False)
+        if at == 0:
+            held = yes
+        elif literal.joined == "or":
+            held = held or yes
+        else:
+            held = held and (yes if literal.joined == "and" else not yes)
+    return held

@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 # Shares weigh the newest ten items by .75^age, as the literals of rules do: a rule can say what was planted.
 _RECENT, _DECAY = 10, 0.75
 # The share above which a concept fires, with a strength that grows from 0: one item alone is a weak firing at most.
-_THRESHOLD = 0.2
+_THRESHOLD = 0.25
 _STRENGTH = 8.0
 # Standard deviation of the log of what a strength is multiplied by.
 _SPREAD = 0.2
@@ -132,7 +132,9 @@ def make_planted_activations(spec: PlantedSpec | None = None) -> PlantedActivati
     rng = np.random.default_rng((spec.seed, spec.d, spec.concepts))
     base = make_planted(spec.seed, spec.n_users, spec.n_items, spec.families[0], mean_length=spec.mean_length)
     values = _item_values(rng, base.concept_of_item[1:], spec)
-    columns = {_family(number): tuple(f"{_family(number)} {value}" for value in row) for number, row in enumerate(values)}
+    columns = {
+        _family(number): tuple(f"{_family(number)} {value}" for value in row) for number, row in enumerate(values)
+    }
     dataset = replace(base.dataset, name="planted activations", items=replace(base.dataset.items, columns=columns))
     facets = build_facets(dataset.items, dataset.histories, FacetSpec(min_items=1, title_tokens=0))
     names = tuple(
