@@ -1,4 +1,4 @@
-"""The study's measures on a planted world whose truth is known: probing, coherence."""
+"""The study's measures on a planted world whose truth is known: probing, coherence, the intruder test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from scipy import sparse
 from recsae.concepts.build import build_dictionary
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.firings import Firings
-from recsae.concepts.inputs import DictionaryInputs
+from recsae.concepts.inputs import DictionaryInputs, read_part
+from recsae.concepts.intruder_scores import intruder_scores
+from recsae.concepts.records import ConceptStatus, RuleRecord
+from recsae.concepts.splits import UserPart
 from recsae.datasets.planted_activations import PlantedActivations, PlantedSpec, make_planted_activations
 from recsae.sae.export import TrainingFacts, export_sae
 from recsae.sae.runtime import SparseAutoencoder
@@ -128,3 +131,24 @@ def test_recsaes_choice_is_the_newest_item_of_the_five_strongest_rows() -> None:
     newest = np.array([7, 7, 8, 9, 7, 3], np.int32)
     members = top_pairs(Firings(sparse.csr_matrix(values)), newest, 10).toarray()
     assert [np.flatnonzero(row).tolist() for row in members] == [[7, 8, 9], [8]]
+
+
+def test_the_intruder_test_of_a_dictionary_finds_true_latents_above_chance_and_the_control_at_it(opened: World) -> None:
+    part = read_part(opened.true, UserPart.VERIFICATION)
+    lag = np.array([int(one.scores["typical_lag"]) for one in opened.dictionary.concepts])
+    concepts = opened.dictionary.concepts
+    # Nothing is said by records without rules: the judge sees every family.
+    unlabelled = [replace(one, rule=RuleRecord()) for one in concepts]
+    found = intruder_scores(opened.true, part, opened.dictionary.arrays.p95, lag, unlabelled)
+    verified = np.array([one.status is ConceptStatus.VERIFIED for one in concepts])
+    summary = found.summary(verified)
+    assert summary["facets"]["all"]["ci"][0] > 0.35
+    low, high = summary["facets"]["control"]["ci"]
+    assert low < 0.25
+    assert high > 0.15
+    scores = found.as_scores()
+    assert scores["intruder"].shape == (len(concepts),)
+    assert np.nanmax(scores["intruder"]) <= 1
+    # A label that names the genre may not be judged by it.
+    honest = intruder_scores(opened.true, part, opened.dictionary.arrays.p95, lag, concepts)
+    assert honest.by_facets.overall(verified).value < found.by_facets.overall(verified).value
