@@ -41,7 +41,9 @@ class IntruderScores:
     control_users: Intruder
 
     def summary(self, verified: NDArray[np.bool_]) -> dict[str, Any]:
-        """Over the whole dictionary and over `verified` latents [w], with the control; plain JSON, rounded. A judge
+        """Over the whole dictionary and over `verified` latents [w], with the control; plain JSON, rounded.
+
+        A judge
         that could judge nothing is absent.
         """
         found: dict[str, Any] = {"chance": CHANCE, "trials": len(self.by_facets.trials)}
