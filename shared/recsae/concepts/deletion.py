@@ -104,7 +104,7 @@ def linear_contributions(codes: Codes, w_dec: Floats, vectors: Floats, items: In
     The same as `ScoreAttributor`, for many rows with one item each.
     """
     centred = vectors[items].astype(np.float64) - vectors[1:].mean(axis=0, dtype=np.float64)
-    values = np.where(codes.fired, codes.values, 0).astype(np.float64)
+    values = _fired(codes).astype(np.float64)
     contributions: Doubles = values * np.einsum("nkd,nd->nk", w_dec[codes.indices].astype(np.float64), centred)
     return contributions
 
@@ -115,7 +115,7 @@ def contributions_by_removal(x: Floats, codes: Codes, w_dec: Floats, score: Scor
     whole = _above_mean(score, x, rows, items)[0]
     lost = np.zeros((len(x), codes.k))
     for column in range(codes.k):
-        without = x - np.where(codes.fired, codes.values, 0)[:, [column]] * w_dec[codes.indices[:, column]]
+        without = x - _fired(codes)[:, [column]] * w_dec[codes.indices[:, column]]
         lost[:, column] = whole - _above_mean(score, without, rows, items)[0]
     return lost
 
@@ -183,8 +183,7 @@ def _curves(x: Floats, codes: Codes, w_dec: Floats, guide: Doubles, score: Score
     for step in range(steps):
         at = order[:, [step]]
         latent = np.take_along_axis(codes.indices, at, axis=1)[:, 0]
-        value = np.take_along_axis(np.where(codes.fired, codes.values, np.float32(0)), at, axis=1)
-        left = left - value * w_dec[latent]
+        left = left - np.take_along_axis(_fired(codes), at, axis=1) * w_dec[latent]
         above, place = _above_mean(score, left, rows, items)
         share[:, step] = above / np.where(np.abs(whole) > _TINY, whole, 1.0)
         gain[:, step] = 1 / np.log2(place + 1.0)
@@ -201,6 +200,11 @@ def _above_mean(score: Score, x: Floats, rows: Ints, items: Ints) -> tuple[Doubl
         own = scores[np.arange(len(scores)), items[part]]
         above[part], place[part] = own - mean, (scores >= own[:, None]).sum(axis=1)
     return above, place
+
+
+def _fired(codes: Codes) -> Floats:
+    """The values, 0 where nothing fires, float32 [n, k]."""
+    return np.where(codes.fired, codes.values, np.float32(0)).astype(np.float32)
 
 
 def _parts(n: int, n_items: int) -> list[slice]:
