@@ -19,6 +19,7 @@ from recsae.concepts.deletion import (
     evenly_chosen,
     linear_contributions,
     top_items,
+    validate_attribution,
 )
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.runtime import OnnxRecommender
@@ -169,6 +170,30 @@ def test_attribution_holds_on_the_head_of_an_exported_network(tmp_path: Path) ->
             assert part.total == pytest.approx(float(served[part.item]), abs=1e-4)
     deleted = delete_in_order(x, codes, w_dec, removed, score, users=np.arange(40), items=items)
     assert deleted.areas["score_over_random"].low > 0
+
+
+def test_a_stage_validates_exact_attribution_on_a_bounded_number_of_rows(case: Case) -> None:
+    @dataclass(frozen=True)
+    class Sae:
+        """Reads the directions it writes; never more than four fire."""
+
+        w_dec: Floats
+        version: str = "0" * 16
+        width: int = _WIDTH
+
+        def encode(self, x: Floats) -> Codes:
+            values = x @ self.w_dec.T
+            order = np.argsort(-values, axis=1, kind="stable")[:, :_K]
+            kept = np.maximum(np.take_along_axis(values, order, axis=1), 0)
+            return Codes(order.astype(np.int32), kept.astype(np.float32))
+
+    x = np.tile(case.x, (10, 1))
+    found = validate_attribution(Sae(case.w_dec), x, np.arange(len(x)) % _N, case.vectors, case.biases)
+    assert (found.rows, found.steps) == (1_000, _K)
+    assert found.areas["score_over_random"].low > 0
+    assert set(found.scores()) >= {"score_over_random", "gain_over_random", "score_over_strength", "curves"}
+    with pytest.raises(InvalidRequestError, match="at least one"):
+        validate_attribution(Sae(case.w_dec), x[:0], np.zeros(0, np.int64), case.vectors)
 
 
 def test_rows_are_spread_evenly_and_bounded() -> None:
