@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.study.material import Material
-from benchmarks.study.readings import Reading, read, rounded
+from benchmarks.study.readings import DATA_POINTS, Reading, read, rounded
 from benchmarks.study.recall import SPARSE_K, Columns, facet_recall, user_attributes
 from recsae.concepts.cluster_intervals import aucs, correlations, f1s
 from recsae.concepts.dictionary import Dictionary
@@ -66,6 +66,9 @@ def _genre_correlations(features: Reading, control: Reading | None, asked: str) 
         name: _mean_correlation(features, name, asked, best_single(side, features.construction.targets[asked]))
         for name, side in features.construction.methods.items()
     }
+    draws = [resampled.pop(name) for name in DATA_POINTS if name in resampled]
+    if draws:
+        resampled["data_points"] = np.mean(draws, axis=0)
     probe = all_of(features.construction.methods["raw"], features.construction.targets[asked])
     resampled["linear_probe"] = _mean_correlation(features, "raw", asked, probe)
     if control:
