@@ -35,6 +35,7 @@ from recsae.sae.weights import SaeWeights
 
 _VERSION = "0" * 16
 _MAX_HISTORY = 200
+_PAIRS = 6
 _Z95 = 1.959964
 
 Floats = NDArray[np.float32]
@@ -59,18 +60,24 @@ def planted_study(threads: int = 1, seeds: Sequence[int] = (0, 1, 2), setting: S
     """`mcc`, `recovered` and `verified` of an SAE trained on each seed's world, and of a frozen random one.
 
     Means over seeds with t intervals; each seed draws items, histories, directions, noise and the SAE's start anew.
+    `with_pairs` is the same where some concepts ask for two facets at once, beside concepts that ask for each of them:
+    there an SAE may give a part of the single concept to the pair (absorption, Chanin et al. 2024).
     """
     setting = setting or Setting()
-    found = [one_world(replace(setting, spec=replace(setting.spec, seed=seed)), threads) for seed in seeds]
     figures: dict[str, Any] = {"concepts": setting.spec.concepts, "width": setting.width, "d": setting.spec.d}
     figures |= {"seeds": len(seeds), "noise_share": setting.spec.noise_share, "k": setting.k}
-    trained = _over_seeds([trained for trained, _ in found])
-    random = _over_seeds([frozen for _, frozen in found])
+    harder = replace(setting, spec=replace(setting.spec, pairs=min(_PAIRS, setting.spec.families[0])))
+    return figures | _worlds(setting, seeds, threads) | {"with_pairs": _worlds(harder, seeds, threads)}
+
+
+def _worlds(setting: Setting, seeds: Sequence[int], threads: int) -> dict[str, Any]:
+    found = [one_world(replace(setting, spec=replace(setting.spec, seed=seed)), threads) for seed in seeds]
+    trained, random = (_over_seeds([one[side] for one in found]) for side in (0, 1))
     for one in (trained, random):
         one["recovered_ci"] = _at_least_wilson(
             one["recovered_ci"], one["recovered"], len(seeds) * setting.spec.concepts
         )
-    return figures | trained | {"frozen_random": random}
+    return trained | {"frozen_random": random}
 
 
 def one_world(setting: Setting, threads: int = 1) -> tuple[dict[str, float], dict[str, float]]:

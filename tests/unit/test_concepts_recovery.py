@@ -58,4 +58,4 @@ def test_only_verified_labels_of_latents_that_follow_the_concept_are_right() -> 
     good = ConceptRecord("c0", 0, status=ConceptStatus.VERIFIED, rule=rule(("", "a")))
     unverified = ConceptRecord("c1", 1, rule=rule(("", "b")))
     wrong = ConceptRecord("c2", 2, status=ConceptStatus.VERIFIED, rule=rule(("", "a")))
-    assert rightly_labelled(found, (good, unverified, wrong), ("a", "b", "c")).tolist() == [True, False, False]
+    assert rightly_labelled(found, (good, unverified, wrong), (("a",), ("b",), ("c",))).tolist() == [True, False, False]

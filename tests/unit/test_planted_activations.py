@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from benchmarks.study.planted import Setting, one_world, planted_study
@@ -42,8 +44,9 @@ def test_concepts_are_sparse_fire_on_their_facet_and_some_fire_together(world: P
     assert 1 < fired.sum(axis=1).mean() < 4
     newest = newest_items(histories)
     for concept in range(_SMALL.concepts):
-        carries = world.of_item[:, [concept]].toarray().ravel()[newest].any(axis=1)
-        assert not (fired[:, concept] & ~carries).any()
+        for column in world.columns[concept]:
+            carries = world.facets.matrix[:, [column]].toarray().ravel()[newest].any(axis=1)
+            assert not (fired[:, concept] & ~carries).any()
     phi = np.asarray(np.corrcoef(fired.T))
     assert phi[np.triu_indices(_SMALL.concepts, 1)].max() > 0.2
 
@@ -56,7 +59,19 @@ def test_the_same_spec_gives_the_same_world_and_another_seed_another() -> None:
     assert not (one.directions == two.directions).any()
 
 
-@pytest.mark.parametrize("wrong", [{"families": (8, 1)}, {"noise_share": 1.0}, {"d": 1}])
+def test_a_pair_fires_only_where_both_of_its_facets_do() -> None:
+    world = make_planted_activations(replace(_SMALL, pairs=4))
+    assert world.concept_facets[-4:] == tuple(pair for pair in world.concept_facets if len(pair) == 2)
+    histories = histories_of(world)
+    fired = world.strengths(histories) > 0
+    single = {names[0]: at for at, names in enumerate(world.concept_facets) if len(names) == 1}
+    for at, names in enumerate(world.concept_facets[-4:], _SMALL.concepts):
+        both = fired[:, single[names[0]]] & fired[:, single[names[1]]]
+        assert fired[:, at].any()
+        assert (fired[:, at] == both).all()
+
+
+@pytest.mark.parametrize("wrong", [{"pairs": 17}, {"families": (8, 1)}, {"noise_share": 1.0}, {"d": 1}])
 def test_a_world_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidRequestError):
         PlantedSpec(**wrong)  # type: ignore[arg-type]
@@ -73,7 +88,7 @@ def test_what_was_planted_is_found_and_rightly_named_and_random_directions_find_
 def test_the_study_reports_every_figure_with_an_interval_over_seeds() -> None:
     spec = PlantedSpec(d=16, families=(4, 3), n_users=300, n_items=60, mean_length=20)
     found = planted_study(seeds=(0, 1), setting=Setting(spec, k=2, rows_to_see=20_000))
-    for figures in (found, found["frozen_random"]):
+    for figures in (found, found["frozen_random"], found["with_pairs"]):
         for name in ("mcc", "recovered"):
             low, high = figures[f"{name}_ci"]
             assert 0 <= low <= figures[name] <= high <= 1

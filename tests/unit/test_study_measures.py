@@ -58,7 +58,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> World:
 def _attributes(world: PlantedActivations) -> dict[str, tuple[str, ...]]:
     """One attribute that a history gives away (its most frequent genre is in the first half), and one of chance."""
     histories = world.dataset.histories
-    genre = np.argmax(world.of_item[:, :8].toarray(), axis=1)
+    genre = np.argmax(world.facets.matrix[:, world.columns[:8, 0]].toarray(), axis=1)
     usual = [np.bincount(genre[histories.of(user)], minlength=8).argmax() for user in range(histories.n_users)]
     return {
         "taste": tuple("early" if one < 4 else "late" for one in usual),

@@ -68,12 +68,12 @@ def asks_for(rule: RuleRecord, facet: str) -> bool:
 
 
 def rightly_labelled(
-    found: Recovered, concepts: Sequence[ConceptRecord], facets: Sequence[str], least: float = FOLLOWS
+    found: Recovered, concepts: Sequence[ConceptRecord], facets: Sequence[Sequence[str]], least: float = FOLLOWS
 ) -> NDArray[np.bool_]:
     """For each planted concept whether it was recovered, bool [C].
 
     Recovered means that its latent correlates at least `least`, and that the latent's label is verified and asks for
-    the planted facet.
+    each of its `facets`.
     """
     pairs = zip(found.latent.tolist(), found.correlation.tolist(), facets, strict=True)
     return np.array(
@@ -81,8 +81,8 @@ def rightly_labelled(
             at >= 0
             and value >= least
             and concepts[at].status is ConceptStatus.VERIFIED
-            and asks_for(concepts[at].rule, facet)
-            for at, value, facet in pairs
+            and all(asks_for(concepts[at].rule, facet) for facet in asked)
+            for at, value, asked in pairs
         ],
         bool,
     )

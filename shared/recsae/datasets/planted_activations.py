@@ -1,7 +1,8 @@
 """A recommender whose representation is known: planted concepts with correlations and noise, at the activation level.
 
-Every concept is one facet of the planted items. It fires on a history when the recency-weighted share of its facet
-among the newest items exceeds a threshold, with a strength that grows with the share, and adds its own direction:
+Every concept is one facet of the planted items, or two together. It fires on a history when the recency-weighted
+share of its facet (of both) among the newest items exceeds a threshold, with a strength that grows with the (lesser)
+share, and adds its own direction:
 
     x(h) = offset + sum_c strength_c(h) direction_c + noise(h)
 
@@ -41,6 +42,8 @@ _GENRE = "genre"
 class PlantedSpec:
     """What is planted. `families` = values per facet family, genres first: one concept for each value.
 
+    `pairs` more concepts ask for a genre and the value of the second family that most of its items have, both.
+
     With chance `correlation` an item takes, in every further family, the value that belongs to its genre, else any.
     `shared` is the cosine every pair of directions has on average; `noise_share` the part of the power (about the
     offset) that is noise; histories are `n_users` of about `mean_length` items.
@@ -48,6 +51,7 @@ class PlantedSpec:
 
     d: int = 32
     families: tuple[int, ...] = (16, 12, 12)
+    pairs: int = 0
     n_users: int = 2_000
     n_items: int = 480
     mean_length: int = 50
@@ -60,6 +64,10 @@ class PlantedSpec:
         """InvalidRequestError names the value that cannot work."""
         if not self.families or min(self.families) < 2:
             raise InvalidRequestError(f"every facet family needs at least 2 values, not {list(self.families)}")
+        if self.pairs and (len(self.families) < 2 or not 0 <= self.pairs <= self.families[0]):
+            raise InvalidRequestError(
+                f"{self.pairs} pairs need a second family and at most one for each of {self.families[0]} genres"
+            )
         for name in ("correlation", "shared", "noise_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise InvalidRequestError(f"{name} must be within [0, 1), not {getattr(self, name)}")
@@ -69,22 +77,23 @@ class PlantedSpec:
     @property
     def concepts(self) -> int:
         """Number of planted concepts."""
-        return sum(self.families)
+        return sum(self.families) + self.pairs
 
 
 @dataclass(frozen=True)
 class PlantedActivations:
     """The data set, the truth, and the model that holds it.
 
-    `facets` is the table describers see; concept c is the facet named `concept_facets[c]`, and `of_item` 0/1 CSR
-    [n_items + 1, C] says which items carry it. `directions` float32 [C, d] of unit length, `offset` float32 [d].
+    `facets` is the table describers see; concept c asks for the facets named `concept_facets[c]`, whose columns are
+    `columns[c]` (int64 [C, 2], twice the same where it asks for one). `directions` float32 [C, d] of unit length,
+    `offset` float32 [d].
     """
 
     spec: PlantedSpec
     dataset: Dataset
     facets: FacetTable
-    concept_facets: tuple[str, ...]
-    of_item: sparse.csr_matrix
+    concept_facets: tuple[tuple[str, ...], ...]
+    columns: NDArray[np.int64]
     directions: Floats
     offset: Floats
 
@@ -102,15 +111,18 @@ class PlantedActivations:
     @cached_property
     def item_vectors(self) -> Floats:
         """A head's item vectors float32 [n_items + 1, d]: the directions of an item's concepts."""
-        vectors: Floats = np.asarray(self.of_item @ self.directions, np.float32)
+        carried = self.facets.matrix.toarray()[:, self.columns].min(axis=2)
+        vectors: Floats = np.asarray(carried @ self.directions, np.float32)
         return vectors
 
     def _strengths(self, newest: NDArray[np.int64]) -> Floats:
         weights = np.where(newest > 0, _DECAY ** np.arange(_RECENT), 0.0)
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
         pointers = np.arange(0, newest.size + 1, _RECENT)
-        mix = sparse.csr_matrix((weights.ravel(), newest.ravel(), pointers), shape=(len(newest), self.of_item.shape[0]))
-        share = np.asarray((mix @ self.of_item).toarray(), np.float32)
+        mix = sparse.csr_matrix(
+            (weights.ravel(), newest.ravel(), pointers), shape=(len(newest), self.facets.matrix.shape[0])
+        )
+        share = np.asarray((mix @ self.facets.matrix).toarray(), np.float32)[:, self.columns].min(axis=2)
         vary = np.exp(_SPREAD * _normal(_mixed(newest, self.spec.seed + 1), self.spec.concepts))
         strengths: Floats = (_STRENGTH * np.maximum(share - _THRESHOLD, 0) * vary).astype(np.float32)
         return strengths
@@ -137,23 +149,33 @@ def make_planted_activations(spec: PlantedSpec | None = None) -> PlantedActivati
     }
     dataset = replace(base.dataset, name="planted activations", items=replace(base.dataset.items, columns=columns))
     facets = build_facets(dataset.items, dataset.histories, FacetSpec(min_items=1, title_tokens=0))
-    names = tuple(
-        f"{_family(number)}={_family(number)} {value}"
-        for number, size in enumerate(spec.families)
-        for value in range(size)
-    )
+    asked = _asked(values, spec)
     column = {name: at for at, name in enumerate(facets.names)}
-    if missing := [name for name in names if name not in column]:
+    if missing := [name for names in asked for name in names if name not in column]:
         raise InvalidRequestError(f"no item carries {missing[0]!r}; give more than {spec.n_items} items")
     return PlantedActivations(
         spec=spec,
         dataset=dataset,
         facets=facets,
-        concept_facets=names,
-        of_item=facets.matrix[:, [column[name] for name in names]].tocsr(),
+        concept_facets=asked,
+        columns=np.array([[column[names[0]], column[names[-1]]] for names in asked], np.int64),
         directions=_directions(rng, spec),
         offset=rng.normal(size=spec.d).astype(np.float32),
     )
+
+
+def _asked(values: list[NDArray[np.int64]], spec: PlantedSpec) -> tuple[tuple[str, ...], ...]:
+    """The facets each concept asks for: every value of every family, then pairs of the first two families."""
+    single = [(_facet(number, value),) for number, size in enumerate(spec.families) for value in range(size)]
+    pairs = []
+    for genre in range(spec.pairs):
+        most = int(np.bincount(values[1][values[0] == genre]).argmax())
+        pairs.append((_facet(0, genre), _facet(1, most)))
+    return (*single, *pairs)
+
+
+def _facet(number: int, value: int) -> str:
+    return f"{_family(number)}={_family(number)} {value}"
 
 
 def newest_items(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
