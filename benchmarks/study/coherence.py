@@ -20,11 +20,12 @@ from benchmarks.study.material import Material
 from recsae.concepts.coherence import Coherence, coherence, facet_vectors, members_of, title_vectors
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.estimates import Estimate
-from recsae.concepts.evidence import rank_in_group
+from recsae.concepts.evidence_draws import rank_in_group
 from recsae.concepts.firings import Firings, encode_rows
 from recsae.concepts.inputs import DictionaryInputs, PartRows, read_part
 from recsae.concepts.records import ConceptStatus
 from recsae.concepts.splits import UserPart
+from recsae.datasets.facets import CROSSED, LIKE
 from recsae.sae.runtime import SparseAutoencoder
 
 PUBLIC_LIFT = 1.68
@@ -110,7 +111,7 @@ def _strongest(firings: Firings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _similarities(inputs: DictionaryInputs, brands: tuple[str, ...] | None) -> dict[str, sparse.csr_matrix]:
     """Titles, and metadata other than titles and popularity."""
     families = np.array(inputs.facets.families)
-    metadata = np.flatnonzero(~np.isin(families, ("title", "popularity")))
+    metadata = np.flatnonzero(~np.isin(families, ("title", "popularity", CROSSED, LIKE)))
     found = {"title": title_vectors(inputs.titles, brands)}
     if len(metadata):
         found["metadata"] = facet_vectors(inputs.facets.matrix[:, metadata].tocsr())

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from recsae.concepts.cases import group_users, resampling_weights
 from recsae.concepts.cluster_intervals import estimate
+from recsae.concepts.features import RECENCY_DECAY, RECENT_ITEMS, RowFeatures
 from recsae.concepts.inputs import DictionaryInputs, PartRows, read_part
 from recsae.concepts.readouts import as_features, sparse_projection
 from recsae.concepts.sampling import sample_rows
 from recsae.concepts.splits import UserPart
+from recsae.datasets.facets import FacetTable
 
 Doubles = NDArray[np.float64]
 
@@ -74,7 +76,8 @@ def _properties(inputs: DictionaryInputs, parts: list[PartRows]) -> NDArray[np.i
     """Genres, or categories, on enough newest items of both parts; the 40 most frequent where there are more."""
     families = np.array(inputs.facets.families)
     family = next((name for name in _PROPERTY_FAMILIES if name in families), families[0] if len(families) else "")
-    counts = np.stack([np.asarray(part.features.last.sum(axis=0)).ravel() for part in parts])
+    carried = [inputs.facets.matrix[part.features.newest[:, 0]] for part in parts]
+    counts = np.stack([np.asarray(each.sum(axis=0)).ravel() for each in carried])
     sizes = np.array([[len(part.features)] for part in parts])
     enough = ((counts >= LEAST_ROWS) & (sizes - counts >= LEAST_ROWS)).all(axis=0)
     fit = np.flatnonzero((families == family) & enough)
@@ -88,10 +91,18 @@ def _targets(inputs: DictionaryInputs, part: PartRows, columns: NDArray[np.int64
     follows = part.windows.end < histories.offsets[part.sample.user.astype(np.int64) + 1]
     following = np.where(follows, histories.items[np.minimum(part.windows.end, len(histories.items) - 1)], 0)
     return {
-        "recent": part.features.recent[:, columns].astype(np.float64),
+        "recent": recent_shares(inputs, part, columns).astype(np.float64),
         "newest": facets[part.features.newest[:, 0]].toarray().astype(np.float64),
         "next": facets[following].toarray().astype(np.float64),
     }
+
+
+def recent_shares(inputs: DictionaryInputs, part: PartRows, columns: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Recency-weighted share of some facets among the newest ten items of each row, float32 [n, len(columns)]."""
+    names = tuple(inputs.facets.names[at] for at in columns)
+    families = tuple(inputs.facets.families[at] for at in columns)
+    asked = FacetTable(names, families, inputs.facets.matrix[:, columns].tocsr())
+    return RowFeatures(part.windows, asked, inputs.log_counts).shares(RECENT_ITEMS, RECENCY_DECAY)
 
 
 def _data_points(inputs: DictionaryInputs, seed: int) -> NDArray[np.float32]:

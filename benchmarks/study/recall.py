@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from benchmarks.study.readings import LEAST_ROWS, RESAMPLES, Reading, rounded
+from benchmarks.study.readings import LEAST_ROWS, RESAMPLES, Reading, recent_shares, rounded
 from recsae.concepts.cases import resampling_weights
 from recsae.concepts.cluster_intervals import aucs, f1s
 from recsae.concepts.dictionary import Dictionary
@@ -20,6 +20,7 @@ from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.readouts import all_of, best_single, best_thresholds, few
 from recsae.concepts.records import ConceptStatus
 from recsae.concepts.recovery import asks_for
+from recsae.datasets.facets import CROSSED, LIKE
 
 Columns = Mapping[str, Sequence[str]]
 
@@ -72,15 +73,17 @@ def _user_means(features: Any, user: NDArray[np.int32]) -> NDArray[np.float32]:
 
 def facet_recall(inputs: DictionaryInputs, features: Reading, dictionary: Dictionary | None) -> dict[str, Any]:
     """Of the facets present often enough, the share that one latent tells (F1), and that a verified label asks for."""
-    shares = [side.part.features.recent >= _SHARE for side in (features.construction, features.verification)]
-    counts = np.stack([share.sum(axis=0) for share in shares])
-    asked = np.flatnonzero((counts >= LEAST_ROWS).all(axis=0) & (np.array(inputs.facets.families) != "popularity"))
+    single_values = np.flatnonzero(~np.isin(inputs.facets.families, ("popularity", CROSSED, LIKE)))
+    sides = (features.construction, features.verification)
+    every = [recent_shares(inputs, side.part, single_values) >= _SHARE for side in sides]
+    kept = np.flatnonzero((np.stack([share.sum(axis=0) for share in every]) >= LEAST_ROWS).all(axis=0))
+    asked, shares = single_values[kept], [share[:, kept] for share in every]
     if not len(asked):
         return {"facets": 0}
-    single = best_single(features.construction.methods["sae"], shares[0][:, asked].astype(np.float64))
+    single = best_single(features.construction.methods["sae"], shares[0].astype(np.float64))
     construction, verification = (side.methods["sae"] for side in (features.construction, features.verification))
-    thresholds = best_thresholds(single.predict(construction), shares[0][:, asked])
-    f1 = f1s(single.predict(verification) >= thresholds, shares[1][:, asked], features.group, features.weights)
+    thresholds = best_thresholds(single.predict(construction), shares[0])
+    f1 = f1s(single.predict(verification) >= thresholds, shares[1], features.group, features.weights)
     found: dict[str, Any] = {"facets": len(asked), "single_latent": rounded((f1 >= _RECALLED_F1).mean(axis=0))}
     if dictionary:
         rules = [one.rule for one in dictionary.concepts if one.status is ConceptStatus.VERIFIED]

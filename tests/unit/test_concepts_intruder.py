@@ -104,9 +104,11 @@ def test_items_taken_by_the_same_users_are_told_apart_without_any_metadata() -> 
     items = np.concatenate([1 + one + _WIDTH * rng.permutation(_ITEMS // _WIDTH)[:60] for one in taste])
     histories = Histories.from_rows(np.repeat(np.arange(400), 60), items, np.arange(len(items), dtype=float), 400)
     vectors = user_vectors(histories, np.ones(400, bool), _ITEMS)
-    assert judge_by_users(drawn(pure=True), vectors, _WIDTH).overall().low > 0.8
+    assert judge_by_users(drawn(pure=True), vectors, nothing_said()).overall().low > 0.8
     nobody = user_vectors(histories, np.zeros(400, bool), _ITEMS)
-    assert judge_by_users(drawn(pure=True), nobody, _WIDTH).counts.sum() == 0
+    assert judge_by_users(drawn(pure=True), nobody, nothing_said()).counts.sum() == 0
+    told = judge_by_users(drawn(pure=True), vectors, [frozenset({"like"})] * _WIDTH)
+    assert told.counts.sum() == 0, "a label that speaks of items consumed together has told the judge already"
 
 
 def test_ties_count_by_their_share_and_nothing_in_common_is_no_trial() -> None:
@@ -136,7 +138,15 @@ def test_a_latent_with_three_items_has_no_trial() -> None:
     assert judge_by_facets(trials, facets(), [frozenset()]).overall().value == 0
 
 
-@pytest.mark.parametrize(("facet", "family"), [("genre=1", {"genre"}), ("decade=2", {"decade"}), ("", set())])
+@pytest.mark.parametrize(
+    ("facet", "family"),
+    [
+        ("genre=1", {"genre"}),
+        ("decade=2", {"decade"}),
+        ("decade=2 ∩ genre=1", {"decade", "genre"}),
+        ("", set()),
+    ],
+)
 def test_the_families_a_label_speaks_of_are_those_of_its_literals(facet: str, family: set[str]) -> None:
     kind = "recent" if facet else "length"
     concept = ConceptRecord("c0", 0, rule=RuleRecord(literals=(LiteralRecord("", kind, facet, 0.4),)))

@@ -44,6 +44,8 @@ def test_unrelated_and_silent_latents_match_at_chance_and_missing_ones_at_zero()
         ([("", "a"), ("or", "b")], False),
         ([("", "b"), ("and not", "a")], False),
         ([("", "b")], False),
+        ([("", "a ∩ b")], True),
+        ([("", "b ∩ c"), ("or", "a ∩ b")], False),
         ([], False),
     ],
 )

@@ -20,7 +20,7 @@ from recsae.sae.weights import SaeWeights
 from recsae.store.artifacts import ArtifactStore
 from recsae_interpreter.handlers.attribute import Firing, ItemAttributor
 from recsae_interpreter.loading import LoadedTriple, load_triple
-from recsae_interpreter.recommender import ItemTable, Row, ScoredItem
+from recsae_interpreter.recommender import ItemTable, Row, Rows, ScoredItem
 
 _D, _WIDTH, _K, _ITEMS = 8, 20, 4, 15
 _MODEL_VERSION = "a" * 16
@@ -39,6 +39,11 @@ class TwoLayers:
         return np.asarray(plain + self.bend * np.tanh(plain) ** 2, np.float32)
 
     def embed(self, model: str, user_id: str, history: Sequence[str] | None, deadline: Deadline) -> Row:
+        raise NotImplementedError
+
+    def embed_histories(
+        self, model: str, model_version: str, histories: Sequence[Sequence[str]], deadline: Deadline
+    ) -> Rows:
         raise NotImplementedError
 
     def rank(

@@ -18,10 +18,10 @@ from scipy import sparse
 
 from recsae.concepts.coherence import facet_vectors, unit
 from recsae.concepts.estimates import Estimate
-from recsae.concepts.evidence import first_of_each, rank_in_group
+from recsae.concepts.evidence_draws import first_of_each, rank_in_group
 from recsae.concepts.records import ConceptRecord, RuleRecord
 from recsae.concepts.scoring import Scores
-from recsae.datasets.facets import FacetTable
+from recsae.datasets.facets import BOTH, CROSSED, LIKE, FacetTable
 from recsae.datasets.schema import Histories
 
 CHANCE = 0.2
@@ -30,8 +30,9 @@ _SHOWN = 4
 _MOST_TRIALS = 20
 _CANDIDATES = 32
 _RESAMPLES, _Z95 = 500, 1.959964
-# What popularity matching has made equal cannot tell anything apart.
-_POPULARITY = "popularity"
+# What popularity matching has made equal cannot tell anything apart; pairs repeat what single values say, and who took
+# the items is the other judge's matter.
+_NEVER_SEEN = ("popularity", CROSSED, LIKE)
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -132,23 +133,29 @@ def draw_trials(
 def judge_by_facets(trials: Trials, facets: FacetTable, said: Sequence[frozenset[str]]) -> Intruder:
     """Judged by metadata; `said` [w] are the facet families each latent's label names, which the judge may not see.
 
-    Nor may it see popularity. A latent whose label names every family there is has no judge.
+    Nor may it see popularity, pairs of values, or groups of items consumed together. A latent whose label names every
+    family there is has no judge.
     """
     families = np.array(facets.families)
     hit = np.full(len(trials), np.nan)
     kinds = sorted({tuple(sorted(said[latent])) for latent in np.unique(trials.latent).tolist()})
     kind_of = np.array([kinds.index(key) if key in kinds else -1 for key in (tuple(sorted(one)) for one in said)])
     for number, kind in enumerate(kinds):
-        columns = np.flatnonzero(~np.isin(families, [*kind, _POPULARITY]))
+        columns = np.flatnonzero(~np.isin(families, [*kind, *_NEVER_SEEN]))
         rows = np.flatnonzero(kind_of[trials.latent] == number)
         if len(columns):
             hit[rows] = told_apart(trials.items[rows], facet_vectors(facets.matrix[:, columns].tocsr()))
     return Intruder(trials, hit, len(said))
 
 
-def judge_by_users(trials: Trials, vectors: sparse.csr_matrix, width: int) -> Intruder:
-    """Judged by which users took the items; `vectors` from `user_vectors`. No label speaks of that."""
-    return Intruder(trials, told_apart(trials.items, vectors), width)
+def judge_by_users(trials: Trials, vectors: sparse.csr_matrix, said: Sequence[frozenset[str]]) -> Intruder:
+    """Judged by which users took the items; `vectors` from `user_vectors`.
+
+    Latents whose label speaks of items consumed together (`said` [w]) have no such judge.
+    """
+    hidden = np.array([LIKE in families for families in said], bool)
+    hit = np.where(hidden[trials.latent], np.nan, told_apart(trials.items, vectors))
+    return Intruder(trials, hit, len(said))
 
 
 def user_vectors(histories: Histories, users: NDArray[np.bool_], n_items: int) -> sparse.csr_matrix:
@@ -190,13 +197,14 @@ def told_apart(items: Ints, vectors: sparse.csr_matrix) -> Doubles:
 
 
 def families_said(concepts: Sequence[ConceptRecord], facets: FacetTable) -> list[frozenset[str]]:
-    """The facet families that each concept's rule speaks of; an item set speaks of none."""
+    """The facet families that each concept's rule speaks of, both of a pair's; an item set speaks of none."""
     family = dict(zip(facets.names, facets.families, strict=True))
     return [_families_of(concept.rule, family) for concept in concepts]
 
 
 def _families_of(rule: RuleRecord, family: dict[str, str]) -> frozenset[str]:
-    return frozenset(family[literal.facet] for literal in rule.literals if literal.facet in family)
+    named = [(literal.facet, *literal.facet.split(BOTH)) for literal in rule.literals]
+    return frozenset(family[name] for names in named for name in names if name in family)
 
 
 def _intruders(

@@ -96,9 +96,9 @@ def intruder_scores(
     said, control = families_said(concepts, inputs.facets), shuffled(trials, inputs.seed)
     return IntruderScores(
         by_facets=judge_by_facets(trials, inputs.facets, said),
-        by_users=judge_by_users(trials, takers, len(concepts)),
+        by_users=judge_by_users(trials, takers, said),
         control_facets=judge_by_facets(control, inputs.facets, said),
-        control_users=judge_by_users(control, takers, len(concepts)),
+        control_users=judge_by_users(control, takers, said),
     )
 
 

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from recsae.concepts.firings import Firings
 from recsae.concepts.records import ConceptRecord, ConceptStatus, RuleRecord
+from recsae.datasets.facets import BOTH
 
 # A latent that follows a concept shares half of its variance.
 FOLLOWS = 0.7
@@ -58,9 +59,10 @@ def match_planted(strengths: NDArray[np.float32], firings: Firings) -> Recovered
 def asks_for(rule: RuleRecord, facet: str) -> bool:
     """Whether the rule cannot hold where its questions about this facet are all answered no.
 
-    "A", "A and not B" and "(B or A) and A" ask for A; "A or B" does not, since B alone will do.
+    "A", "A and not B" and "(B or A) and A" ask for A; "A or B" does not, since B alone will do. An item that carries a
+    pair of values carries both.
     """
-    others = [at for at, literal in enumerate(rule.literals) if literal.facet != facet]
+    others = [at for at, literal in enumerate(rule.literals) if facet not in literal.facet.split(BOTH)]
     if len(others) == len(rule.literals):
         return False
     answers = itertools.product((False, True), repeat=len(others))
