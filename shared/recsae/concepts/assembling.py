@@ -12,6 +12,7 @@ from recsae.concepts.dictionary import ConceptArrays
 from recsae.concepts.enrichment import Enrichment
 from recsae.concepts.evidence import Decided
 from recsae.concepts.firings import CoFiring
+from recsae.concepts.identity import Identity
 from recsae.concepts.inputs import DictionaryInputs, PartRows
 from recsae.concepts.labels import output_label_of, predicate_of
 from recsae.concepts.outputs import Outputs
@@ -33,7 +34,7 @@ _BAND_ITEMS = 4
 class LatentFacts:
     """Everything construction found, by latent; `outputs` and `output_side` are None without a dot-product head."""
 
-    ids: tuple[str, ...]
+    identity: Identity
     labels: list[str]
     shown: list[RuleRecord]
     arrays: ConceptArrays
@@ -49,7 +50,7 @@ def draft_records(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) 
     """One record per latent, verification scores still missing."""
     evidence = _evidence(inputs, part, facts)
     bands = _bands(inputs, part, facts)
-    ids, width = list(facts.ids), len(facts.ids)
+    ids, width = list(facts.identity.ids), len(facts.labels)
     records = []
     for latent in range(width):
         promoted, suppressed = _output_items(inputs, facts.outputs, latent)
@@ -73,6 +74,7 @@ def draft_records(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) 
                 input_facets=facts.input_side.lifts(latent, inputs.facets.names),
                 output_facets=output_facets,
                 rule=facts.shown[latent],
+                origin=facts.identity.origins[latent],
                 scores={"typical_lag": float(facts.decided.typical_lag[latent])},
             )
         )
@@ -87,7 +89,7 @@ def kind_of(rule: RuleRecord) -> ConceptKind:
 
 
 def _evidence(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) -> list[list[Evidence]]:
-    by_latent: list[list[Evidence]] = [[] for _ in facts.ids]
+    by_latent: list[list[Evidence]] = [[] for _ in facts.labels]
     decided = facts.decided
     chosen = decided.candidates
     for at, (latent, row, value) in enumerate(
@@ -102,7 +104,7 @@ def _bands(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) -> list
     bands = strength_bands(part.firings, facts.arrays, inputs.seed)
     unknown = np.full(_BAND_ITEMS, np.nan, np.float32)
     result = []
-    for latent in range(len(facts.ids)):
+    for latent in range(len(facts.labels)):
         p95 = float(facts.arrays.p95[latent])
         edges = [0.0, *(float(edge) / p95 for edge in bands.edges[:, latent])]
         tops = [*edges[1:], float(bands.largest[latent]) / p95]

@@ -19,11 +19,11 @@ from recsae.concepts.enrichment import Enrichment, effective_number, enrich, use
 from recsae.concepts.evidence import Decided, check_reproduced, decide, strongest
 from recsae.concepts.features import cut_strata
 from recsae.concepts.firings import cofiring, health
+from recsae.concepts.identity import identify
 from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, probe, read_part
 from recsae.concepts.item_sets import FittedSets, fit_item_sets
 from recsae.concepts.labels import label_of
 from recsae.concepts.literals import LiteralBank, build_bank
-from recsae.concepts.matching import concept_ids
 from recsae.concepts.outputs import Outputs, output_items
 from recsae.concepts.records import LiteralRecord, RuleRecord
 from recsae.concepts.splits import UserPart
@@ -46,12 +46,14 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
     progress("leaving items out of the strongest histories", 0.5)
     candidates = strongest(part.firings, part.sample.user, part.features.newest[:, 0])
     decided = decide(candidates, part.windows, inputs.sae.width, inputs.sae, inputs.embed)
-    progress("finding facets, outputs and neighbours", 0.9)
+    progress("finding facets, outputs and neighbours", 0.8)
     near = cofiring(part.firings)
     input_side, effective = _input_side(inputs, part, decided, arrays)
     outputs = _outputs(inputs)
+    progress("finding the concepts of the dictionary before", 0.9)
+    identity = identify(inputs)
     facts = LatentFacts(
-        ids=concept_ids(inputs.model, inputs.sae.version, inputs.sae.w_dec, inputs.previous),
+        identity=identity,
         labels=[label_of(rule, inputs.title_of) for rule in rules.shown],
         shown=rules.shown,
         arrays=arrays,
@@ -64,7 +66,7 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
     )
     probes = part.firings.counts + (others.counts if others is not None else 0)
     records = draft_records(inputs, part, facts)
-    draft = Dictionary("", inputs.model_version, inputs.sae.version, records, arrays, {})
+    draft = Dictionary("", inputs.model_version, inputs.sae.version, records, arrays, {}, identity.lineage)
     effect = outputs.effect if outputs else np.zeros(inputs.sae.width, np.float32)
     return Description(
         draft=draft,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from recsae.concepts.evidence import Embed
 from recsae.concepts.features import RowFeatures, Windows, build_features, locate, log_item_counts, popularity_deciles
 from recsae.concepts.firings import Encoder, Firings, encode_rows
-from recsae.concepts.matching import Previous
 from recsae.concepts.sampling import ROWS_PER_PART, ActivationRows, RowSample, sample_rows
 from recsae.concepts.splits import UserPart, split_users, unseen_items
 from recsae.datasets.facets import FacetTable
 from recsae.datasets.schema import Histories
 from recsae.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from recsae.concepts.identity import Previous
 
 # Called with what is being done and the share done, 0 to 1.
 Progress = Callable[[str, float], None]

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.inputs import DictionaryInputs
-from recsae.concepts.matching import Previous
 from recsae.concepts.sampling import ROWS_PER_PART
 from recsae.datasets.facets import build_facets
 from recsae.errors import FailedPreconditionError
 from recsae.pipeline.advance import read_facts
 from recsae.pipeline.lanes import Lane
 from recsae.pipeline.sources import SourceModel
+from recsae.pipeline.stages.before import dictionary_before
+from recsae.pipeline.stages.embedding import embedder
 from recsae.pipeline.stages.material import Part, RunData, load_run_data, open_shards, read_plan
 from recsae.pipeline.stages.train import sae_folder
 from recsae.pipeline.steps import StepContext
 from recsae.sae.runtime import SparseAutoencoder
-from recsae.store.channels import PRODUCTION
-
-Embed = Callable[[Sequence[NDArray[np.int32]]], NDArray[np.float32]]
-_EMBEDDED_AT_ONCE = 2_048
 
 
 def dictionary_inputs(
@@ -45,10 +41,10 @@ def dictionary_inputs(
         item_ids=items.ids,
         titles=items.titles,
         facets=build_facets(items, data.histories),
-        embed=_embedder(context, model, data),
+        embed=embedder(context, model, data),
         max_history=model.max_history,
         item_vectors=_item_vectors(context, model, data),
-        previous=None if lane.prefix else _previous(context, model),
+        previous=None if lane.prefix else dictionary_before(context),
         control=control,
         rows_per_part=lane.rows_per_part or ROWS_PER_PART,
     )
@@ -57,20 +53,6 @@ def dictionary_inputs(
 def published_sae(context: StepContext) -> str:
     """Version of the SAE the evaluate stage published."""
     return str(read_facts(context.workspace, "evaluate")["sae_version"])
-
-
-def _embedder(context: StepContext, model: SourceModel, data: RunData) -> Embed:
-    """Histories of item indices to their last activation, through the recommender."""
-
-    def embed(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-        parts = [np.zeros((0, model.dim), np.float32)]
-        for begin in range(0, len(histories), _EMBEDDED_AT_ONCE):
-            context.lease.check()
-            ids = [data.item_ids(history) for history in histories[begin : begin + _EMBEDDED_AT_ONCE]]
-            parts.append(context.platform.source.last_position(model, ids))
-        return np.concatenate(parts)
-
-    return embed
 
 
 def _item_vectors(context: StepContext, model: SourceModel, data: RunData) -> NDArray[np.float32] | None:
@@ -87,18 +69,3 @@ def _item_vectors(context: StepContext, model: SourceModel, data: RunData) -> ND
         )
     vectors = exported.vectors[[row_of[item_id] for item_id in data.dataset.items.ids]]
     return np.concatenate([np.zeros((1, model.dim), np.float32), vectors]).astype(np.float32)
-
-
-def _previous(context: StepContext, model: SourceModel) -> Previous | None:
-    """Ids and decoder of what is in production, so that concepts found again keep their ids.
-
-    None for another version of the model: its activations span another space, and ids are never guessed.
-    """
-    triple = context.platform.channels.read(context.run.config.model).channel(PRODUCTION).triple
-    if not triple.dictionary_version or triple.model_version != model.version:
-        return None
-    artifacts = context.platform.artifacts
-    folder = artifacts.fetch("dictionary", triple.dictionary_version).folder
-    dictionary = Dictionary.load(folder, triple.dictionary_version)
-    sae = SparseAutoencoder.load(artifacts.fetch("sae", triple.sae_version).folder, triple.sae_version)
-    return Previous(tuple(concept.id for concept in dictionary.concepts), sae.w_dec)

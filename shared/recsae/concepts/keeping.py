@@ -1,0 +1,100 @@
+"""Which concepts are kept over a refresh: matched, and the old rule, unchanged, still verifies on the new activations.
+
+docs/method.md, section 8. The old rules are judged on the verification cases of the new SAE exactly as new labels are.
+Not here: matching (`identity`), the verdict itself (`verification`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsae.concepts.cases import Cases
+from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.features import RowFeatures
+from recsae.concepts.inputs import DictionaryInputs
+from recsae.concepts.literals import LAST, RECENT
+from recsae.concepts.origins import Fate, Origin
+from recsae.concepts.records import ConceptRecord, ConceptStatus, RuleRecord
+from recsae.concepts.rules import compile_item_sets, compile_rules
+from recsae.concepts.verification import Labels, judge
+
+
+def settle(
+    dictionary: Dictionary,
+    inputs: DictionaryInputs,
+    cases: Cases,
+    features: RowFeatures,
+    weights: NDArray[np.float32],
+) -> Dictionary:
+    """The dictionary with `kept` filled in, in origins and lineage; as it is where there was none before.
+
+    `cases`, `features` [n rows] and `weights` are those its own labels were judged on.
+    """
+    if dictionary.lineage is None or inputs.previous is None:
+        return dictionary
+    before = {concept.id: concept for concept in inputs.previous.dictionary.concepts}
+    old = [before.get(concept.id) for concept in dictionary.concepts]
+    holds = _old_rules_hold(old, dictionary, inputs, cases, features, weights)
+    concepts, kept = [], {}
+    for concept, earlier, verdict in zip(dictionary.concepts, old, holds.tolist(), strict=True):
+        origin = concept.origin
+        if origin is not None and earlier is not None and earlier.status is ConceptStatus.VERIFIED:
+            kept[concept.id] = verdict
+            origin = _judged(origin, kept=verdict)
+        concepts.append(replace(concept, origin=origin))
+    fates = tuple(_settled(fate, kept) for fate in dictionary.lineage.fates)
+    return replace(dictionary, concepts=tuple(concepts), lineage=replace(dictionary.lineage, fates=fates))
+
+
+def _judged(origin: Origin, *, kept: bool) -> Origin:
+    return replace(origin, kept=kept, unbroken=origin.unbroken if kept else 0)
+
+
+def _settled(fate: Fate, kept: dict[str, bool]) -> Fate:
+    return replace(fate, kept=kept.get(fate.id, False)) if fate.verified else fate
+
+
+def _old_rules_hold(
+    old: list[ConceptRecord | None],
+    dictionary: Dictionary,
+    inputs: DictionaryInputs,
+    cases: Cases,
+    features: RowFeatures,
+    weights: NDArray[np.float32],
+) -> NDArray[np.bool_]:
+    """Whether the rule of each latent's old concept verifies, bool [w]; False where there was none or it cannot be."""
+    rules = [
+        _testable(concept.rule, features, inputs)
+        if concept is not None and concept.status is ConceptStatus.VERIFIED
+        else RuleRecord()
+        for concept in old
+    ]
+    facets = [RuleRecord(literals=rule.literals) for rule in rules]
+    sets = [RuleRecord(item_ids=rule.item_ids, window=rule.window) for rule in rules]
+    has_set = np.array([bool(rule.item_ids) for rule in rules])
+    verdict = judge(
+        cases,
+        Labels(
+            compile_rules(facets).predictor(features),
+            np.array([bool(rule.literals) for rule in rules]),
+        ),
+        Labels(compile_item_sets(sets, inputs.item_ids).predictor(features, inputs.n_items), has_set),
+        compile_rules([RuleRecord()] * len(rules)).predictor(features),
+        prefers_set=has_set,
+        density=dictionary.arrays.density,
+        weights=weights,
+    )
+    holds: NDArray[np.bool_] = verdict.facet | verdict.item_set
+    return holds
+
+
+def _testable(rule: RuleRecord, features: RowFeatures, inputs: DictionaryInputs) -> RuleRecord:
+    """The rule, or an empty one when it asks for a facet the data no longer have; items that are gone match nothing."""
+    facets = set(features.facets)
+    if any(literal.kind in (RECENT, LAST) and literal.facet not in facets for literal in rule.literals):
+        return RuleRecord()
+    item_ids = tuple(item_id for item_id in rule.item_ids if item_id in inputs.title_of)
+    return replace(rule, item_ids=item_ids, window=rule.window if item_ids else 0)
