@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.unit.refreshed_saes import DEAD, WIDTH, Edited, Shuffled, Turned
 from tests.unit.test_concepts_build import Sae, make_inputs
 
 from recsae.concepts.build import build_dictionary
@@ -17,97 +18,14 @@ from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.identity import Identity, Previous, identify
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.origins import DRIFTED, LOST, MERGED, NEW, SILENT, SPLIT, STABLE
-from recsae.concepts.probe_set import PROBE_ROWS, ProbeSet, load_probe_set, make_probe_set
+from recsae.concepts.probe_set import ProbeSet, load_probe_set, make_probe_set
 from recsae.concepts.records import ConceptStatus
-from recsae.concepts.splits import UserPart
 from recsae.datasets.facets import FacetTable
 from recsae.datasets.planted import make_planted
-from recsae.errors import CorruptArtifactError, NotFoundError
-from recsae.sae.codes import Codes
+from recsae.errors import NotFoundError
 
-GENRES, WIDTH = 8, 17
-DEAD = WIDTH - 1
+GENRES = 8
 OTHER_MODEL = "d" * 16
-
-
-@dataclass(frozen=True)
-class Shuffled:
-    """The latents of an SAE under other numbers: new latent i is old latent `order[i]`."""
-
-    of: Sae
-    order: NDArray[np.int64]
-    version: str = "e" * 16
-
-    @property
-    def width(self) -> int:
-        return len(self.order)
-
-    @property
-    def w_dec(self) -> NDArray[np.float32]:
-        return self.of.w_dec[self.order]
-
-    def encode(self, x: NDArray[np.float32]) -> Codes:
-        codes = self.of.encode(x)
-        return Codes(np.argsort(self.order)[codes.indices].astype(np.int32), codes.values)
-
-
-@dataclass(frozen=True)
-class Turned:
-    """An SAE in a space turned by `rotation` [d, d]."""
-
-    of: Sae | Shuffled
-    rotation: NDArray[np.float32]
-    version: str = "f" * 16
-
-    @property
-    def width(self) -> int:
-        return self.of.width
-
-    @property
-    def w_dec(self) -> NDArray[np.float32]:
-        return self.of.w_dec @ self.rotation
-
-    def encode(self, x: NDArray[np.float32]) -> Codes:
-        return self.of.encode(np.ascontiguousarray(x @ self.rotation.T))
-
-
-@dataclass(frozen=True)
-class Edited:
-    """An SAE whose codes are rewritten: latents in `merged` fire as their first, latents in `silenced` never."""
-
-    of: Sae
-    silenced: tuple[int, ...] = ()
-    merged: tuple[int, ...] = ()
-    version: str = "e" * 16
-    width: int = WIDTH
-
-    @property
-    def w_dec(self) -> NDArray[np.float32]:
-        w_dec = self.of.w_dec.copy()
-        if self.merged:
-            mean = w_dec[list(self.merged)].sum(axis=0)
-            w_dec[self.merged[0]] = mean / np.linalg.norm(mean)
-        for latent in (*self.silenced, *self.merged[1:]):
-            w_dec[latent] = np.random.default_rng(latent).normal(size=w_dec.shape[1])
-            w_dec[latent] /= np.linalg.norm(w_dec[latent])
-        return w_dec
-
-    def encode(self, x: NDArray[np.float32]) -> Codes:
-        codes = self.of.encode(x)
-        indices, values = codes.indices.copy(), codes.values.copy()
-        if self.merged:
-            members = np.isin(indices, self.merged) & (values > 0)
-            best = np.where(members, values, 0).max(axis=1)
-            values[members] = 0
-            first = members.argmax(axis=1)
-            rows = np.flatnonzero(members.any(axis=1))
-            # The row's own entry of the first of them, so that no row names a latent twice.
-            own = np.argmax(indices[rows] == self.merged[0], axis=1)
-            has = (indices[rows] == self.merged[0]).any(axis=1)
-            at = np.where(has, own, first[rows])
-            indices[rows, at], values[rows, at] = self.merged[0], best[rows]
-        values[np.isin(indices, self.silenced)] = 0
-        return Codes(indices, values)
 
 
 @pytest.fixture(scope="module")
@@ -338,34 +256,3 @@ def test_lineage_and_probe_rows_come_back_from_their_files(
     assert (read.item_ids, len(read)) == (probe.item_ids, len(probe))
     np.testing.assert_array_equal(read.x, probe.x)
     np.testing.assert_array_equal(read.windows.items, probe.windows.items)
-
-
-def test_a_dictionary_of_an_older_release_has_no_probe_rows_and_a_broken_file_is_refused(tmp_path: Path) -> None:
-    assert load_probe_set(tmp_path) is None
-    (tmp_path / "probe.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CorruptArtifactError, match="publish the dictionary again"):
-        load_probe_set(tmp_path)
-
-
-def test_probe_rows_are_bounded_read_no_verification_user_and_name_no_user(
-    inputs: DictionaryInputs, tmp_path: Path
-) -> None:
-    inputs = replace(inputs, pseudonyms=[f"somebody-{user}" for user in range(inputs.histories.n_users)])
-    probe = make_probe_set(inputs)
-    assert 0 < len(probe) <= PROBE_ROWS
-    histories = {
-        tuple(inputs.histories.of(user).tolist())
-        for user in np.flatnonzero(inputs.parts[:-1] == UserPart.VERIFICATION).tolist()
-    }
-    index = {item_id: at for at, item_id in enumerate(inputs.item_ids, 1)}
-    for start, end in zip(probe.windows.start.tolist(), probe.windows.end.tolist(), strict=True):
-        assert tuple(index[probe.item_ids[item - 1]] for item in probe.windows.items[start:end]) not in histories
-    probe.save(tmp_path)
-    assert b"somebody" not in (tmp_path / "probe.safetensors").read_bytes()
-
-
-def test_probe_rows_are_the_activations_of_their_histories(inputs: DictionaryInputs, probe: ProbeSet) -> None:
-    index = np.array([0, *(inputs.item_ids.index(item_id) + 1 for item_id in probe.item_ids)])
-    pairs = zip(probe.windows.start.tolist(), probe.windows.end.tolist(), strict=True)
-    x = inputs.embed([index[probe.windows.items[start:end]].astype(np.int32) for start, end in pairs])
-    np.testing.assert_allclose(x, probe.x, atol=1e-5)

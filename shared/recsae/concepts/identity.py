@@ -70,7 +70,7 @@ def identify(inputs: DictionaryInputs) -> Identity:
         reading = Reading(probe.x, probe.x, None, None)
     elif probe is not None:
         reading = read_again(probe, Reader(inputs.item_ids, inputs.embed, inputs.max_history, inputs.item_vectors))
-    if reading is None or len(reading.new) < max(reading.new.shape[1], reading.old.shape[1]):
+    if reading is None or len(reading.new) < max(inputs.sae.w_dec.shape[1], previous.sae.w_dec.shape[1]):
         return _nothing_found(inputs, previous)
     return _found(inputs, previous, reading, same_model=same_model)
 
