@@ -1,0 +1,175 @@
+"""How many concepts survive a refresh: the base retrained from a new seed on 10 % more interactions, warm and cold.
+
+The old base has seed 1 and the oldest ten elevenths of every history, the new one another seed and all of it. Warm: the
+old SAE is turned into the new space (Procrustes on the probe rows) and trained on gently; cold: trained from nothing.
+Kept: found again, and the old rule, unchanged, verifies on the new activations. Beside them what bounds both: the SAE
+trained on upon the *same* base reading 10 % more, and latents matched in an unrelated dictionary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study.material import Material, load_base, open_up
+from recsae.concepts.build import build_dictionary
+from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.identity import Previous
+from recsae.concepts.origins import Lineage
+from recsae.concepts.probe_set import Reader, make_probe_set, read_again
+from recsae.sae.alignment import align
+from recsae.sae.config import SaeConfig
+from recsae.sae.execution import Execution
+from recsae.sae.runtime import SparseAutoencoder
+from recsae.sae.training import train_sae
+from recsae.sae.turning import turn_weights
+from recsae.sae.weights import SaeWeights, load_weights
+from recsae.store.files import canonical_json
+
+_OLD, _NEW = "ml-1m-d64-older", "ml-1m-d64"
+_Z95 = 1.959964
+_BATCH = 1_024
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Of every SAE of the study."""
+
+    k: int = 8
+    width: int = 512
+    threads: int = 1
+
+
+def refresh_study(
+    data: Path, cache: Path, setting: Setting = Setting(), say: Say = lambda _words: None
+) -> dict[str, Any]:
+    """`{warm, cold, same_base_warm, same_base_cold, false_match, ...}`; every share {value, low, high, count, of}.
+
+    Base models come from `cache`/base, or are trained; SAEs and activations are kept in `cache`.
+    """
+    old = _opened(load_base(_OLD, data, cache, threads=setting.threads), cache, setting)
+    say(f"old dictionary of {old.base.record['name']}")
+    before = replace(old.dictionary, version="0" * 16)
+    previous = Previous(before, old.sae, make_probe_set(old.inputs))
+    new = _opened(load_base(_NEW, data, cache, threads=setting.threads), cache, setting)
+    grown = _grown(old, new, cache, setting)
+    materials: dict[str, Callable[[], Material]] = {
+        "warm": lambda: replace(new, sae=_trained_on(new, _turned(previous, new, cache), cache, setting)),
+        "cold": lambda: new,
+        "same_base_warm": lambda: replace(grown, sae=_trained_on(grown, _weights(old.sae, cache), cache, setting)),
+        "same_base_cold": lambda: grown,
+    }
+    result: dict[str, Any] = {"setting": asdict(setting), "old": _facts(before)}
+    false: list[float] = []
+    for name, material in materials.items():
+        refreshed = material()
+        inputs = replace(refreshed.inputs, previous=previous)
+        if name.startswith("same_base"):
+            inputs = replace(inputs, model_version=before.model_version)
+        dictionary = build_dictionary(inputs)
+        assert dictionary.lineage is not None
+        result[name] = _survival(dictionary.lineage) | {"fvu": refreshed.sae.scores["train_fvu"]}
+        result[name] |= {"dictionary": _facts(dictionary)}
+        false.append(dictionary.lineage.by_chance)
+        say(f"{name}: {json.dumps(result[name])}")
+    live = before.summary["live"]
+    result["false_match"] = _share(round(max(false) * live), live)
+    return result
+
+
+def _opened(base: Any, cache: Path, setting: Setting) -> Material:
+    return open_up(base, cache, k=setting.k, width=setting.width, threads=setting.threads)
+
+
+def _grown(old: Material, new: Material, cache: Path, setting: Setting) -> Material:
+    """The old base reading the histories of the new one."""
+    record = {**old.base.record, "name": f"{old.base.record['name']}-grown"}
+    return _opened(replace(old.base, split=new.split, record=record), cache, setting)
+
+
+def _weights(sae: SparseAutoencoder, cache: Path) -> SaeWeights:
+    folder = next((cache / "saes").glob(f"*-{sae.version}"))
+    return load_weights(folder)
+
+
+def _turned(previous: Previous, new: Material, cache: Path) -> SaeWeights:
+    """The old SAE in the space of the new base, as a warm start turns it."""
+    assert previous.probe is not None
+    assert isinstance(previous.sae, SparseAutoencoder)
+    inputs = new.inputs
+    reading = read_again(previous.probe, Reader(inputs.item_ids, inputs.embed, inputs.max_history))
+    alignment = align(reading.new, reading.old)
+    return turn_weights(_weights(previous.sae, cache), alignment, reading.new, reading.old)
+
+
+def _trained_on(material: Material, start: SaeWeights, cache: Path, setting: Setting) -> SparseAutoencoder:
+    rows = material.activations.training()
+    config = SaeConfig.defaults_for(rows.d, rows.n, k=setting.k, width=setting.width).gentle()
+    config = replace(config, batch_size=_BATCH)
+    facts = {"rows": rows.fingerprint, "config": config.as_dict(), "start": start.fingerprint}
+    settings = hashlib.sha256(canonical_json(facts)).hexdigest()[:16]
+    folder = cache / "saes" / f"{material.base.record['name']}-warm-{settings}"
+    if not (folder / "done").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        train_sae(rows, config, folder, start=start, execution=Execution(threads=setting.threads))
+        (folder / "done").touch()
+    return SparseAutoencoder.load(folder, settings)
+
+
+def _facts(dictionary: Dictionary) -> dict[str, Any]:
+    summary = dictionary.summary
+    return {"live": summary["live"], "verified": summary["verified"]["count"], "item_set": summary["item_set"]["count"]}
+
+
+def _survival(lineage: Lineage) -> dict[str, Any]:
+    """Shares of the concepts verified before: kept, and by what became of them."""
+    summary = lineage.summary()
+    verified = [fate for fate in lineage.fates if fate.verified]
+    found = {status: int(one["count"]) for status, one in summary["verified"].items()}
+    matched = [fate for fate in verified if fate.id in fate.to_ids]
+    return {
+        "kept": _share(sum(bool(fate.kept) for fate in verified), len(verified)),
+        "kept_share_of_mass": summary["kept_share_of_mass"],
+        "matched": _share(len(matched), len(verified)),
+        "verified_became": found,
+        "live_became": {status: int(one["count"]) for status, one in summary["live"].items()},
+        "explained": lineage.explained,
+        "by_chance": lineage.by_chance,
+    }
+
+
+def _share(count: int, of: int) -> dict[str, float]:
+    """With Wilson's 95 % interval."""
+    if not of:
+        return {"value": 0.0, "low": 0.0, "high": 1.0, "count": 0, "of": 0}
+    value, z2 = count / of, _Z95**2
+    centre = (value + z2 / (2 * of)) / (1 + z2 / of)
+    half = _Z95 / (1 + z2 / of) * math.sqrt(value * (1 - value) / of + z2 / (4 * of**2))
+    return {"value": value, "low": max(0.0, centre - half), "high": min(1.0, centre + half), "count": count, "of": of}
+
+
+def main() -> None:
+    """Prints the result as JSON."""
+    parser = argparse.ArgumentParser(description="Concepts kept over a refresh, warm and cold.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=Path(".cache/bench"))
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    setting = Setting(threads=arguments.threads)
+    print(json.dumps(refresh_study(arguments.data, arguments.cache, setting, _print), indent=1))  # noqa: T201
+
+
+def _print(words: str) -> None:
+    print(words, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
