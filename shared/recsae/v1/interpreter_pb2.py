@@ -22,68 +22,91 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from recsae.v1 import common_pb2 as recsae_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1brecsae/v1/interpreter.proto\x12\trecsae.v1\x1a\x16recsae/v1/common.proto\"\xc1\x01\n\x0e\x45xplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12%\n\x07history\x18\x03 \x01(\x0b\x32\x12.recsae.v1.HistoryH\x00\x12\x30\n\nactivation\x18\x04 \x01(\x0b\x32\x1a.recsae.v1.ActivationBatchH\x00\x12\x15\n\rconcept_limit\x18\x05 \x01(\r\x12\x12\n\nitem_limit\x18\x06 \x01(\rB\t\n\x07subject\"\xe9\x01\n\x0f\x45xplainResponse\x12!\n\x06triple\x18\x01 \x01(\x0b\x32\x11.recsae.v1.Triple\x12\"\n\x07\x66irings\x18\x02 \x03(\x0b\x32\x11.recsae.v1.Firing\x12\x19\n\x11unexplained_share\x18\x03 \x01(\x02\x12\x13\n\x0b\x65xplainable\x18\x04 \x01(\x08\x12\x0f\n\x07refusal\x18\x05 \x01(\t\x12)\n\x05items\x18\x06 \x03(\x0b\x32\x1a.recsae.v1.ItemAttribution\x12#\n\x07history\x18\x07 \x01(\x0b\x32\x12.recsae.v1.History\"\x9a\x01\n\x06\x46iring\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\x0e\n\x06latent\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12\x10\n\x08strength\x18\x04 \x01(\x02\x12\r\n\x05value\x18\x05 \x01(\x02\x12\x12\n\nconfidence\x18\x06 \x01(\x02\x12(\n\x06status\x18\x07 \x01(\x0e\x32\x18.recsae.v1.ConceptStatus\"\xb9\x01\n\x0fItemAttribution\x12#\n\x04item\x18\x01 \x01(\x0b\x32\x15.recsae.v1.ScoredItem\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\x02\x12.\n\rcontributions\x18\x03 \x03(\x0b\x32\x17.recsae.v1.Contribution\x12\x16\n\x0eother_concepts\x18\x04 \x01(\x02\x12\x13\n\x0bunexplained\x18\x05 \x01(\x02\x12\x16\n\x0e\x63\x61talogue_mean\x18\x06 \x01(\x02\"@\n\x0c\x43ontribution\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05share\x18\x03 \x01(\x02\":\n\rEncodeRequest\x12)\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1a.recsae.v1.ActivationBatch\"\xa9\x01\n\x0e\x45ncodeResponse\x12\"\n\x07indices\x18\x01 \x01(\x0b\x32\x11.recsae.v1.Tensor\x12!\n\x06values\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Tensor\x12-\n\x12unexplained_shares\x18\x03 \x01(\x0b\x32\x11.recsae.v1.Tensor\x12!\n\x06triple\x18\x04 \x01(\x0b\x32\x11.recsae.v1.Triple\"4\n\x08\x45stimate\x12\r\n\x05value\x18\x01 \x01(\x02\x12\x0b\n\x03low\x18\x02 \x01(\x02\x12\x0c\n\x04high\x18\x03 \x01(\x02\"\xfb\x01\n\x07\x43oncept\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06latent\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12\x14\n\x0coutput_label\x18\x04 \x01(\t\x12$\n\x04kind\x18\x05 \x01(\x0e\x32\x16.recsae.v1.ConceptKind\x12(\n\x06status\x18\x06 \x01(\x0e\x32\x18.recsae.v1.ConceptStatus\x12\x0f\n\x07\x64\x65nsity\x18\x07 \x01(\x02\x12\x0b\n\x03p95\x18\x08 \x01(\x02\x12\x12\n\nconfidence\x18\t \x01(\x02\x12\x1a\n\x12\x63ontrol_confidence\x18\n \x01(\x02\x12\x11\n\tpredicate\x18\x0b \x01(\t\"\xd4\x04\n\rConceptDetail\x12#\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x12.recsae.v1.Concept\x12&\n\tprecision\x18\x02 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12#\n\x06recall\x18\x03 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12\x1f\n\x02\x66\x31\x18\x04 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12(\n\x0b\x62\x61lanced_f1\x18\x05 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12\'\n\nmatched_f1\x18\x06 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12$\n\x07hard_f1\x18\x07 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12\x11\n\tpositives\x18\x08 \x01(\x04\x12\r\n\x05users\x18\t \x01(\x04\x12\x17\n\x0f\x65\x66\x66\x65\x63tive_items\x18\n \x01(\x02\x12%\n\x08\x65vidence\x18\x0b \x03(\x0b\x32\x13.recsae.v1.Evidence\x12\'\n\x08promoted\x18\x0c \x03(\x0b\x32\x15.recsae.v1.ScoredItem\x12)\n\nsuppressed\x18\r \x03(\x0b\x32\x15.recsae.v1.ScoredItem\x12(\n\nneighbours\x18\x0e \x03(\x0b\x32\x14.recsae.v1.Neighbour\x12*\n\x0cinput_facets\x18\x0f \x03(\x0b\x32\x14.recsae.v1.FacetLift\x12+\n\routput_facets\x18\x10 \x03(\x0b\x32\x14.recsae.v1.FacetLift\"D\n\x08\x45vidence\x12\x10\n\x08strength\x18\x01 \x01(\x02\x12&\n\x05items\x18\x02 \x03(\x0b\x32\x17.recsae.v1.EvidenceItem\"N\n\x0c\x45videnceItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04\x64rop\x18\x03 \x01(\x02\x12\x10\n\x08\x64\x65\x63iding\x18\x04 \x01(\x08\"C\n\tNeighbour\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0b\x63orrelation\x18\x03 \x01(\x02\"9\n\tFacetLift\x12\r\n\x05\x66\x61\x63\x65t\x18\x01 \x01(\t\x12\x10\n\x08log_odds\x18\x02 \x01(\x02\x12\x0b\n\x03low\x18\x03 \x01(\x02\"\x9d\x01\n\x13ListConceptsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.recsae.v1.ConceptStatus\x12&\n\x05order\x18\x03 \x01(\x0e\x32\x17.recsae.v1.ConceptOrder\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x87\x01\n\x14ListConceptsResponse\x12$\n\x08\x63oncepts\x18\x01 \x03(\x0b\x32\x12.recsae.v1.Concept\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x04\x12!\n\x06triple\x18\x04 \x01(\x0b\x32\x11.recsae.v1.Triple\"6\n\x11GetConceptRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nconcept_id\x18\x02 \x01(\t\"a\n\x12GetConceptResponse\x12(\n\x06\x64\x65tail\x18\x01 \x01(\x0b\x32\x18.recsae.v1.ConceptDetail\x12!\n\x06triple\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Triple\"D\n\x15SearchConceptsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"`\n\x16SearchConceptsResponse\x12#\n\x04hits\x18\x01 \x03(\x0b\x32\x15.recsae.v1.ConceptHit\x12!\n\x06triple\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Triple\"T\n\nConceptHit\x12#\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x12.recsae.v1.Concept\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x12\n\nmatched_in\x18\x03 \x01(\t\"q\n\x0eObserveRequest\x12)\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1a.recsae.v1.ActivationBatch\x12\"\n\x07steered\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Tensor\x12\x10\n\x08\x62\x61tch_id\x18\x03 \x01(\t\"#\n\x0fObserveResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04*\xa1\x01\n\rConceptStatus\x12\x1e\n\x1a\x43ONCEPT_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43ONCEPT_STATUS_VERIFIED\x10\x01\x12\x1d\n\x19\x43ONCEPT_STATUS_UNVERIFIED\x10\x02\x12\x1b\n\x17\x43ONCEPT_STATUS_TOO_RARE\x10\x03\x12\x17\n\x13\x43ONCEPT_STATUS_DEAD\x10\x04*y\n\x0b\x43onceptKind\x12\x1c\n\x18\x43ONCEPT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONCEPT_KIND_SEMANTIC\x10\x01\x12\x19\n\x15\x43ONCEPT_KIND_ITEM_SET\x10\x02\x12\x16\n\x12\x43ONCEPT_KIND_FACET\x10\x03*b\n\x0c\x43onceptOrder\x12\x1d\n\x19\x43ONCEPT_ORDER_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONCEPT_ORDER_DENSITY\x10\x01\x12\x18\n\x14\x43ONCEPT_ORDER_LATENT\x10\x02\x32\xc3\x03\n\x0bInterpreter\x12@\n\x07\x45xplain\x12\x19.recsae.v1.ExplainRequest\x1a\x1a.recsae.v1.ExplainResponse\x12=\n\x06\x45ncode\x12\x18.recsae.v1.EncodeRequest\x1a\x19.recsae.v1.EncodeResponse\x12O\n\x0cListConcepts\x12\x1e.recsae.v1.ListConceptsRequest\x1a\x1f.recsae.v1.ListConceptsResponse\x12I\n\nGetConcept\x12\x1c.recsae.v1.GetConceptRequest\x1a\x1d.recsae.v1.GetConceptResponse\x12U\n\x0eSearchConcepts\x12 .recsae.v1.SearchConceptsRequest\x1a!.recsae.v1.SearchConceptsResponse\x12@\n\x07Observe\x12\x19.recsae.v1.ObserveRequest\x1a\x1a.recsae.v1.ObserveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1brecsae/v1/interpreter.proto\x12\trecsae.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16recsae/v1/common.proto\"\xc1\x01\n\x0e\x45xplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12%\n\x07history\x18\x03 \x01(\x0b\x32\x12.recsae.v1.HistoryH\x00\x12\x30\n\nactivation\x18\x04 \x01(\x0b\x32\x1a.recsae.v1.ActivationBatchH\x00\x12\x15\n\rconcept_limit\x18\x05 \x01(\r\x12\x12\n\nitem_limit\x18\x06 \x01(\rB\t\n\x07subject\"\xe9\x01\n\x0f\x45xplainResponse\x12!\n\x06triple\x18\x01 \x01(\x0b\x32\x11.recsae.v1.Triple\x12\"\n\x07\x66irings\x18\x02 \x03(\x0b\x32\x11.recsae.v1.Firing\x12\x19\n\x11unexplained_share\x18\x03 \x01(\x02\x12\x13\n\x0b\x65xplainable\x18\x04 \x01(\x08\x12\x0f\n\x07refusal\x18\x05 \x01(\t\x12)\n\x05items\x18\x06 \x03(\x0b\x32\x1a.recsae.v1.ItemAttribution\x12#\n\x07history\x18\x07 \x01(\x0b\x32\x12.recsae.v1.History\"\x9a\x01\n\x06\x46iring\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\x0e\n\x06latent\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12\x10\n\x08strength\x18\x04 \x01(\x02\x12\r\n\x05value\x18\x05 \x01(\x02\x12\x12\n\nconfidence\x18\x06 \x01(\x02\x12(\n\x06status\x18\x07 \x01(\x0e\x32\x18.recsae.v1.ConceptStatus\"\xb9\x01\n\x0fItemAttribution\x12#\n\x04item\x18\x01 \x01(\x0b\x32\x15.recsae.v1.ScoredItem\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\x02\x12.\n\rcontributions\x18\x03 \x03(\x0b\x32\x17.recsae.v1.Contribution\x12\x16\n\x0eother_concepts\x18\x04 \x01(\x02\x12\x13\n\x0bunexplained\x18\x05 \x01(\x02\x12\x16\n\x0e\x63\x61talogue_mean\x18\x06 \x01(\x02\"@\n\x0c\x43ontribution\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05share\x18\x03 \x01(\x02\":\n\rEncodeRequest\x12)\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1a.recsae.v1.ActivationBatch\"\xa9\x01\n\x0e\x45ncodeResponse\x12\"\n\x07indices\x18\x01 \x01(\x0b\x32\x11.recsae.v1.Tensor\x12!\n\x06values\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Tensor\x12-\n\x12unexplained_shares\x18\x03 \x01(\x0b\x32\x11.recsae.v1.Tensor\x12!\n\x06triple\x18\x04 \x01(\x0b\x32\x11.recsae.v1.Triple\"4\n\x08\x45stimate\x12\r\n\x05value\x18\x01 \x01(\x02\x12\x0b\n\x03low\x18\x02 \x01(\x02\x12\x0c\n\x04high\x18\x03 \x01(\x02\"\xce\x02\n\x07\x43oncept\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06latent\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12\x14\n\x0coutput_label\x18\x04 \x01(\t\x12$\n\x04kind\x18\x05 \x01(\x0e\x32\x16.recsae.v1.ConceptKind\x12(\n\x06status\x18\x06 \x01(\x0e\x32\x18.recsae.v1.ConceptStatus\x12\x0f\n\x07\x64\x65nsity\x18\x07 \x01(\x02\x12\x0b\n\x03p95\x18\x08 \x01(\x02\x12\x12\n\nconfidence\x18\t \x01(\x02\x12\x1a\n\x12\x63ontrol_confidence\x18\n \x01(\x02\x12\x11\n\tpredicate\x18\x0b \x01(\t\x12,\n\x0clabel_source\x18\x0c \x01(\x0e\x32\x16.recsae.v1.LabelSource\x12\x15\n\rmachine_label\x18\r \x01(\t\x12\x0c\n\x04note\x18\x0e \x01(\t\"\x8c\x01\n\x06Origin\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x10\n\x08\x66rom_ids\x18\x02 \x03(\t\x12\x0e\n\x06\x63osine\x18\x03 \x01(\x02\x12\x13\n\x0b\x63orrelation\x18\x04 \x01(\x02\x12\x11\n\x04kept\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08unbroken\x18\x06 \x01(\r\x12\r\n\x05\x64oubt\x18\x07 \x01(\tB\x07\n\x05_kept\"\xf7\x04\n\rConceptDetail\x12#\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x12.recsae.v1.Concept\x12&\n\tprecision\x18\x02 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12#\n\x06recall\x18\x03 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12\x1f\n\x02\x66\x31\x18\x04 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12(\n\x0b\x62\x61lanced_f1\x18\x05 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12\'\n\nmatched_f1\x18\x06 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12$\n\x07hard_f1\x18\x07 \x01(\x0b\x32\x13.recsae.v1.Estimate\x12\x11\n\tpositives\x18\x08 \x01(\x04\x12\r\n\x05users\x18\t \x01(\x04\x12\x17\n\x0f\x65\x66\x66\x65\x63tive_items\x18\n \x01(\x02\x12%\n\x08\x65vidence\x18\x0b \x03(\x0b\x32\x13.recsae.v1.Evidence\x12\'\n\x08promoted\x18\x0c \x03(\x0b\x32\x15.recsae.v1.ScoredItem\x12)\n\nsuppressed\x18\r \x03(\x0b\x32\x15.recsae.v1.ScoredItem\x12(\n\nneighbours\x18\x0e \x03(\x0b\x32\x14.recsae.v1.Neighbour\x12*\n\x0cinput_facets\x18\x0f \x03(\x0b\x32\x14.recsae.v1.FacetLift\x12+\n\routput_facets\x18\x10 \x03(\x0b\x32\x14.recsae.v1.FacetLift\x12!\n\x06origin\x18\x16 \x01(\x0b\x32\x11.recsae.v1.Origin\"D\n\x08\x45vidence\x12\x10\n\x08strength\x18\x01 \x01(\x02\x12&\n\x05items\x18\x02 \x03(\x0b\x32\x17.recsae.v1.EvidenceItem\"N\n\x0c\x45videnceItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04\x64rop\x18\x03 \x01(\x02\x12\x10\n\x08\x64\x65\x63iding\x18\x04 \x01(\x08\"C\n\tNeighbour\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0b\x63orrelation\x18\x03 \x01(\x02\"9\n\tFacetLift\x12\r\n\x05\x66\x61\x63\x65t\x18\x01 \x01(\t\x12\x10\n\x08log_odds\x18\x02 \x01(\x02\x12\x0b\n\x03low\x18\x03 \x01(\x02\"\x9d\x01\n\x13ListConceptsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.recsae.v1.ConceptStatus\x12&\n\x05order\x18\x03 \x01(\x0e\x32\x17.recsae.v1.ConceptOrder\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x87\x01\n\x14ListConceptsResponse\x12$\n\x08\x63oncepts\x18\x01 \x03(\x0b\x32\x12.recsae.v1.Concept\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x04\x12!\n\x06triple\x18\x04 \x01(\x0b\x32\x11.recsae.v1.Triple\"6\n\x11GetConceptRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nconcept_id\x18\x02 \x01(\t\"a\n\x12GetConceptResponse\x12(\n\x06\x64\x65tail\x18\x01 \x01(\x0b\x32\x18.recsae.v1.ConceptDetail\x12!\n\x06triple\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Triple\"D\n\x15SearchConceptsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"`\n\x16SearchConceptsResponse\x12#\n\x04hits\x18\x01 \x03(\x0b\x32\x15.recsae.v1.ConceptHit\x12!\n\x06triple\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Triple\"T\n\nConceptHit\x12#\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x12.recsae.v1.Concept\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x12\n\nmatched_in\x18\x03 \x01(\t\"q\n\x0eObserveRequest\x12)\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1a.recsae.v1.ActivationBatch\x12\"\n\x07steered\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Tensor\x12\x10\n\x08\x62\x61tch_id\x18\x03 \x01(\t\"#\n\x0fObserveResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\"\x9a\x01\n\x12\x45\x64itConceptRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nconcept_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x06 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"9\n\x13\x45\x64itConceptResponse\x12\"\n\x04\x65\x64it\x18\x01 \x01(\x0b\x32\x14.recsae.v1.LabelEdit\"\xe6\x01\n\tLabelEdit\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nconcept_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12&\n\x02\x61t\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\x1a\n\x12\x64ictionary_version\x18\t \x01(\t\x12\x15\n\rmachine_label\x18\n \x01(\t\x12\r\n\x05\x64oubt\x18\x0b \x01(\t\"&\n\x15ListLabelEditsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"`\n\x16ListLabelEditsResponse\x12#\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x14.recsae.v1.LabelEdit\x12!\n\x06triple\x18\x02 \x01(\x0b\x32\x11.recsae.v1.Triple\"6\n\x11GetLineageRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nconcept_id\x18\x02 \x01(\t\"\xfd\x01\n\x12GetLineageResponse\x12!\n\x06triple\x18\x01 \x01(\x0b\x32\x11.recsae.v1.Triple\x12\x11\n\tancestors\x18\x02 \x03(\t\x12\x12\n\nprobe_rows\x18\x03 \x01(\x04\x12\x16\n\texplained\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x11\n\tby_chance\x18\x05 \x01(\x02\x12$\n\x06\x63ounts\x18\x06 \x03(\x0b\x32\x14.recsae.v1.FateCount\x12\x10\n\x08verified\x18\x07 \x01(\x04\x12\x0c\n\x04kept\x18\x08 \x01(\x04\x12\x1e\n\x05\x66\x61tes\x18\t \x03(\x0b\x32\x0f.recsae.v1.FateB\x0c\n\n_explained\"S\n\tFateCount\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x15\n\rshare_of_mass\x18\x03 \x01(\x02\x12\x10\n\x08verified\x18\x04 \x01(\x04\"\xaa\x01\n\x04\x46\x61te\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0e\n\x06to_ids\x18\x04 \x03(\t\x12\x0e\n\x06\x63osine\x18\x05 \x01(\x02\x12\x13\n\x0b\x63orrelation\x18\x06 \x01(\x02\x12\x0c\n\x04mass\x18\x07 \x01(\x02\x12\x10\n\x08verified\x18\x08 \x01(\x08\x12\x11\n\x04kept\x18\t \x01(\x08H\x00\x88\x01\x01\x42\x07\n\x05_kept*\xa1\x01\n\rConceptStatus\x12\x1e\n\x1a\x43ONCEPT_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43ONCEPT_STATUS_VERIFIED\x10\x01\x12\x1d\n\x19\x43ONCEPT_STATUS_UNVERIFIED\x10\x02\x12\x1b\n\x17\x43ONCEPT_STATUS_TOO_RARE\x10\x03\x12\x17\n\x13\x43ONCEPT_STATUS_DEAD\x10\x04*y\n\x0b\x43onceptKind\x12\x1c\n\x18\x43ONCEPT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONCEPT_KIND_SEMANTIC\x10\x01\x12\x19\n\x15\x43ONCEPT_KIND_ITEM_SET\x10\x02\x12\x16\n\x12\x43ONCEPT_KIND_FACET\x10\x03*q\n\x0bLabelSource\x12\x1c\n\x18LABEL_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12LABEL_SOURCE_RULES\x10\x01\x12\x14\n\x10LABEL_SOURCE_LLM\x10\x02\x12\x16\n\x12LABEL_SOURCE_HUMAN\x10\x03*b\n\x0c\x43onceptOrder\x12\x1d\n\x19\x43ONCEPT_ORDER_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONCEPT_ORDER_DENSITY\x10\x01\x12\x18\n\x14\x43ONCEPT_ORDER_LATENT\x10\x02\x32\xb3\x05\n\x0bInterpreter\x12@\n\x07\x45xplain\x12\x19.recsae.v1.ExplainRequest\x1a\x1a.recsae.v1.ExplainResponse\x12=\n\x06\x45ncode\x12\x18.recsae.v1.EncodeRequest\x1a\x19.recsae.v1.EncodeResponse\x12O\n\x0cListConcepts\x12\x1e.recsae.v1.ListConceptsRequest\x1a\x1f.recsae.v1.ListConceptsResponse\x12I\n\nGetConcept\x12\x1c.recsae.v1.GetConceptRequest\x1a\x1d.recsae.v1.GetConceptResponse\x12U\n\x0eSearchConcepts\x12 .recsae.v1.SearchConceptsRequest\x1a!.recsae.v1.SearchConceptsResponse\x12L\n\x0b\x45\x64itConcept\x12\x1d.recsae.v1.EditConceptRequest\x1a\x1e.recsae.v1.EditConceptResponse\x12U\n\x0eListLabelEdits\x12 .recsae.v1.ListLabelEditsRequest\x1a!.recsae.v1.ListLabelEditsResponse\x12I\n\nGetLineage\x12\x1c.recsae.v1.GetLineageRequest\x1a\x1d.recsae.v1.GetLineageResponse\x12@\n\x07Observe\x12\x19.recsae.v1.ObserveRequest\x1a\x1a.recsae.v1.ObserveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'recsae.v1.interpreter_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONCEPTSTATUS']._serialized_start=3186
-  _globals['_CONCEPTSTATUS']._serialized_end=3347
-  _globals['_CONCEPTKIND']._serialized_start=3349
-  _globals['_CONCEPTKIND']._serialized_end=3470
-  _globals['_CONCEPTORDER']._serialized_start=3472
-  _globals['_CONCEPTORDER']._serialized_end=3570
-  _globals['_EXPLAINREQUEST']._serialized_start=67
-  _globals['_EXPLAINREQUEST']._serialized_end=260
-  _globals['_EXPLAINRESPONSE']._serialized_start=263
-  _globals['_EXPLAINRESPONSE']._serialized_end=496
-  _globals['_FIRING']._serialized_start=499
-  _globals['_FIRING']._serialized_end=653
-  _globals['_ITEMATTRIBUTION']._serialized_start=656
-  _globals['_ITEMATTRIBUTION']._serialized_end=841
-  _globals['_CONTRIBUTION']._serialized_start=843
-  _globals['_CONTRIBUTION']._serialized_end=907
-  _globals['_ENCODEREQUEST']._serialized_start=909
-  _globals['_ENCODEREQUEST']._serialized_end=967
-  _globals['_ENCODERESPONSE']._serialized_start=970
-  _globals['_ENCODERESPONSE']._serialized_end=1139
-  _globals['_ESTIMATE']._serialized_start=1141
-  _globals['_ESTIMATE']._serialized_end=1193
-  _globals['_CONCEPT']._serialized_start=1196
-  _globals['_CONCEPT']._serialized_end=1447
-  _globals['_CONCEPTDETAIL']._serialized_start=1450
-  _globals['_CONCEPTDETAIL']._serialized_end=2046
-  _globals['_EVIDENCE']._serialized_start=2048
-  _globals['_EVIDENCE']._serialized_end=2116
-  _globals['_EVIDENCEITEM']._serialized_start=2118
-  _globals['_EVIDENCEITEM']._serialized_end=2196
-  _globals['_NEIGHBOUR']._serialized_start=2198
-  _globals['_NEIGHBOUR']._serialized_end=2265
-  _globals['_FACETLIFT']._serialized_start=2267
-  _globals['_FACETLIFT']._serialized_end=2324
-  _globals['_LISTCONCEPTSREQUEST']._serialized_start=2327
-  _globals['_LISTCONCEPTSREQUEST']._serialized_end=2484
-  _globals['_LISTCONCEPTSRESPONSE']._serialized_start=2487
-  _globals['_LISTCONCEPTSRESPONSE']._serialized_end=2622
-  _globals['_GETCONCEPTREQUEST']._serialized_start=2624
-  _globals['_GETCONCEPTREQUEST']._serialized_end=2678
-  _globals['_GETCONCEPTRESPONSE']._serialized_start=2680
-  _globals['_GETCONCEPTRESPONSE']._serialized_end=2777
-  _globals['_SEARCHCONCEPTSREQUEST']._serialized_start=2779
-  _globals['_SEARCHCONCEPTSREQUEST']._serialized_end=2847
-  _globals['_SEARCHCONCEPTSRESPONSE']._serialized_start=2849
-  _globals['_SEARCHCONCEPTSRESPONSE']._serialized_end=2945
-  _globals['_CONCEPTHIT']._serialized_start=2947
-  _globals['_CONCEPTHIT']._serialized_end=3031
-  _globals['_OBSERVEREQUEST']._serialized_start=3033
-  _globals['_OBSERVEREQUEST']._serialized_end=3146
-  _globals['_OBSERVERESPONSE']._serialized_start=3148
-  _globals['_OBSERVERESPONSE']._serialized_end=3183
-  _globals['_INTERPRETER']._serialized_start=3573
-  _globals['_INTERPRETER']._serialized_end=4024
+  _globals['_CONCEPTSTATUS']._serialized_start=4637
+  _globals['_CONCEPTSTATUS']._serialized_end=4798
+  _globals['_CONCEPTKIND']._serialized_start=4800
+  _globals['_CONCEPTKIND']._serialized_end=4921
+  _globals['_LABELSOURCE']._serialized_start=4923
+  _globals['_LABELSOURCE']._serialized_end=5036
+  _globals['_CONCEPTORDER']._serialized_start=5038
+  _globals['_CONCEPTORDER']._serialized_end=5136
+  _globals['_EXPLAINREQUEST']._serialized_start=100
+  _globals['_EXPLAINREQUEST']._serialized_end=293
+  _globals['_EXPLAINRESPONSE']._serialized_start=296
+  _globals['_EXPLAINRESPONSE']._serialized_end=529
+  _globals['_FIRING']._serialized_start=532
+  _globals['_FIRING']._serialized_end=686
+  _globals['_ITEMATTRIBUTION']._serialized_start=689
+  _globals['_ITEMATTRIBUTION']._serialized_end=874
+  _globals['_CONTRIBUTION']._serialized_start=876
+  _globals['_CONTRIBUTION']._serialized_end=940
+  _globals['_ENCODEREQUEST']._serialized_start=942
+  _globals['_ENCODEREQUEST']._serialized_end=1000
+  _globals['_ENCODERESPONSE']._serialized_start=1003
+  _globals['_ENCODERESPONSE']._serialized_end=1172
+  _globals['_ESTIMATE']._serialized_start=1174
+  _globals['_ESTIMATE']._serialized_end=1226
+  _globals['_CONCEPT']._serialized_start=1229
+  _globals['_CONCEPT']._serialized_end=1563
+  _globals['_ORIGIN']._serialized_start=1566
+  _globals['_ORIGIN']._serialized_end=1706
+  _globals['_CONCEPTDETAIL']._serialized_start=1709
+  _globals['_CONCEPTDETAIL']._serialized_end=2340
+  _globals['_EVIDENCE']._serialized_start=2342
+  _globals['_EVIDENCE']._serialized_end=2410
+  _globals['_EVIDENCEITEM']._serialized_start=2412
+  _globals['_EVIDENCEITEM']._serialized_end=2490
+  _globals['_NEIGHBOUR']._serialized_start=2492
+  _globals['_NEIGHBOUR']._serialized_end=2559
+  _globals['_FACETLIFT']._serialized_start=2561
+  _globals['_FACETLIFT']._serialized_end=2618
+  _globals['_LISTCONCEPTSREQUEST']._serialized_start=2621
+  _globals['_LISTCONCEPTSREQUEST']._serialized_end=2778
+  _globals['_LISTCONCEPTSRESPONSE']._serialized_start=2781
+  _globals['_LISTCONCEPTSRESPONSE']._serialized_end=2916
+  _globals['_GETCONCEPTREQUEST']._serialized_start=2918
+  _globals['_GETCONCEPTREQUEST']._serialized_end=2972
+  _globals['_GETCONCEPTRESPONSE']._serialized_start=2974
+  _globals['_GETCONCEPTRESPONSE']._serialized_end=3071
+  _globals['_SEARCHCONCEPTSREQUEST']._serialized_start=3073
+  _globals['_SEARCHCONCEPTSREQUEST']._serialized_end=3141
+  _globals['_SEARCHCONCEPTSRESPONSE']._serialized_start=3143
+  _globals['_SEARCHCONCEPTSRESPONSE']._serialized_end=3239
+  _globals['_CONCEPTHIT']._serialized_start=3241
+  _globals['_CONCEPTHIT']._serialized_end=3325
+  _globals['_OBSERVEREQUEST']._serialized_start=3327
+  _globals['_OBSERVEREQUEST']._serialized_end=3440
+  _globals['_OBSERVERESPONSE']._serialized_start=3442
+  _globals['_OBSERVERESPONSE']._serialized_end=3477
+  _globals['_EDITCONCEPTREQUEST']._serialized_start=3480
+  _globals['_EDITCONCEPTREQUEST']._serialized_end=3634
+  _globals['_EDITCONCEPTRESPONSE']._serialized_start=3636
+  _globals['_EDITCONCEPTRESPONSE']._serialized_end=3693
+  _globals['_LABELEDIT']._serialized_start=3696
+  _globals['_LABELEDIT']._serialized_end=3926
+  _globals['_LISTLABELEDITSREQUEST']._serialized_start=3928
+  _globals['_LISTLABELEDITSREQUEST']._serialized_end=3966
+  _globals['_LISTLABELEDITSRESPONSE']._serialized_start=3968
+  _globals['_LISTLABELEDITSRESPONSE']._serialized_end=4064
+  _globals['_GETLINEAGEREQUEST']._serialized_start=4066
+  _globals['_GETLINEAGEREQUEST']._serialized_end=4120
+  _globals['_GETLINEAGERESPONSE']._serialized_start=4123
+  _globals['_GETLINEAGERESPONSE']._serialized_end=4376
+  _globals['_FATECOUNT']._serialized_start=4378
+  _globals['_FATECOUNT']._serialized_end=4461
+  _globals['_FATE']._serialized_start=4464
+  _globals['_FATE']._serialized_end=4634
+  _globals['_INTERPRETER']._serialized_start=5139
+  _globals['_INTERPRETER']._serialized_end=5830
 # @@protoc_insertion_point(module_scope)
