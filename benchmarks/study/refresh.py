@@ -3,7 +3,8 @@
 The old base has seed 1 and the oldest ten elevenths of every history, the new one another seed and all of it. Warm: the
 old SAE is turned into the new space (Procrustes on the probe rows) and trained on gently; cold: trained from nothing.
 Kept: found again, and the old rule, unchanged, verifies on the new activations. Beside them what bounds both: the SAE
-trained on upon the *same* base reading 10 % more, and latents matched in an unrelated dictionary.
+trained on, and trained anew, upon the *same* base reading 10 % more; the very same SAE and base reading 10 % more, where
+only chance at the thresholds loses a concept; and latents matched in an unrelated dictionary.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ class Setting:
 def refresh_study(
     data: Path, cache: Path, setting: Setting = Setting(), say: Say = lambda _words: None
 ) -> dict[str, Any]:
-    """`{warm, cold, same_base_warm, same_base_cold, false_match, ...}`; every share {value, low, high, count, of}.
+    """`{warm, cold, same_base_warm, same_base_cold, same_sae, false_match, ...}`.
 
-    Base models come from `cache`/base, or are trained; SAEs and activations are kept in `cache`.
+    Shares are {value, low, high, count, of} with Wilson's 95 % interval over the concepts verified before. Base models come from
+    `cache`/base, or are trained; SAEs and activations are kept in `cache`.
     """
     old = _opened(load_base(_OLD, data, cache, threads=setting.threads), cache, setting)
     say(f"old dictionary of {old.base.record['name']}")
@@ -66,17 +68,15 @@ def refresh_study(
         "cold": lambda: new,
         "same_base_warm": lambda: replace(grown, sae=_trained_on(grown, _weights(old.sae, cache), cache, setting)),
         "same_base_cold": lambda: grown,
+        "same_sae": lambda: replace(grown, sae=old.sae),
     }
     result: dict[str, Any] = {"setting": asdict(setting), "old": _facts(before)}
     false: list[float] = []
     for name, material in materials.items():
         refreshed = material()
-        inputs = replace(refreshed.inputs, previous=previous)
-        if name.startswith("same_base"):
-            inputs = replace(inputs, model_version=before.model_version)
-        dictionary = build_dictionary(inputs)
+        dictionary = build_dictionary(replace(refreshed.inputs, previous=previous))
         assert dictionary.lineage is not None
-        result[name] = _survival(dictionary.lineage) | {"fvu": refreshed.sae.scores["train_fvu"]}
+        result[name] = survival(dictionary.lineage) | {"fvu": refreshed.sae.scores["train_fvu"]}
         result[name] |= {"dictionary": _facts(dictionary)}
         false.append(dictionary.lineage.by_chance)
         say(f"{name}: {json.dumps(result[name])}")
@@ -90,7 +90,7 @@ def _opened(base: Any, cache: Path, setting: Setting) -> Material:
 
 
 def _grown(old: Material, new: Material, cache: Path, setting: Setting) -> Material:
-    """The old base reading the histories of the new one."""
+    """The old base, which stays of its version, reading the histories of the new one."""
     record = {**old.base.record, "name": f"{old.base.record['name']}-grown"}
     return _opened(replace(old.base, split=new.split, record=record), cache, setting)
 
@@ -129,7 +129,7 @@ def _facts(dictionary: Dictionary) -> dict[str, Any]:
     return {"live": summary["live"], "verified": summary["verified"]["count"], "item_set": summary["item_set"]["count"]}
 
 
-def _survival(lineage: Lineage) -> dict[str, Any]:
+def survival(lineage: Lineage) -> dict[str, Any]:
     """Shares of the concepts verified before: kept, and by what became of them."""
     summary = lineage.summary()
     verified = [fate for fate in lineage.fates if fate.verified]

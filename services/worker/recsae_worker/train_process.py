@@ -15,7 +15,6 @@ import statistics
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -75,8 +74,7 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
         )  # fmt: skip
         checkpoints = Checkpoints(out, job["checkpoint_every_s"])
         start = load_weights(Path(job["start"])) if job["start"] else None
-        if start is not None:
-            config = replace(config.gentle(), epochs=job["epochs"] or config.gentle().epochs)
+        config = config if start is None else config.gentle()
         resumed = load_checkpoint(checkpoints.file, training_identity(config, rows, start))
         execution = Execution(**job["execution"]).shared_by(job["processes"])
         with join_ranks(execution.device) as ranks:
