@@ -3,8 +3,8 @@
 The old base has seed 1 and the oldest ten elevenths of every history, the new one another seed and all of it. Warm: the
 old SAE is turned into the new space (Procrustes on the probe rows) and trained on gently; cold: trained from nothing.
 Kept: found again, and the old rule, unchanged, verifies on the new activations. Beside them what bounds both: the SAE
-trained on, and trained anew, upon the *same* base reading 10 % more; the very same SAE and base reading 10 % more, where
-only chance at the thresholds loses a concept; and latents matched in an unrelated dictionary.
+trained on, and trained anew, upon the *same* base reading 10 % more; the very same SAE and base reading 10 % more,
+where only chance at the thresholds loses a concept; and latents matched in an unrelated dictionary.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def refresh_study(
 ) -> dict[str, Any]:
     """`{warm, cold, same_base_warm, same_base_cold, same_sae, false_match, ...}`.
 
-    Shares are {value, low, high, count, of} with Wilson's 95 % interval over the concepts verified before. Base models come from
-    `cache`/base, or are trained; SAEs and activations are kept in `cache`.
+    Shares are {value, low, high, count, of} with Wilson's 95 % interval over the concepts verified before. Base models
+    come from `cache`/base, or are trained; SAEs and activations are kept in `cache`.
     """
     old = _opened(load_base(_OLD, data, cache, threads=setting.threads), cache, setting)
     say(f"old dictionary of {old.base.record['name']}")
