@@ -240,6 +240,8 @@ def test_trust_in_an_id_goes_back_as_far_as_it_was_never_in_doubt(
     later = replace(third, concepts=(doubted, *third.concepts[1:]))
     assert later.doubt(concept, "2" * 16) == ""
     assert "came into doubt since dictionary 1111" in later.doubt(concept, "1" * 16)
+    # Of what an older release left nobody knows since when; it counts from the oldest dictionary there is.
+    assert "came into doubt" in later.doubt(concept, "")
 
 
 def test_lineage_and_probe_rows_come_back_from_their_files(

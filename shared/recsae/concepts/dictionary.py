@@ -132,7 +132,7 @@ class Dictionary:
     def doubt(self, concept_id: str, made_for: str) -> str:
         """Why this may not be what the id meant in dictionary `made_for`, in words that follow the id; "" when it is.
 
-        `made_for` "" = the dictionary before this one.
+        `made_for` "" = the oldest dictionary this one goes back to.
         """
         latent = self._by_id.get(concept_id)
         if latent is None:

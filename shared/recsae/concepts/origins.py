@@ -140,14 +140,13 @@ def lineage_from_json(text: str | bytes) -> Lineage:
 def doubt_since(made_for: str, version: str, lineage: Lineage | None, origin: Origin | None) -> str:
     """Why a concept of dictionary `version` may not be what its id meant in dictionary `made_for`; "" when it is.
 
-    Nobody wrote down what they were made for before there were lineages: `made_for` "" stands for the dictionary just
-    before this one.
+    Nobody wrote down what they were made for before there were lineages: `made_for` "" stands for the oldest dictionary
+    that this one goes back to.
     """
+    ancestors = lineage.ancestors if lineage else ()
+    made_for = made_for or (ancestors[-1] if ancestors else version)
     if made_for == version:
         return ""
-    if not made_for:
-        return origin.doubt if origin else ""
-    ancestors = lineage.ancestors if lineage else ()
     if made_for not in ancestors or origin is None:
         return f"was named for dictionary {made_for}, which is not one this one goes back to"
     if ancestors.index(made_for) < origin.unbroken:

@@ -88,8 +88,8 @@ class Basis:
     """What policies are compiled against: one promoted triple.
 
     `latents` maps stable concept ids to latents; `p95` float32 [w] is the unit of strength; `w_dec` float32 [w, d].
-    `doubt` says of an id and the dictionary it was named for ("" = the one before) why it may not mean the same in this
-    one, e.g. "was split into c-1, c-2"; "" when it does.
+    `doubt` says of an id and the dictionary it was named for ("" = not known) why it may not mean the same in this one,
+    e.g. "was split into c-1, c-2"; "" when it does.
     """
 
     model: str
