@@ -130,13 +130,17 @@ def _facts(dictionary: Dictionary) -> dict[str, Any]:
 
 
 def survival(lineage: Lineage) -> dict[str, Any]:
-    """Shares of the concepts verified before: kept, and by what became of them."""
+    """Shares of the concepts verified before: kept, and by what became of them.
+
+    `kept_of_judged` leaves out those found again with too few cases of a class (mostly hard negatives) to be judged.
+    """
     summary = lineage.summary()
     verified = [fate for fate in lineage.fates if fate.verified]
     found = {status: int(one["count"]) for status, one in summary["verified"].items()}
     matched = [fate for fate in verified if fate.id in fate.to_ids]
     return {
         "kept": _share(sum(bool(fate.kept) for fate in verified), len(verified)),
+        "kept_of_judged": _share(sum(bool(fate.kept) for fate in verified), summary["judged"]),
         "kept_share_of_mass": summary["kept_share_of_mass"],
         "matched": _share(len(matched), len(verified)),
         "verified_became": found,

@@ -33,11 +33,14 @@ def test_a_lineage_shows_fates_with_most_activation_first_and_what_bounds_them()
         fate("c-3", "stable", 0.3),
     ]
     reply = interpreter_pb2.GetLineageResponse(
-        ancestors=["0" * 16], probe_rows=8192, explained=0.89, by_chance=0.01, verified=1, kept=0,
+        ancestors=["0" * 16], probe_rows=8192, explained=0.89, by_chance=0.01, verified=2, judged=1, kept=0,
         counts=[interpreter_pb2.FateCount(status="split", count=1, share_of_mass=0.6)], fates=fates,
     )  # fmt: skip
     shown = text_of(identity_views.lineage(reply, limit=2))
-    assert "0 of 1 verified concepts kept; by chance 1.0 % of latents are matched" in shown
+    assert (
+        "0 of 2 verified concepts kept (0 of 1 that could be judged again); by chance 1.0 % of latents are matched"
+        in shown
+    )
     assert "agree on 89.0 % of the variance. Compared on 8,192 rows." in shown
     assert "c-8, c-9" in shown
     assert shown.index("c-2") < shown.index("c-3")

@@ -156,6 +156,17 @@ def test_a_rule_about_a_facet_that_is_gone_is_not_kept_and_breaks_nothing(
     assert [again.by_latent(latent).origin.kept for latent in range(GENRES)] == [False] * GENRES  # type: ignore[union-attr]
 
 
+def test_a_rule_with_too_few_cases_left_is_not_kept_and_says_so(inputs: DictionaryInputs, previous: Previous) -> None:
+    """Fewer rows than a verdict takes: nothing speaks against the concepts, and nothing for them."""
+    again = build_dictionary(replace(inputs, rows_per_part=300, previous=previous))
+    origins = [origin for origin in (again.by_latent(latent).origin for latent in range(GENRES)) if origin]
+    assert {(origin.status, origin.kept, origin.too_few_cases) for origin in origins} == {(STABLE, False, True)}
+    assert "too few cases" in origins[0].doubt
+    assert again.lineage is not None
+    summary = again.lineage.summary()
+    assert (summary["kept"], summary["kept_share_of_judged"]) == (0, None)
+
+
 def test_a_lost_concept_is_named_with_what_became_of_it(
     inputs: DictionaryInputs, dictionary: Dictionary, previous: Previous
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from benchmarks.study.refresh import survival
 
@@ -25,9 +27,17 @@ def test_only_concepts_verified_before_count_and_only_their_own_id_is_a_match() 
     assert (found["kept"]["count"], found["kept"]["of"], found["kept"]["value"]) == (2, 4, 0.5)
     assert 0 < found["kept"]["low"] < 0.5 < found["kept"]["high"] < 1
     assert (found["matched"]["count"], found["matched"]["of"]) == (3, 4)
+    assert (found["kept_of_judged"]["count"], found["kept_of_judged"]["of"]) == (2, 4)
     assert found["kept_share_of_mass"] == pytest.approx(0.4 / 0.6)
     assert found["verified_became"] == {STABLE: 2, DRIFTED: 1, SPLIT: 1, "merged": 0, LOST: 0, "silent": 0}
     assert found["live_became"][LOST] == 1
+
+
+def test_what_is_found_with_too_few_cases_to_judge_it_is_not_kept_and_counted_apart() -> None:
+    few = replace(fate("c-2", STABLE, kept=False, mass=0.5), too_few_cases=True)
+    fates = (fate("c-1", STABLE, kept=True, mass=0.5), few)
+    found = survival(Lineage(("0" * 16,), "s", "m", 100, None, 0.0, fates))
+    assert (found["kept"]["value"], found["kept_of_judged"]["value"]) == (0.5, 1.0)
 
 
 def test_where_nothing_was_verified_nothing_is_known() -> None:

@@ -22,6 +22,7 @@ def origin_message(origin: Origin) -> interpreter_pb2.Origin:
         correlation=origin.correlation,
         unbroken=origin.unbroken,
         doubt=origin.doubt,
+        too_few_cases=origin.too_few_cases,
     )
     if origin.kept is not None:
         message.kept = origin.kept
@@ -84,7 +85,7 @@ def lineage_response(found: FoundLineage) -> interpreter_pb2.GetLineageResponse:
             verified=int(summary["verified"][status]["count"]),
         )
     response.verified = sum(fate.verified for fate in found.lineage.fates)
-    response.kept = summary["kept"]
+    response.kept, response.judged = summary["kept"], summary["judged"]
     response.fates.extend(_fate(fate) for fate in found.fates)
     return response
 
@@ -99,6 +100,7 @@ def _fate(fate: Fate) -> interpreter_pb2.Fate:
         correlation=fate.correlation,
         mass=fate.mass,
         verified=fate.verified,
+        too_few_cases=fate.too_few_cases,
     )
     if fate.kept is not None:
         message.kept = fate.kept

@@ -76,12 +76,16 @@ def origin(one: interpreter_pb2.Origin) -> str:
         return "new at the last refresh"
     words = f"{one.status}, from {', '.join(one.from_ids)} (cosine {one.cosine:.2f}, firing r {one.correlation:.2f})"
     if one.HasField("kept"):
-        words += "; its old rule still verifies" if one.kept else "; its old rule no longer verifies"
+        few = "; too few cases are left to verify its old rule on"
+        failed = few if one.too_few_cases else "; its old rule no longer verifies"
+        words += "; its old rule still verifies" if one.kept else failed
     return words
 
 
 def _sentence(reply: interpreter_pb2.GetLineageResponse) -> str:
     kept = f"{reply.kept} of {reply.verified} verified concepts kept" if reply.verified else "None was verified before"
+    if reply.judged < reply.verified:
+        kept += f" ({reply.kept} of {reply.judged} that could be judged again)"
     words = f"{kept}; by chance {share(reply.by_chance)} of latents are matched"
     if reply.HasField("explained"):
         words += f"; the models' spaces agree on {share(reply.explained)} of the variance"
@@ -91,4 +95,6 @@ def _sentence(reply: interpreter_pb2.GetLineageResponse) -> str:
 def _kept(fate: interpreter_pb2.Fate) -> str:
     if not fate.HasField("kept"):
         return ""
+    if fate.too_few_cases:
+        return "too few cases"
     return "yes" if fate.kept else "no"

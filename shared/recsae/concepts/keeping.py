@@ -16,10 +16,10 @@ from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.features import RowFeatures
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.literals import LAST, RECENT
-from recsae.concepts.origins import Fate, Origin
+from recsae.concepts.origins import Fate
 from recsae.concepts.records import ConceptRecord, ConceptStatus, RuleRecord
 from recsae.concepts.rules import compile_item_sets, compile_rules
-from recsae.concepts.verification import Labels, judge
+from recsae.concepts.verification import MIN_CASES, Labels, judge
 
 
 def settle(
@@ -37,35 +37,39 @@ def settle(
         return dictionary
     before = {concept.id: concept for concept in inputs.previous.dictionary.concepts}
     old = [before.get(concept.id) for concept in dictionary.concepts]
-    holds = _old_rules_hold(old, dictionary, inputs, cases, features, weights)
-    concepts, kept = [], {}
-    for concept, earlier, verdict in zip(dictionary.concepts, old, holds.tolist(), strict=True):
+    verdicts = _judge_old_rules(old, dictionary, inputs, cases, features, weights)
+    concepts: list[ConceptRecord] = []
+    settled: dict[str, tuple[bool, bool]] = {}
+    for concept, earlier, verdict in zip(dictionary.concepts, old, verdicts, strict=True):
         origin = concept.origin
         if origin is not None and earlier is not None and earlier.status is ConceptStatus.VERIFIED:
-            kept[concept.id] = verdict
-            origin = _judged(origin, kept=verdict)
+            settled[concept.id] = verdict
+            kept, too_few = verdict
+            origin = replace(origin, kept=kept, too_few_cases=too_few, unbroken=origin.unbroken if kept else 0)
         concepts.append(replace(concept, origin=origin))
-    fates = tuple(_settled(fate, kept) for fate in dictionary.lineage.fates)
+    fates = tuple(_settled(fate, settled) for fate in dictionary.lineage.fates)
     return replace(dictionary, concepts=tuple(concepts), lineage=replace(dictionary.lineage, fates=fates))
 
 
-def _judged(origin: Origin, *, kept: bool) -> Origin:
-    return replace(origin, kept=kept, unbroken=origin.unbroken if kept else 0)
+def _settled(fate: Fate, settled: dict[str, tuple[bool, bool]]) -> Fate:
+    if not fate.verified:
+        return fate
+    kept, too_few = settled.get(fate.id, (False, False))
+    return replace(fate, kept=kept, too_few_cases=too_few)
 
 
-def _settled(fate: Fate, kept: dict[str, bool]) -> Fate:
-    return replace(fate, kept=kept.get(fate.id, False)) if fate.verified else fate
-
-
-def _old_rules_hold(
+def _judge_old_rules(
     old: list[ConceptRecord | None],
     dictionary: Dictionary,
     inputs: DictionaryInputs,
     cases: Cases,
     features: RowFeatures,
     weights: NDArray[np.float32],
-) -> NDArray[np.bool_]:
-    """Whether the rule of each latent's old concept verifies, bool [w]; False where there was none or it cannot be."""
+) -> list[tuple[bool, bool]]:
+    """Per latent: the rule of its old concept verifies; and it does not for want of cases. (False, False) for no rule.
+
+    Item sets are judged on rows whose newest item is one that labels are built from, as new ones are.
+    """
     rules = [
         _testable(concept.rule, features, inputs)
         if concept is not None and concept.status is ConceptStatus.VERIFIED
@@ -87,8 +91,13 @@ def _old_rules_hold(
         density=dictionary.arrays.density,
         weights=weights,
     )
-    holds: NDArray[np.bool_] = verdict.facet | verdict.item_set
-    return holds
+    holds = verdict.facet | verdict.item_set
+    seen = cases.restricted(np.flatnonzero(~cases.unseen))
+    positives = np.where(has_set, seen.positives, cases.positives)
+    negatives = np.where(has_set, seen.negatives, cases.negatives)
+    least = np.minimum(np.minimum(positives, negatives), verdict.scores.hard_negatives)
+    asked = has_set | np.array([bool(rule.literals) for rule in rules])
+    return list(zip(holds.tolist(), (asked & ~holds & (least < MIN_CASES)).tolist(), strict=True))
 
 
 def _testable(rule: RuleRecord, features: RowFeatures, inputs: DictionaryInputs) -> RuleRecord:

@@ -30,7 +30,8 @@ class Origin:
     `status` is a `recsae.sae.matching.LatentStatus`; `from_ids` the concepts of the dictionary before that it carries
     on (several when merged); `cosine` and `correlation` are those with its partner there. `kept` says whether the old
     predicate, unchanged, verifies on the new activations (None = the old one was not verified, so there is nothing to
-    keep). `unbroken` counts the dictionaries before this one, newest first, in which its id meant the same.
+    keep); `too_few_cases` that it does not because a class of cases is too small there to judge it. `unbroken` counts
+    the dictionaries before this one, newest first, in which its id meant the same.
     """
 
     status: str
@@ -38,6 +39,7 @@ class Origin:
     cosine: float = 0.0
     correlation: float = 0.0
     kept: bool | None = None
+    too_few_cases: bool = False
     unbroken: int = 0
 
     @property
@@ -49,7 +51,10 @@ class Origin:
             return f"fires too rarely to be compared (decoder cosine {self.cosine:.2f})"
         if self.status != STABLE:
             return f"is {self.status}"
-        return "no longer passes verification with its old rule" if self.kept is False else ""
+        if self.kept is not False:
+            return ""
+        few = "has too few cases left to verify its old rule on"
+        return few if self.too_few_cases else "no longer passes verification with its old rule"
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Fate:
     `status`: stable, drifted, split, merged, lost, or silent (too rare to be compared). `to_ids`: what carries it on
     now, empty when lost; its own id where that was kept. `mass` is its share of activation on the probe rows, of the
     old dictionary. `verified`: it was; `kept`: found again and its old rule, unchanged, verifies on the new
-    activations (None = it was not verified before).
+    activations (None = it was not verified before); `too_few_cases`: it was found, but not judged for want of cases.
     """
 
     id: str
@@ -71,6 +76,7 @@ class Fate:
     mass: float = 0.0
     verified: bool = False
     kept: bool | None = None
+    too_few_cases: bool = False
 
     @property
     def words(self) -> str:
@@ -114,12 +120,15 @@ class Lineage:
         """Counts and shares of activation per status, over all live concepts of before and over the verified ones."""
         verified = [fate for fate in self.fates if fate.verified]
         kept = [fate for fate in verified if fate.kept]
+        judged = [fate for fate in verified if not fate.too_few_cases]
         return {
             "live": _by_status(self.fates),
             "verified": _by_status(verified),
             "kept": len(kept),
             "kept_share": len(kept) / len(verified) if verified else None,
             "kept_share_of_mass": _share(kept, verified),
+            "judged": len(judged),
+            "kept_share_of_judged": len(kept) / len(judged) if judged else None,
             "false_match_rate": self.by_chance,
             "alignment_explained": self.explained,
             "probe_rows": self.probe_rows,

@@ -540,6 +540,7 @@ class Origin(_message.Message):
     KEPT_FIELD_NUMBER: _builtins.int
     UNBROKEN_FIELD_NUMBER: _builtins.int
     DOUBT_FIELD_NUMBER: _builtins.int
+    TOO_FEW_CASES_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     """Matched with the dictionary before: stable, drifted, split, merged, new or silent (too rare to be compared)."""
     cosine: _builtins.float
@@ -552,6 +553,8 @@ class Origin(_message.Message):
     """Dictionaries before this one, newest first, in which the id meant the same."""
     doubt: _builtins.str
     """Why it may not be what the id meant before; empty when nothing says so."""
+    too_few_cases: _builtins.bool
+    """It is not kept because a class of cases is too small on the new activations to judge the old rule."""
     @_builtins.property
     def from_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Concepts of the dictionary before that it carries on; several when merged."""
@@ -566,10 +569,11 @@ class Origin(_message.Message):
         kept: _builtins.bool | None = ...,
         unbroken: _builtins.int = ...,
         doubt: _builtins.str = ...,
+        too_few_cases: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_kept", b"_kept", "kept", b"kept"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept", b"_kept", "correlation", b"correlation", "cosine", b"cosine", "doubt", b"doubt", "from_ids", b"from_ids", "kept", b"kept", "status", b"status", "unbroken", b"unbroken"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept", b"_kept", "correlation", b"correlation", "cosine", b"cosine", "doubt", b"doubt", "from_ids", b"from_ids", "kept", b"kept", "status", b"status", "too_few_cases", b"too_few_cases", "unbroken", b"unbroken"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kept: _TypeAlias = _typing.Literal["kept"]  # noqa: Y015
     _WhichOneofArgType__kept: _TypeAlias = _typing.Literal["_kept", b"_kept"]  # noqa: Y015
@@ -1318,6 +1322,7 @@ class GetLineageResponse(_message.Message):
     VERIFIED_FIELD_NUMBER: _builtins.int
     KEPT_FIELD_NUMBER: _builtins.int
     FATES_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
     probe_rows: _builtins.int
     """Rows on which firings were compared."""
     explained: _builtins.float
@@ -1328,6 +1333,8 @@ class GetLineageResponse(_message.Message):
     """Concepts that were verified before."""
     kept: _builtins.int
     """Of these: found again, with a rule that still verifies."""
+    judged: _builtins.int
+    """Of the verified ones: lost, or found again with enough cases to judge the old rule."""
     @_builtins.property
     def triple(self) -> _common_pb2.Triple:
         """Versions this is about."""
@@ -1356,10 +1363,11 @@ class GetLineageResponse(_message.Message):
         verified: _builtins.int = ...,
         kept: _builtins.int = ...,
         fates: _abc.Iterable[Global___Fate] | None = ...,
+        judged: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_explained", b"_explained", "explained", b"explained", "triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_explained", b"_explained", "ancestors", b"ancestors", "by_chance", b"by_chance", "counts", b"counts", "explained", b"explained", "fates", b"fates", "kept", b"kept", "probe_rows", b"probe_rows", "triple", b"triple", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_explained", b"_explained", "ancestors", b"ancestors", "by_chance", b"by_chance", "counts", b"counts", "explained", b"explained", "fates", b"fates", "judged", b"judged", "kept", b"kept", "probe_rows", b"probe_rows", "triple", b"triple", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__explained: _TypeAlias = _typing.Literal["explained"]  # noqa: Y015
     _WhichOneofArgType__explained: _TypeAlias = _typing.Literal["_explained", b"_explained"]  # noqa: Y015
@@ -1416,6 +1424,7 @@ class Fate(_message.Message):
     MASS_FIELD_NUMBER: _builtins.int
     VERIFIED_FIELD_NUMBER: _builtins.int
     KEPT_FIELD_NUMBER: _builtins.int
+    TOO_FEW_CASES_FIELD_NUMBER: _builtins.int
     concept_id: _builtins.str
     """Its id."""
     label: _builtins.str
@@ -1432,6 +1441,8 @@ class Fate(_message.Message):
     """It was verified."""
     kept: _builtins.bool
     """Found again, and its old rule, unchanged, still verifies; absent when it was not verified."""
+    too_few_cases: _builtins.bool
+    """Found again, and not kept because a class of cases is too small to judge the old rule."""
     @_builtins.property
     def to_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What carries it on; its own id where it kept it."""
@@ -1448,10 +1459,11 @@ class Fate(_message.Message):
         mass: _builtins.float = ...,
         verified: _builtins.bool = ...,
         kept: _builtins.bool | None = ...,
+        too_few_cases: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_kept", b"_kept", "kept", b"kept"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept", b"_kept", "concept_id", b"concept_id", "correlation", b"correlation", "cosine", b"cosine", "kept", b"kept", "label", b"label", "mass", b"mass", "status", b"status", "to_ids", b"to_ids", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept", b"_kept", "concept_id", b"concept_id", "correlation", b"correlation", "cosine", b"cosine", "kept", b"kept", "label", b"label", "mass", b"mass", "status", b"status", "to_ids", b"to_ids", "too_few_cases", b"too_few_cases", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kept: _TypeAlias = _typing.Literal["kept"]  # noqa: Y015
     _WhichOneofArgType__kept: _TypeAlias = _typing.Literal["_kept", b"_kept"]  # noqa: Y015
