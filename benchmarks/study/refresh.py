@@ -13,11 +13,12 @@ import argparse
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.base_models import TrainedBase
 from benchmarks.study.material import Material, load_base, open_up
 from recsae.concepts.build import build_dictionary
 from recsae.concepts.dictionary import Dictionary
@@ -42,10 +43,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Setting:
-    """Of every SAE of the study."""
+    """Of every SAE of the study; `seeds` are those of the SAEs, of one pair of base models."""
 
     k: int = 8
     width: int = 512
+    seeds: tuple[int, ...] = (0, 1, 2)
     threads: int = 1
 
 
@@ -54,45 +56,51 @@ def refresh_study(
 ) -> dict[str, Any]:
     """`{warm, cold, same_base_warm, same_base_cold, same_sae, false_match, ...}`.
 
-    Shares are {value, low, high, count, of} with Wilson's 95 % interval over the concepts verified before. Base models
-    come from `cache`/base, or are trained; SAEs and activations are kept in `cache`.
+    Shares are {value, low, high, count, of} with Wilson's 95 % interval over the concepts verified before, those of all
+    seeds together. Base models come from `cache`/base, or are trained; SAEs and activations are kept in `cache`.
     """
-    old = _opened(load_base(_OLD, data, cache, threads=setting.threads), cache, setting)
-    say(f"old dictionary of {old.base.record['name']}")
-    before = replace(old.dictionary, version="0" * 16)
-    previous = Previous(before, old.sae, make_probe_set(old.inputs))
-    new = _opened(load_base(_NEW, data, cache, threads=setting.threads), cache, setting)
-    grown = _grown(old, new, cache, setting)
-    materials: dict[str, Callable[[], Material]] = {
-        "warm": lambda: replace(new, sae=_trained_on(new, _turned(previous, new, cache), cache, setting)),
-        "cold": lambda: new,
-        "same_base_warm": lambda: replace(grown, sae=_trained_on(grown, _weights(old.sae, cache), cache, setting)),
-        "same_base_cold": lambda: grown,
-        "same_sae": lambda: replace(grown, sae=old.sae),
-    }
-    result: dict[str, Any] = {"setting": asdict(setting), "old": _facts(before)}
-    false: list[float] = []
-    for name, material in materials.items():
-        refreshed = material()
-        dictionary = build_dictionary(replace(refreshed.inputs, previous=previous))
-        assert dictionary.lineage is not None
-        result[name] = survival(dictionary.lineage) | {"fvu": refreshed.sae.scores["train_fvu"]}
-        result[name] |= {"dictionary": _facts(dictionary)}
-        false.append(dictionary.lineage.by_chance)
-        say(f"{name}: {json.dumps(result[name])}")
-    live = before.summary["live"]
-    result["false_match"] = _share(round(max(false) * live), live)
+    bases = [load_base(name, data, cache, threads=setting.threads) for name in (_OLD, _NEW)]
+    found: dict[str, list[dict[str, Any]]] = {}
+    live = 0
+    for seed in setting.seeds:
+        old, new = (_opened(base, cache, setting, seed) for base in bases)
+        before = replace(old.dictionary, version="0" * 16)
+        live += before.summary["live"]
+        say(f"old dictionary of seed {seed}: {json.dumps(_facts(before))}")
+        previous = Previous(before, old.sae, make_probe_set(old.inputs))
+        for name, material in _refreshed(old, new, previous, cache, setting).items():
+            dictionary = build_dictionary(replace(material.inputs, previous=previous))
+            assert dictionary.lineage is not None
+            one = survival(dictionary.lineage) | {"fvu": material.sae.scores["train_fvu"]}
+            one |= {"before": _facts(before), "after": _facts(dictionary)}
+            found.setdefault(name, []).append(one)
+            say(f"{name}: {json.dumps(one)}")
+    result: dict[str, Any] = {"setting": asdict(setting)} | {name: pooled(ones) for name, ones in found.items()}
+    by_chance = max(one["by_chance"] for ones in found.values() for one in ones)
+    result["false_match"] = _share(round(by_chance * live), live)
     return result
 
 
-def _opened(base: Any, cache: Path, setting: Setting) -> Material:
-    return open_up(base, cache, k=setting.k, width=setting.width, threads=setting.threads)
+def _refreshed(old: Material, new: Material, previous: Previous, cache: Path, setting: Setting) -> dict[str, Material]:
+    grown = _grown(old, new, cache, setting)
+    turned = _turned(previous, new, cache)
+    return {
+        "warm": replace(new, sae=_trained_on(new, turned, cache, setting)),
+        "cold": new,
+        "same_base_warm": replace(grown, sae=_trained_on(grown, _weights(old.sae, cache), cache, setting)),
+        "same_base_cold": grown,
+        "same_sae": replace(grown, sae=old.sae),
+    }
+
+
+def _opened(base: TrainedBase, cache: Path, setting: Setting, seed: int) -> Material:
+    return open_up(base, cache, k=setting.k, width=setting.width, seed=seed, threads=setting.threads)
 
 
 def _grown(old: Material, new: Material, cache: Path, setting: Setting) -> Material:
     """The old base, which stays of its version, reading the histories of the new one."""
     record = {**old.base.record, "name": f"{old.base.record['name']}-grown"}
-    return _opened(replace(old.base, split=new.split, record=record), cache, setting)
+    return _opened(replace(old.base, split=new.split, record=record), cache, setting, int(old.sae.config["seed"]))
 
 
 def _weights(sae: SparseAutoencoder, cache: Path) -> SaeWeights:
@@ -148,6 +156,19 @@ def survival(lineage: Lineage) -> dict[str, Any]:
         "explained": lineage.explained,
         "by_chance": lineage.by_chance,
     }
+
+
+def pooled(ones: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several `survival`s together: counts added up, the rest as means; `seeds` holds each."""
+    result: dict[str, Any] = {}
+    for name in ("kept", "kept_of_judged", "matched"):
+        result[name] = _share(sum(one[name]["count"] for one in ones), sum(one[name]["of"] for one in ones))
+    for name in ("verified_became", "live_became"):
+        result[name] = {status: sum(one[name][status] for one in ones) for status in ones[0][name]}
+    for name in ("kept_share_of_mass", "explained", "by_chance", "fvu"):
+        known = [one[name] for one in ones if one.get(name) is not None]
+        result[name] = sum(known) / len(known) if known else None
+    return result | {"seeds": list(ones)}
 
 
 def _share(count: int, of: int) -> dict[str, float]:

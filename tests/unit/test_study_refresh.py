@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from benchmarks.study.refresh import survival
+from benchmarks.study.refresh import pooled, survival
 
 from recsae.concepts.origins import DRIFTED, LOST, SPLIT, STABLE, Fate, Lineage
 
@@ -43,3 +43,13 @@ def test_what_is_found_with_too_few_cases_to_judge_it_is_not_kept_and_counted_ap
 def test_where_nothing_was_verified_nothing_is_known() -> None:
     found = survival(Lineage(("0" * 16,), "s", "m", 100, None, 0.0, (fate("c-5", LOST, kept=None, mass=1.0),)))
     assert (found["kept"]["of"], found["kept"]["low"], found["kept"]["high"]) == (0, 0.0, 1.0)
+
+
+def test_seeds_are_counted_together() -> None:
+    one = survival(Lineage(("0" * 16,), "s", "m", 100, 0.8, 0.0, (fate("c-1", STABLE, kept=True, mass=1.0),)))
+    other = survival(Lineage(("0" * 16,), "s", "m", 100, None, 0.02, (fate("c-1", LOST, kept=False, mass=1.0),) * 3))
+    together = pooled([one, other])
+    assert (together["kept"]["count"], together["kept"]["of"], together["kept"]["value"]) == (1, 4, 0.25)
+    assert (together["verified_became"][STABLE], together["verified_became"][LOST]) == (1, 3)
+    assert (together["explained"], together["by_chance"], together["fvu"]) == (0.8, 0.01, None)
+    assert together["seeds"] == [one, other]
