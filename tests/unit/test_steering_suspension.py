@@ -35,15 +35,15 @@ def policy(*concepts: str, made_for: str) -> Policy:
     return new_policy(draft, actor="me", now=NOW, dictionary_version=made_for)
 
 
-def in_plan(policies: list[Policy], compiled_for: Basis, newest: Basis | None = None) -> list[str]:
+def in_plan(policies: list[Policy], compiled_for: Basis, newest: Basis | None = None) -> set[str]:
     plan = compile_plan(policies, compiled_for, revision=1, now=NOW, newest=newest)
-    return [one.ref.policy_id for one in plan.policies]
+    return {one.ref.policy_id for one in plan.policies}
 
 
 def test_a_policy_is_suspended_by_any_concept_in_doubt_since_it_was_made_and_only_then() -> None:
     refreshed = basis(NEW, {("c-1", OLD): "drifted", ("c-2", OLD): "was split into c-8, c-9"})
     kept, touched, again = policy("c-0", made_for=OLD), policy("c-0", "c-1", made_for=OLD), policy("c-1", made_for=NEW)
-    assert in_plan([kept, touched, again], refreshed) == [kept.id, again.id]
+    assert in_plan([kept, touched, again], refreshed) == {kept.id, again.id}
     assert suspension(touched, refreshed).startswith(f"c-1 drifted (promoted: {NEW}); look at it")
     both = suspension(policy("c-1", "c-2", made_for=OLD), refreshed)
     assert "c-1 drifted; c-2 was split into c-8, c-9" in both
@@ -61,9 +61,9 @@ def test_a_policy_for_the_newest_dictionary_holds_for_an_older_version_still_ser
     older = basis(OLD, strange)
     newest = basis(NEW, {("c-1", OLD): "drifted"}, model_version="m2")
     same, moved = policy("c-0", made_for=NEW), policy("c-1", made_for=NEW)
-    assert in_plan([same, moved], newest, newest) == [same.id, moved.id]
-    assert in_plan([same, moved], older, newest) == [same.id]
-    assert in_plan([same, moved], older) == []
+    assert in_plan([same, moved], newest, newest) == {same.id, moved.id}
+    assert in_plan([same, moved], older, newest) == {same.id}
+    assert in_plan([same, moved], older) == set()
 
 
 @pytest.mark.parametrize("made_for", ["", OLD, NEW])
