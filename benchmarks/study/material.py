@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,15 +21,17 @@ from recsae.concepts.build import build_dictionary
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.evidence import Embed
 from recsae.concepts.inputs import DictionaryInputs
+from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.facets import FacetSpec, build_facets
-from recsae.datasets.schema import Dataset
+from recsae.datasets.schema import Dataset, Histories
 from recsae.datasets.splits import Split
 from recsae.recommenders.sasrec import Sasrec
-from recsae.sae.config import SaeConfig
+from recsae.sae.config import SaeConfig, Variant
 from recsae.sae.execution import Execution
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.shards import ShardReader
 from recsae.sae.training import train_sae
+from recsae.sae.weights import load_weights
 from recsae.store.files import canonical_json
 
 _EMBEDDED_AT_ONCE = 256
@@ -40,15 +42,17 @@ _BATCH = 1_024
 class Material:
     """One base model opened up by one SAE.
 
-    `activations` are shards of the SAE's users, of all others, and of single items; `targets` the two newest rows of
-    every held-out user with the items they predict; `rows_per_part` bounds what a dictionary reads of each part.
+    `folder` holds the SAE. `activations` are shards of the SAE's users, of all others and of single items; `targets` the two
+    newest rows of every held-out user with the items they predict; `rows_per_part` bounds what a dictionary reads of
+    each part.
     """
 
     base: TrainedBase
     activations: Activations
     targets: Targets
     sae: SparseAutoencoder
-    facets: FacetSpec = FacetSpec()
+    folder: Path
+    facets: FacetSpec = field(default_factory=FacetSpec)
     rows_per_part: int = 50_000
     seed: int = 0
 
@@ -95,13 +99,18 @@ class Material:
             pseudonyms=self.dataset.users.ids,
             item_ids=items.ids,
             titles=items.titles,
-            facets=build_facets(items, histories, self.facets),
+            facets=build_facets(items, histories, self.facets, self._sae_users(histories)),
             embed=embedder(self.model),
             max_history=self.model.shape.max_history,
             item_vectors=self.item_vectors,
             rows_per_part=self.rows_per_part,
+            scores=load_weights(self.folder).scores,
             seed=self.seed,
         )
+
+    def _sae_users(self, histories: Histories) -> Histories:
+        parts = split_users(self.dataset.users.ids, self.seed)
+        return histories.keep((parts == UserPart.SAE)[histories.users])
 
     @cached_property
     def dictionary(self) -> Dictionary:
@@ -116,16 +125,13 @@ def load_base(name: str, data: Path, cache: Path, *, threads: int = 1) -> Traine
 
 
 def open_up(
-    base: TrainedBase, cache: Path, *, k: int, width: int, seed: int = 0, threads: int = 1, variant: str = "topk"
+    base: TrainedBase, cache: Path, *, k: int, width: int, seed: int = 0, threads: int = 1, variant: Variant = "topk"
 ) -> Material:
     """The base model with an SAE of these settings, from the cache or trained."""
     activations = export_activations(base, cache / "activations")
-    return Material(
-        base,
-        activations,
-        target_rows(base, activations),
-        trained_sae(base, activations, cache, k=k, width=width, seed=seed, threads=threads, variant=variant),
-    )
+    folder = trained_sae(base, activations, cache, k=k, width=width, seed=seed, threads=threads, variant=variant)
+    sae = SparseAutoencoder.load(folder, folder.name)
+    return Material(base, activations, target_rows(base, activations), sae, folder)
 
 
 def trained_sae(
@@ -137,9 +143,9 @@ def trained_sae(
     width: int,
     seed: int,
     threads: int,
-    variant: str = "topk",
-) -> SparseAutoencoder:
-    """An SAE on the rows of its users and the items."""
+    variant: Variant = "topk",
+) -> Path:
+    """Folder of an SAE on the rows of its users and the items."""
     rows = activations.training()
     config = replace(
         SaeConfig.defaults_for(rows.d, rows.n, k=k, width=width, seed=seed, variant=variant), batch_size=_BATCH
@@ -150,7 +156,7 @@ def trained_sae(
         folder.mkdir(parents=True, exist_ok=True)
         train_sae(rows, config, folder, execution=Execution(threads=threads))
         (folder / "done").touch()
-    return SparseAutoencoder.load(folder, settings)
+    return folder
 
 
 def embedder(model: Sasrec) -> Embed:

@@ -19,6 +19,7 @@ from recsae.concepts.description import Description
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.judgement import verify
+from recsae.concepts.output_differences import ScoredLists
 from recsae.concepts.records import ConceptKind, ConceptStatus
 from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.facets import build_facets
@@ -54,11 +55,15 @@ class Sae:
     version: str = "b" * 16
     width: int = _WIDTH
 
-    def encode(self, x: NDArray[np.float32]) -> Codes:
+    def scores(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         z = x @ self.w_dec.T
         z[:, :_GENRES] -= 0.4
         z[:, _GENRES:-1] -= 0.15
         z[:, -1] = -1
+        return z
+
+    def encode(self, x: NDArray[np.float32]) -> Codes:
+        z = self.scores(x)
         order = np.argsort(-z, axis=1, kind="stable")[:, :_K]
         return Codes(order.astype(np.int32), np.maximum(np.take_along_axis(z, order, axis=1), 0).astype(np.float32))
 
@@ -166,6 +171,44 @@ def test_evidence_shows_the_genre_in_its_deciding_items(dictionary: Dictionary, 
         assert {int(planted.concept_of_item[index[item]]) for item in deciding} == {latent}
 
 
+def test_examples_show_how_a_concept_fires_at_every_strength(dictionary: Dictionary, inputs: DictionaryInputs) -> None:
+    rows = int((inputs.parts[np.concatenate([s.user for s in inputs.shards])] == UserPart.CONSTRUCTION).sum())
+    for latent in range(_GENRES):
+        concept = dictionary.by_latent(latent)
+        assert 0 < len(concept.random_evidence) <= 5
+        assert all(case.strength >= 0.5 for case in concept.random_evidence)
+        assert sum(band.firings for band in concept.bands) == round(concept.density * rows) == concept.scores["firings"]
+        for band in concept.bands:
+            assert (band.example is None) == (band.firings == 0)
+            assert band.example is None or band.low <= band.example.strength <= band.high * (1 + 1e-6)
+        assert 0.01 <= concept.scores["concentration"] < 0.1
+        assert -1 <= concept.scores["popularity_correlation"] <= 1
+    assert not dictionary.by_latent(_WIDTH - 1).bands
+
+
+def test_near_misses_are_shown_where_scores_are_known(inputs: DictionaryInputs, planted: Planted) -> None:
+    assert not any(concept.near_misses for concept in build_dictionary(inputs).concepts)
+    sae = inputs.sae
+    assert isinstance(sae, Sae)
+    shown = describe(replace(inputs, scores=sae.scores)).draft.concepts
+    genres = [case for concept in shown[:_GENRES] for case in concept.near_misses]
+    assert genres
+    assert all(0 < case.strength < 1 and not any(item.deciding for item in case.items) for case in genres)
+
+
+def test_decoder_neighbours_are_other_live_latents_nearest_first(
+    dictionary: Dictionary, inputs: DictionaryInputs
+) -> None:
+    latent_of = {concept.id: concept.latent for concept in dictionary.concepts}
+    for concept in dictionary.concepts[:-1]:
+        near = [latent_of[one.concept_id] for one in concept.decoder_neighbours]
+        assert len(near) == 5
+        assert not {concept.latent, _WIDTH - 1} & set(near)
+        cosines = [float(inputs.sae.w_dec[concept.latent] @ inputs.sae.w_dec[other]) for other in near]
+        np.testing.assert_allclose([one.correlation for one in concept.decoder_neighbours], cosines, atol=1e-6)
+        assert cosines == sorted(cosines, reverse=True)
+
+
 def test_two_stages_with_files_between_give_the_same_dictionary(
     inputs: DictionaryInputs, dictionary: Dictionary, tmp_path: Path
 ) -> None:
@@ -228,6 +271,20 @@ def test_tables_of_different_data_are_refused(inputs: DictionaryInputs) -> None:
         replace(inputs, pseudonyms=inputs.pseudonyms[1:])
     with pytest.raises(InvalidRequestError, match="take all from one data set"):
         replace(inputs, titles=inputs.titles[1:])
+
+
+def test_a_head_that_is_no_dot_product_is_asked_what_a_concept_promotes(inputs: DictionaryInputs) -> None:
+    vectors = inputs.item_vectors
+    assert vectors is not None
+
+    def rank(x: NDArray[np.float32]) -> ScoredLists:
+        scores = np.tanh(x) @ vectors[1:].T
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :100]
+        return ScoredLists((order + 1).astype(np.int32), np.take_along_axis(scores, order, axis=1))
+
+    for latent, concept in enumerate(describe(replace(inputs, item_vectors=None, rank=rank)).draft.concepts[:_GENRES]):
+        assert concept.output_facets[0].facet == concept.input_facets[0].facet, latent
+        assert concept.promoted[0].score > 0 > concept.suppressed[0].score
 
 
 def test_without_a_dot_product_head_there_are_no_outputs(inputs: DictionaryInputs) -> None:

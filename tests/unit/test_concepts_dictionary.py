@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from recsae.concepts.records import (
     FacetLift,
     ItemScore,
     LiteralRecord,
+    LlmRecord,
     Neighbour,
     QuantileBand,
     RuleRecord,
@@ -125,3 +127,14 @@ def test_search_never_returns_the_dead_and_refuses_an_empty_query() -> None:
     assert search.find("dead") == []
     with pytest.raises(InvalidRequestError, match="no word"):
         search.find("  --  ")
+
+
+def test_search_finds_concepts_by_the_words_of_a_language_model() -> None:
+    dictionary = make_dictionary()
+    horror, *others = dictionary.concepts
+    told = replace(horror, llm=LlmRecord("Frights", "Films that make people jump.", "small", "v1", 100))
+    search = ConceptSearch(replace(dictionary, concepts=(told, *others)))
+    (label,), (description,) = search.find("frights"), search.find("jump")
+    assert (label.concept, label.matched_in) == (told, "label of the language model")
+    assert description.matched_in == "description of the language model"
+    assert description.score < label.score < search.find("thriller")[0].score

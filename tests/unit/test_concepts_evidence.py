@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsae.concepts.bands import strength_bands
-from recsae.concepts.evidence import check_reproduced, decide, strongest
+from recsae.concepts.evidence import Candidates, check_reproduced, decide, strongest
+from recsae.concepts.evidence_draws import DrawnFirings, Rule, by_value
 from recsae.concepts.features import Windows
-from recsae.concepts.firings import Firings, cofiring, encode_rows, health
+from recsae.concepts.firings import Firings, cofiring, encode_rows
 from recsae.errors import FailedPreconditionError
 from recsae.sae.codes import Codes
 
@@ -60,10 +60,23 @@ def world() -> World:
     return World(vectors, windows, users)
 
 
+def candidates(world: World, rows: NDArray[np.int64] | None = None) -> Candidates:
+    """The strongest firings of some rows of the world (None = all), as rows of its windows."""
+    rows = np.arange(len(world.users)) if rows is None else rows
+    firings = encode_rows(world, world.x()[rows])
+    row, value = rows[firings.by_latent.indices], firings.by_latent.data
+    places = world.users[row], row.astype(np.int32), world.newest[row]
+    pool = DrawnFirings(
+        firings.latents().astype(np.int64), by_value(value, np.zeros(len(row), np.uint64)), *places, value
+    )
+    pool = pool.drawn(Rule(len(row)))
+    found = strongest(pool)
+    return Candidates(found.latent, pool.position[found.row].astype(np.int64), found.value)
+
+
 def test_candidates_have_distinct_users_and_newest_items_strongest_first(world: World) -> None:
-    firings = encode_rows(world, world.x())
-    found = strongest(firings, world.users, world.newest)
-    dense = firings.by_latent.toarray()
+    found = candidates(world)
+    dense = encode_rows(world, world.x()).by_latent.toarray()
     for latent in range(_WIDTH):
         rows = found.row[found.latent == latent]
         assert 0 < len(rows) <= 8
@@ -73,7 +86,7 @@ def test_candidates_have_distinct_users_and_newest_items_strongest_first(world: 
 
 
 def test_the_deciding_item_is_the_one_whose_absence_costs_most(world: World) -> None:
-    found = strongest(encode_rows(world, world.x()), world.users, world.newest)
+    found = candidates(world)
     decided = decide(found, world.windows, _WIDTH, world, world.embed)
     for at, (latent, row) in enumerate(zip(decided.candidates.latent, decided.candidates.row, strict=True)):
         newest_first = world.windows.items[world.windows.start[row] : world.windows.end[row]][::-1][:8]
@@ -87,7 +100,7 @@ def test_the_deciding_item_is_the_one_whose_absence_costs_most(world: World) -> 
 
 
 def test_evidence_has_distinct_deciding_items_and_users(world: World) -> None:
-    found = strongest(encode_rows(world, world.x()), world.users, world.newest)
+    found = candidates(world)
     decided = decide(found, world.windows, _WIDTH, world, world.embed)
     items = world.windows.take(decided.candidates.row).item_at(decided.lag.astype(np.int64))
     for latent in range(_WIDTH):
@@ -98,10 +111,7 @@ def test_evidence_has_distinct_deciding_items_and_users(world: World) -> None:
 
 def test_a_history_of_one_item_is_decided_by_it_without_embedding(world: World) -> None:
     alone = np.flatnonzero(world.windows.lengths == 1)
-    firings = encode_rows(world, world.x()[alone])
-    windows = world.windows.take(alone)
-    found = strongest(firings, world.users[alone], world.newest[alone])
-    decided = decide(found, windows, _WIDTH, world, world.embed)
+    decided = decide(candidates(world, alone), world.windows, _WIDTH, world, world.embed)
     assert world.embedded == 0
     assert (decided.lag == 0).all()
     assert (decided.drop[:, 0] == 1).all()
@@ -109,7 +119,7 @@ def test_a_history_of_one_item_is_decided_by_it_without_embedding(world: World) 
 
 @pytest.mark.parametrize("budget", [0, 50, 10_000])
 def test_embeddings_never_exceed_their_budget(world: World, budget: int) -> None:
-    found = strongest(encode_rows(world, world.x()), world.users, world.newest)
+    found = candidates(world)
     decided = decide(found, world.windows, _WIDTH, world, world.embed, budget)
     assert world.embedded == decided.embeddings <= budget
     assert set(decided.candidates.latent.tolist()) == set(range(_WIDTH)), "evidence stays, its drops are unknown"
@@ -122,20 +132,6 @@ def test_activations_that_cannot_be_reproduced_are_refused(world: World) -> None
     check_reproduced(world.x(), world.windows, world.embed)
     with pytest.raises(FailedPreconditionError, match="other activations"):
         check_reproduced(world.x()[::-1], world.windows, world.embed)
-
-
-def test_health_equals_numpy_quantiles_and_silent_latents_borrow_them() -> None:
-    rng = np.random.default_rng(1)
-    values = np.where(rng.random((3, 500)) < 0.3, rng.random((3, 500)), 0).astype(np.float32)
-    here = values.copy()
-    here[1:] = 0
-    values[2] = 0
-    arrays = health(Firings(sparse.csr_matrix(here)), Firings(sparse.csr_matrix(values)))
-    for name, share in (("p50", 50), ("p95", 95), ("p99", 99)):
-        expected = [*(np.percentile(row[row > 0], share) for row in values[:2]), 1.0]
-        np.testing.assert_allclose(getattr(arrays, name), expected, rtol=1e-5)
-    np.testing.assert_allclose(arrays.density, [(here[0] > 0).mean(), 0, 0])
-    np.testing.assert_allclose(arrays.mean, [values[0][values[0] > 0].mean(), values[1][values[1] > 0].mean(), 0])
 
 
 def test_neighbours_are_those_of_highest_firing_correlation() -> None:
@@ -152,17 +148,3 @@ def test_neighbours_are_those_of_highest_firing_correlation() -> None:
         np.testing.assert_allclose(near.correlations[latent], expected[latent, best], atol=1e-5)
     assert (near.latents[7] == -1).all(), "a dead latent has no neighbours and is none"
     assert 7 not in near.latents
-
-
-def test_bands_count_every_firing_once_and_show_one_of_their_own() -> None:
-    rng = np.random.default_rng(3)
-    values = np.where(rng.random((4, 800)) < 0.4, rng.random((4, 800)), 0).astype(np.float32)
-    firings = Firings(sparse.csr_matrix(values))
-    bands = strength_bands(firings, health(firings))
-    np.testing.assert_array_equal(bands.count.sum(axis=1), firings.counts)
-    edges = np.concatenate([np.zeros((1, 4)), bands.edges, bands.largest[None]])
-    for latent in range(4):
-        for band in range(4):
-            value = values[latent, bands.example[latent, band]]
-            assert value == bands.value[latent, band]
-            assert edges[band, latent] < value <= edges[band + 1, latent]

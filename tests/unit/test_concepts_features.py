@@ -12,6 +12,7 @@ from scipy import sparse
 from recsae.concepts.features import (
     RECENCY_DECAY,
     RECENT_ITEMS,
+    USUAL_ITEMS,
     build_features,
     cut_strata,
     locate,
@@ -67,12 +68,16 @@ def test_features_equal_those_of_a_loop(max_history: int) -> None:
     sample = rows_of(histories)
     features = build_features(locate(histories, sample, max_history), facets, log_item_counts(histories, _ITEMS))
     table = facets.matrix.toarray()
+    recent, usual = features.shares(RECENT_ITEMS, RECENCY_DECAY), features.shares(USUAL_ITEMS, 1.0)
+    last, before = features.carried(0), features.carried(1)
     for row in range(len(sample)):
         seen = as_the_model_saw(histories.of(int(sample.user[row])), int(sample.position[row]), max_history)[::-1]
         weights = RECENCY_DECAY ** np.arange(len(seen[:RECENT_ITEMS]))
         expected = (weights[:, None] * table[seen[:RECENT_ITEMS]]).sum(axis=0) / weights.sum()
-        np.testing.assert_allclose(features.recent[row], expected, atol=1e-6)
-        np.testing.assert_array_equal(features.last[row].toarray()[0], table[seen[0]])
+        np.testing.assert_allclose(recent[row], expected, atol=1e-6)
+        np.testing.assert_allclose(usual[row], table[seen[:USUAL_ITEMS]].mean(axis=0), atol=1e-6)
+        np.testing.assert_array_equal(last[row], table[seen[0]])
+        np.testing.assert_array_equal(before[row], table[seen[1]] if len(seen) > 1 else 0)
         assert features.newest[row].tolist() == [*seen[:3], 0, 0][:3]
         assert features.length[row] == len(seen)
         assert features.popularity[row] == pytest.approx(np.log1p((histories.items == seen[0]).sum()))

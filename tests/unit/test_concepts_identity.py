@@ -156,6 +156,22 @@ def test_a_rule_about_a_facet_that_is_gone_is_not_kept_and_breaks_nothing(
     assert [again.by_latent(latent).origin.kept for latent in range(GENRES)] == [False] * GENRES  # type: ignore[union-attr]
 
 
+def test_a_learnt_facet_keeps_its_items_when_its_name_is_gone(
+    inputs: DictionaryInputs, dictionary: Dictionary, previous: Previous
+) -> None:
+    """A genre is taken for learnt here: today's table has no such facet, the dictionary before has its items."""
+    columns = inputs.facets.matrix.tocsc()
+    learnt = {
+        name: tuple(inputs.item_ids[item - 1] for item in columns[:, at].nonzero()[0].tolist())
+        for at, name in enumerate(inputs.facets.names)
+    }
+    gone = replace(inputs.facets, names=tuple(f"mood={name}" for name in inputs.facets.names))
+    before = replace(previous, dictionary=replace(dictionary, learnt=learnt))
+    again = build_dictionary(replace(inputs, facets=gone, previous=before))
+    kept = [origin.kept for origin in (again.by_latent(latent).origin for latent in range(GENRES)) if origin]
+    assert kept == [True] * GENRES
+
+
 def test_a_rule_with_too_few_cases_left_is_not_kept_and_says_so(inputs: DictionaryInputs, previous: Previous) -> None:
     """Fewer rows than a verdict takes: nothing speaks against the concepts, and nothing for them."""
     again = build_dictionary(replace(inputs, rows_per_part=300, previous=previous))

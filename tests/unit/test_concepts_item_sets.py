@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsae.concepts.features import RowFeatures
+from recsae.concepts.features import RowFeatures, Windows
 from recsae.concepts.item_sets import fit_item_sets
 from recsae.concepts.rules import MAX_SET_ITEMS, compile_item_sets
+from recsae.datasets.facets import FacetTable
 
 _ITEMS = 9
 _IDS = [f"i{item}" for item in range(1, _ITEMS + 1)]
@@ -19,8 +20,11 @@ _IDS = [f"i{item}" for item in range(1, _ITEMS + 1)]
 
 def features_of(newest: NDArray[np.int32]) -> RowFeatures:
     n = len(newest)
-    blank = np.zeros((n, 0), np.float32)
-    return RowFeatures((), blank, sparse.csr_matrix(blank), newest, np.zeros(n, np.float32), np.ones(n, np.int32))
+    items = np.ascontiguousarray(newest[:, ::-1]).ravel()
+    ends = np.arange(1, n + 1) * newest.shape[1]
+    known = (newest > 0).sum(axis=1)
+    facets = FacetTable((), (), sparse.csr_matrix((_ITEMS + 1, 0), dtype=np.float32))
+    return RowFeatures(Windows(items, ends - known, ends), facets, np.zeros(_ITEMS + 1, np.float32))
 
 
 def make_case(seed: int) -> tuple[RowFeatures, NDArray[np.bool_]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from scipy import sparse
 
-from recsae.concepts.labels import label_of, output_label_of, predicate_of
+from recsae.concepts.labels import label_of, output_label_of, predicate_of, shared_facets
 from recsae.concepts.records import FacetLift, ItemScore, LiteralRecord, RuleRecord
 from recsae.concepts.summary import difference
+from recsae.datasets.facets import FacetTable
 
 _TITLES = {"1": "Star Wars (1977)", "2": "Alien (1979)"}
 
@@ -34,6 +37,16 @@ def rule(*literals: tuple[str, str, str, float]) -> RuleRecord:
         (rule(("", "last", "title=star", 1)), 'Last: "star" in the title', "last[title=star]"),
         (rule(("", "length", "", 20)), "20 items or more", "length >= 20"),
         (
+            rule(("", "usual", "decade=1980s ∩ genre=Horror", 0.3), ("and", "before", "genre=War", 1)),
+            "Often: 1980s Horror, last but one War",
+            "usual[decade=1980s ∩ genre=Horror] >= 0.3 and before[genre=War]",
+        ),
+        (
+            rule(("", "usual", "genre=War", 0.1), ("and not", "recent", "like=Alien; Aliens", 0.25)),
+            "At times: War, not recent like Alien; Aliens",
+            "usual[genre=War] >= 0.1 and not recent[like=Alien; Aliens] >= 0.25",
+        ),
+        (
             RuleRecord(item_ids=("1", "2"), window=2),
             "Any of: Star Wars (1977), Alien (1979)",
             "one of {1, 2} among the newest 2",
@@ -45,6 +58,18 @@ def rule(*literals: tuple[str, str, str, float]) -> RuleRecord:
 def test_rules_read_as_people_would_say_them(described: RuleRecord, label: str, predicate: str) -> None:
     assert label_of(described, _TITLES) == label
     assert predicate_of(described) == predicate
+
+
+def test_a_set_is_named_after_what_most_of_its_items_share() -> None:
+    matrix = sparse.csr_matrix(np.array([[0, 0, 0], [1, 1, 1], [1, 1, 0], [1, 0, 1], [1, 0, 0]], np.float32))
+    facets = FacetTable(
+        ("genre=Drama", "genre=Horror", "popularity=band 4 of 4"), ("genre", "genre", "popularity"), matrix
+    )
+    assert shared_facets([1, 2, 3], facets) == "Horror, Drama"
+    assert shared_facets([1, 3, 4], facets) == "Drama"
+    assert shared_facets([1], facets) == ""
+    described = RuleRecord(item_ids=("1", "2"), window=2)
+    assert label_of(described, _TITLES, "Horror") == "Horror, any of: Star Wars (1977), Alien (1979)"
 
 
 def test_an_item_without_a_title_is_named_by_its_id() -> None:

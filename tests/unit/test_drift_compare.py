@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsae.drift.compare import benjamini_hochberg, compare, js_terms
+from recsae.drift.compare import compare, js_terms
 from recsae.drift.counters import ConceptCounters
 from recsae.drift.panes import Pane
 from recsae.drift.record import MAX_LISTED, build_record
 from recsae.drift.states import DriftState
 from recsae.errors import FailedPreconditionError
+from recsae.significance import benjamini_hochberg
 
 WIDTH = 40
 RATES = np.linspace(0.02, 0.5, WIDTH)

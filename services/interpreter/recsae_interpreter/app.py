@@ -6,6 +6,7 @@ from functools import partial
 
 import structlog
 
+from recsae.concepts.minilm import MiniLm
 from recsae.drift.arena import CounterArena
 from recsae.drift.panes_redis import RedisPaneStore
 from recsae.errors import UnavailableError
@@ -25,6 +26,7 @@ from recsae.v1 import interpreter_pb2_grpc, pipeline_pb2_grpc, steering_pb2_grpc
 from recsae_interpreter.board import PlanBoard
 from recsae_interpreter.flushing import PaneFlusher
 from recsae_interpreter.handlers.channels import ChannelsHandler
+from recsae_interpreter.handlers.compare import CompareHandler
 from recsae_interpreter.handlers.concepts import ConceptsHandler
 from recsae_interpreter.handlers.edits import EditsHandler
 from recsae_interpreter.handlers.encode import EncodeHandler
@@ -61,7 +63,7 @@ class InterpreterApp:
         self._panes_client = connect(settings.state_url, decode=False)
         self._peer = channel(settings.recommenders, settings.client_options())
         self._recommender = GrpcRecommender(self._peer, timeout_s=settings.recommender_timeout_s)
-        self._load = partial(load_triple, self._artifacts)
+        self._load = partial(load_triple, self._artifacts, embedder=MiniLm.installed())
         self._library = Library(self._load)
         self._board = PlanBoard(norm_budget=settings.norm_budget, kill_switch=settings.kill_switch)
         self._channels = RedisChannelStore(self._state)
@@ -125,6 +127,7 @@ class InterpreterApp:
                 ConceptsHandler(library),
                 EditsHandler(self._edits, library),
                 ObserveHandler(library, self._arena, metrics),
+                CompareHandler(library, recommender),
             ),
             INTERPRETER,
         )

@@ -8,7 +8,16 @@ import numpy as np
 
 from recsae.concepts.dictionary import ConceptOrder
 from recsae.concepts.estimates import Estimate
-from recsae.concepts.records import ConceptKind, ConceptRecord, ConceptStatus, FacetLift, ItemScore
+from recsae.concepts.records import (
+    ConceptKind,
+    ConceptRecord,
+    ConceptStatus,
+    Evidence,
+    FacetLift,
+    ItemScore,
+    Neighbour,
+    QuantileBand,
+)
 from recsae.errors import InvalidRequestError
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
@@ -117,6 +126,13 @@ def concept_response(found: FoundConcept) -> interpreter_pb2.GetConceptResponse:
     )
 
 
+def by_meaning(mode: int) -> bool:
+    """Whether a request asks for a search by meaning."""
+    if mode not in interpreter_pb2.SearchMode.values():
+        raise InvalidRequestError(f"search mode {mode} is not known; leave it out to search by words")
+    return mode == interpreter_pb2.SEARCH_MODE_MEANING
+
+
 def search_response(found: FoundConcepts) -> interpreter_pb2.SearchConceptsResponse:
     """The response for concepts found by words."""
     return interpreter_pb2.SearchConceptsResponse(
@@ -179,28 +195,38 @@ def _detail_message(concept: ConceptRecord) -> interpreter_pb2.ConceptDetail:
         positives=concept.positives,
         users=concept.users,
         effective_items=concept.effective_items,
-        evidence=[
-            interpreter_pb2.Evidence(
-                strength=one.strength,
-                items=[
-                    interpreter_pb2.EvidenceItem(
-                        item_id=item.item_id, title=item.title, drop=item.drop, deciding=item.deciding
-                    )
-                    for item in one.items
-                ],
-            )
-            for one in concept.evidence
-        ],
+        evidence=[_evidence(one) for one in concept.evidence],
+        random_evidence=[_evidence(one) for one in concept.random_evidence],
+        near_misses=[_evidence(one) for one in concept.near_misses],
+        bands=[_band(one) for one in concept.bands],
+        scores=dict(concept.scores),
         promoted=_item_scores(concept.promoted),
         suppressed=_item_scores(concept.suppressed),
-        neighbours=[
-            interpreter_pb2.Neighbour(concept_id=one.concept_id, label=one.label, correlation=one.correlation)
-            for one in concept.neighbours
-        ],
+        neighbours=[_neighbour(one) for one in concept.neighbours],
+        decoder_neighbours=[_neighbour(one) for one in concept.decoder_neighbours],
         input_facets=_lifts(concept.input_facets),
         output_facets=_lifts(concept.output_facets),
         origin=origin_message(concept.origin) if concept.origin else None,
     )
+
+
+def _evidence(one: Evidence) -> interpreter_pb2.Evidence:
+    return interpreter_pb2.Evidence(
+        strength=one.strength,
+        items=[
+            interpreter_pb2.EvidenceItem(item_id=item.item_id, title=item.title, drop=item.drop, deciding=item.deciding)
+            for item in one.items
+        ],
+    )
+
+
+def _band(one: QuantileBand) -> interpreter_pb2.QuantileBand:
+    example = None if one.example is None else _evidence(one.example)
+    return interpreter_pb2.QuantileBand(low=one.low, high=one.high, firings=one.firings, example=example)
+
+
+def _neighbour(one: Neighbour) -> interpreter_pb2.Neighbour:
+    return interpreter_pb2.Neighbour(concept_id=one.concept_id, label=one.label, correlation=one.correlation)
 
 
 def _firing(one: Firing) -> interpreter_pb2.Firing:

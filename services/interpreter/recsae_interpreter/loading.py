@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.meaning import Embedder, Meanings, MeaningSearch
 from recsae.concepts.records import ConceptStatus
 from recsae.concepts.search import ConceptHit, ConceptSearch
 from recsae.errors import FailedPreconditionError
@@ -51,6 +52,7 @@ class LoadedTriple:
     sae: SparseAutoencoder
     dictionary: Dictionary
     search: Search
+    meaning: MeaningSearch
     encoder: OnnxEncoder
     encoder_file: EncoderFile
     basis: Basis
@@ -58,8 +60,8 @@ class LoadedTriple:
     edits: Mapping[str, LabelEdit] = field(default_factory=dict)
 
 
-def load_triple(store: ArtifactStore, model: str, triple: Triple) -> LoadedTriple:
-    """Everything the interpreter needs of a triple.
+def load_triple(store: ArtifactStore, model: str, triple: Triple, *, embedder: Embedder | None = None) -> LoadedTriple:
+    """Everything the interpreter needs of a triple; `embedder` embeds queries by meaning, where one is installed.
 
     NotFoundError or CorruptArtifactError when an artifact is not there or not whole; FailedPreconditionError when
     the three versions do not belong together.
@@ -84,6 +86,7 @@ def load_triple(store: ArtifactStore, model: str, triple: Triple) -> LoadedTripl
         sae=sae,
         dictionary=dictionary,
         search=ConceptSearch(dictionary),
+        meaning=MeaningSearch(dictionary, Meanings.load(dictionary_artifact.folder), embedder),
         encoder=OnnxEncoder(onnx, sae.d),
         encoder_file=EncoderFile(onnx, hashlib.sha256(onnx).hexdigest()),
         machine=dictionary,

@@ -41,6 +41,15 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Activations float32 [n, d] of one model version; `subject` int64 [n] says whose, by place in what was asked."""
+
+    model_version: str
+    activations: Floats
+    subject: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class ScoredItem:
     """One ranked item."""
 
@@ -63,6 +72,11 @@ class Recommender(Protocol):
 
     def embed(self, model: str, user_id: str, history: Sequence[str] | None, deadline: Deadline) -> Row:
         """The activation of a user, or of a history when given."""
+
+    def embed_histories(
+        self, model: str, model_version: str, histories: Sequence[Sequence[str]], deadline: Deadline
+    ) -> Rows:
+        """What serving would compute for each history, in one call; InvalidRequestError for one of no known item."""
 
     def rank(
         self, row: Row, activations: Floats, *, k: int, deadline: Deadline, candidates: Sequence[str] = ()
@@ -93,6 +107,19 @@ class GrpcRecommender:
         )
         answer = self._call(self._exporter.Embed, request, deadline)
         return row_of(answer.batch, tuple(answer.history.item_ids))
+
+    def embed_histories(
+        self, model: str, model_version: str, histories: Sequence[Sequence[str]], deadline: Deadline
+    ) -> Rows:
+        """See `Recommender`."""
+        request = recommender_pb2.ExportActivationsRequest(
+            model=model,
+            model_version=model_version,
+            positions=recommender_pb2.POSITIONS_LAST,
+            histories=recommender_pb2.HistoryList(histories=[common_pb2.History(item_ids=one) for one in histories]),
+        )
+        answer = self._call(self._exporter.ExportActivations, request, deadline)
+        return rows_of(answer.batch)
 
     def rank(
         self, row: Row, activations: Floats, *, k: int, deadline: Deadline, candidates: Sequence[str] = ()
@@ -184,3 +211,15 @@ def row_of(batch: common_pb2.ActivationBatch, history: tuple[str, ...] = ()) -> 
             for one in batch.passthrough
         },
     )
+
+
+def rows_of(batch: common_pb2.ActivationBatch) -> Rows:
+    """All rows of a batch of histories; FailedPreconditionError when they do not say which history they are of."""
+    activations = from_tensor(batch.activations, name="activations", dtype=np.float32, shape=(None, None), finite=True)
+    if len(batch.subjects) != len(activations):
+        raise FailedPreconditionError(
+            f"the recommender answered {len(activations)} rows with {len(batch.subjects)} subjects; it must name one "
+            "for each"
+        )
+    subject = np.array([one.history_index for one in batch.subjects], np.int64)
+    return Rows(batch.model_version, activations, subject)

@@ -9,8 +9,9 @@ import grpc
 from recsae.rpc.request import require_request
 from recsae.steering.wire_plans import triple_from
 from recsae.v1 import interpreter_pb2, interpreter_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
-from recsae_interpreter import convert, convert_identity, convert_pipeline
+from recsae_interpreter import convert, convert_compare, convert_identity, convert_pipeline
 from recsae_interpreter.handlers.channels import ChannelsHandler
+from recsae_interpreter.handlers.compare import CompareHandler
 from recsae_interpreter.handlers.concepts import ConceptsHandler
 from recsae_interpreter.handlers.edits import EditsHandler
 from recsae_interpreter.handlers.encode import EncodeHandler
@@ -31,6 +32,7 @@ class InterpreterServicer(interpreter_pb2_grpc.InterpreterServicer):
     concepts: ConceptsHandler
     edits: EditsHandler
     observe: ObserveHandler
+    compare: CompareHandler
 
     def Explain(
         self, request: interpreter_pb2.ExplainRequest, context: grpc.ServicerContext
@@ -61,8 +63,17 @@ class InterpreterServicer(interpreter_pb2_grpc.InterpreterServicer):
     def SearchConcepts(
         self, request: interpreter_pb2.SearchConceptsRequest, context: grpc.ServicerContext
     ) -> interpreter_pb2.SearchConceptsResponse:
-        """Concepts by words."""
-        return convert.search_response(self.concepts.search(request.model, request.query, request.limit))
+        """Concepts by words or by meaning."""
+        by_meaning = convert.by_meaning(request.mode)
+        found = self.concepts.search(request.model, request.query, request.limit, by_meaning=by_meaning)
+        return convert.search_response(found)
+
+    def CompareGroups(
+        self, request: interpreter_pb2.CompareGroupsRequest, context: grpc.ServicerContext
+    ) -> interpreter_pb2.CompareGroupsResponse:
+        """Which concepts tell two groups apart."""
+        query = convert_compare.compare_query(request, require_request())
+        return convert_compare.compare_response(self.compare(query))
 
     def EditConcept(
         self, request: interpreter_pb2.EditConceptRequest, context: grpc.ServicerContext

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from recsae.cli import example_views
 from recsae.cli.identity_views import origin
 from recsae.cli.output import bar, share, table
 from recsae.v1 import common_pb2, interpreter_pb2, steering_pb2
@@ -49,10 +50,15 @@ def concept_detail(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
     return Group(
         head,
         _scores(detail),
+        example_views.health(detail),
         *(evidence_lines(detail.evidence)),
+        example_views.examples("Random firings of strength .5 or more", detail.random_evidence),
+        example_views.examples("Near misses: just below the cut", detail.near_misses),
+        example_views.bands(detail.bands),
         _items("Promotes", detail.promoted),
         _items("Suppresses", detail.suppressed),
-        _neighbours(detail.neighbours),
+        _neighbours("Fires together with", "correlation", detail.neighbours),
+        _neighbours("Decodes in like directions", "cosine", detail.decoder_neighbours),
     )
 
 
@@ -209,9 +215,9 @@ def _items(title: str, items: Sequence[common_pb2.ScoredItem]) -> Text:
     return Text.assemble((f"{title}: ", "bold"), " · ".join(item.title or item.item_id for item in items) or "nothing")
 
 
-def _neighbours(found: Sequence[interpreter_pb2.Neighbour]) -> RenderableType:
+def _neighbours(title: str, measure: str, found: Sequence[interpreter_pb2.Neighbour]) -> RenderableType:
     rows = [(n.concept_id, escape(n.label), f"{n.correlation:+.2f}") for n in found]
-    return table("Fires together with", ["concept", "label", ">correlation"], rows)
+    return table(title, ["concept", "label", f">{measure}"], rows)
 
 
 def _attribution_row(rank: int, item: interpreter_pb2.ItemAttribution, labels: dict[str, str]) -> tuple[str, ...]:

@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsae.concepts.bands import strength_bands
 from recsae.concepts.dictionary import ConceptArrays
 from recsae.concepts.enrichment import Enrichment
 from recsae.concepts.evidence import Decided
+from recsae.concepts.examples import ShownExamples
 from recsae.concepts.firings import CoFiring
 from recsae.concepts.identity import Identity
-from recsae.concepts.inputs import DictionaryInputs, PartRows
+from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.labels import output_label_of, predicate_of
 from recsae.concepts.outputs import Outputs
 from recsae.concepts.records import (
     ConceptKind,
     ConceptRecord,
-    Evidence,
-    EvidenceItem,
     ItemScore,
-    QuantileBand,
     RuleRecord,
 )
-
-# Newest items shown of a band's example: enough to see what it is like, a fifth of the dictionary's size.
-_BAND_ITEMS = 4
 
 
 @dataclass(frozen=True)
 class LatentFacts:
-    """Everything construction found, by latent; `outputs` and `output_side` are None without a dot-product head."""
+    """Everything construction found, by latent; `outputs` and `output_side` are None without a dot-product head.
+
+    `near` fire together, `alike` are those of `decoder_neighbours`; `health_scores` by name, NaN = not defined.
+    """
 
     identity: Identity
     labels: list[str]
     shown: list[RuleRecord]
     arrays: ConceptArrays
+    health_scores: Mapping[str, NDArray[Any]]
     decided: Decided
     input_side: Enrichment
     effective_items: NDArray[np.float64]
     outputs: Outputs | None
     output_side: Enrichment | None
     near: CoFiring
+    alike: CoFiring
 
 
-def draft_records(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) -> tuple[ConceptRecord, ...]:
+def draft_records(inputs: DictionaryInputs, facts: LatentFacts, shown: ShownExamples) -> tuple[ConceptRecord, ...]:
     """One record per latent, verification scores still missing."""
-    evidence = _evidence(inputs, part, facts)
-    bands = _bands(inputs, part, facts)
     ids, width = list(facts.identity.ids), len(facts.labels)
+    scores = dict(facts.health_scores) | {"typical_lag": facts.decided.typical_lag}
     records = []
     for latent in range(width):
         promoted, suppressed = _output_items(inputs, facts.outputs, latent)
@@ -66,16 +66,19 @@ def draft_records(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) 
                 p95=float(facts.arrays.p95[latent]),
                 predicate=predicate_of(facts.shown[latent]),
                 effective_items=float(facts.effective_items[latent]),
-                evidence=tuple(evidence[latent]),
-                bands=bands[latent],
+                evidence=shown.strongest[latent],
+                random_evidence=shown.random[latent],
+                near_misses=shown.near[latent],
+                bands=shown.bands[latent],
                 promoted=promoted,
                 suppressed=suppressed,
                 neighbours=facts.near.of(latent, ids, facts.labels),
+                decoder_neighbours=facts.alike.of(latent, ids, facts.labels),
                 input_facets=facts.input_side.lifts(latent, inputs.facets.names),
                 output_facets=output_facets,
                 rule=facts.shown[latent],
                 origin=facts.identity.origins[latent],
-                scores={"typical_lag": float(facts.decided.typical_lag[latent])},
+                scores={name: float(values[latent]) for name, values in scores.items() if np.isfinite(values[latent])},
             )
         )
     return tuple(records)
@@ -86,51 +89,6 @@ def kind_of(rule: RuleRecord) -> ConceptKind:
     if rule.item_ids:
         return ConceptKind.ITEM_SET
     return ConceptKind.FACET if rule.literals else ConceptKind.NONE
-
-
-def _evidence(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) -> list[list[Evidence]]:
-    by_latent: list[list[Evidence]] = [[] for _ in facts.labels]
-    decided = facts.decided
-    chosen = decided.candidates
-    for at, (latent, row, value) in enumerate(
-        zip(chosen.latent.tolist(), chosen.row.tolist(), chosen.value.tolist(), strict=True)
-    ):
-        strength = value / float(facts.arrays.p95[latent])
-        by_latent[latent].append(_sequence(inputs, part, row, strength, decided.drop[at], int(decided.lag[at])))
-    return by_latent
-
-
-def _bands(inputs: DictionaryInputs, part: PartRows, facts: LatentFacts) -> list[tuple[QuantileBand, ...]]:
-    bands = strength_bands(part.firings, facts.arrays, inputs.seed)
-    unknown = np.full(_BAND_ITEMS, np.nan, np.float32)
-    result = []
-    for latent in range(len(facts.labels)):
-        p95 = float(facts.arrays.p95[latent])
-        edges = [0.0, *(float(edge) / p95 for edge in bands.edges[:, latent])]
-        tops = [*edges[1:], float(bands.largest[latent]) / p95]
-        mine = []
-        for band, (low, high) in enumerate(zip(edges, tops, strict=True)):
-            row, count = int(bands.example[latent, band]), int(bands.count[latent, band])
-            example = (
-                _sequence(inputs, part, row, float(bands.value[latent, band]) / p95, unknown, -1) if count else None
-            )
-            mine.append(QuantileBand(low, high, count, example))
-        result.append(tuple(mine) if bands.count[latent].any() else ())
-    return result
-
-
-def _sequence(
-    inputs: DictionaryInputs, part: PartRows, row: int, strength: float, drop: NDArray[np.float32], lag: int
-) -> Evidence:
-    """The newest items of a row, as many as there are drops."""
-    end, start = int(part.windows.end[row]), int(part.windows.start[row])
-    newest = part.windows.items[max(start, end - len(drop)) : end].tolist()
-    items = []
-    for place, item in enumerate(newest):
-        back = len(newest) - 1 - place
-        lost = 0.0 if np.isnan(drop[back]) else float(drop[back])
-        items.append(EvidenceItem(inputs.item_ids[item - 1], inputs.titles[item - 1], lost, back == lag))
-    return Evidence(strength, tuple(items))
 
 
 def _output_items(

@@ -11,38 +11,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.concepts.dictionary import ConceptArrays
-from recsae.concepts.firings import Firings
+from recsae.concepts.evidence_buckets import keys_of, tops_of
+from recsae.concepts.evidence_draws import first_of_runs
+from recsae.concepts.evidence_sums import EvidenceSums
+
+BANDS = 4
 
 
 @dataclass(frozen=True)
 class Bands:
     """Four bands per latent.
 
-    `edges` float32 [3, w] are the values between them, `largest` float32 [w] the end of the last; `count` int64 [w, 4]
-    firings, `example` int64 [w, 4] a row and `value` float32 [w, 4] its value (-1 and 0 in an empty band).
+    `edges` float32 [3, w] are the values between them: the quantiles, moved up to where their bucket ends (less than
+    1/64), so that the rest is exact. `largest` float32 [w] is the end of the last; `count` int64 [w, 4] firings;
+    `example` int64 [w, 4] one of them, drawn evenly, as a position in the sums' `per_bucket` (-1 in an empty band).
     """
 
     edges: NDArray[np.float32]
     largest: NDArray[np.float32]
     count: NDArray[np.int64]
     example: NDArray[np.int64]
-    value: NDArray[np.float32]
 
 
-def strength_bands(firings: Firings, arrays: ConceptArrays, seed: int = 0) -> Bands:
-    """Bands of all latents; the examples are drawn evenly, by `seed`."""
-    edges = np.stack([arrays.p50, arrays.p95, arrays.p99])
-    matrix, latents = firings.by_latent, firings.latents()
-    band = (matrix.data[None, :] > edges[:, latents]).sum(axis=0)
-    cells = latents.astype(np.int64) * 4 + band
-    count = np.bincount(cells, minlength=firings.width * 4).reshape(-1, 4)
-    # A random order, then the first of each cell: an even draw without a loop.
-    shuffled = np.random.default_rng(seed).permutation(len(cells))
-    found, first = np.unique(cells[shuffled], return_index=True)
-    example = np.full(firings.width * 4, -1, np.int64)
-    value = np.zeros(firings.width * 4, np.float32)
-    example[found] = matrix.indices[shuffled[first]]
-    value[found] = matrix.data[shuffled[first]]
-    largest = np.zeros(firings.width, np.float32)
-    np.maximum.at(largest, latents, matrix.data)
-    return Bands(edges, largest, count.astype(np.int64), example.reshape(-1, 4), value.reshape(-1, 4))
+def strength_bands(sums: EvidenceSums, arrays: ConceptArrays) -> Bands:
+    """Bands of all latents on construction rows."""
+    buckets, width = sums.construction, sums.width
+    latents, drawn = buckets.latents, sums.draws["per_bucket"]
+    every = np.arange(width, dtype=np.int64)
+    edge_keys = np.stack([keys_of(every, edge) for edge in (arrays.p50, arrays.p95, arrays.p99)])
+    cells = latents * BANDS + (buckets.key[None, :] > edge_keys[:, latents]).sum(axis=0)
+    count = np.zeros(width * BANDS, np.int64)
+    np.add.at(count, cells, buckets.count)
+    # The smallest hash of a band is that of one bucket; buckets and their examples are in the same order.
+    order = np.lexsort((drawn.order, cells))
+    first = order[first_of_runs(cells[order])]
+    example = np.full(width * BANDS, -1, np.int64)
+    example[cells[first]] = first
+    return Bands(tops_of(edge_keys), sums.largest(), count.reshape(-1, BANDS), example.reshape(-1, BANDS))

@@ -92,6 +92,25 @@ class Cases:
         return silent
 
 
+def matched_weights(
+    strong: sparse.csr_matrix, fired: sparse.csr_matrix, stratum: NDArray[np.int32], n_strata: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a silent row of each stratum weighs, so that negatives are spread as positives are, float64 [m, strata].
+
+    And the silent rows themselves [m, strata]. Weight = positives / silent rows of the stratum, 0 without any.
+    """
+    silent = np.bincount(stratum, minlength=n_strata)[None, :] - by_stratum(fired, stratum, n_strata)
+    positives = by_stratum(strong, stratum, n_strata)
+    return np.divide(positives, silent, out=np.zeros(silent.shape), where=silent > 0), silent
+
+
+def by_stratum(rows: sparse.csr_matrix, stratum: NDArray[np.int32], n_strata: int) -> NDArray[np.float64]:
+    """Entries of 0/1 CSR [m, n] in each stratum, float64 [m, strata]."""
+    latent = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    counts = np.bincount(latent * n_strata + stratum[rows.indices], minlength=rows.shape[0] * n_strata)
+    return counts.reshape(rows.shape[0], n_strata).astype(np.float64)
+
+
 def group_users(user: NDArray[np.int32], seed: int = 0) -> NDArray[np.int64]:
     """The group of each row, int64 [n]: one per user, or 1,000 random groups of users when there are more."""
     known, dense = np.unique(user, return_inverse=True)

@@ -12,24 +12,32 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsae.concepts.assembling import LatentFacts, draft_records
+from recsae.concepts.cases import Cases
+from recsae.concepts.decoder_neighbours import decoder_neighbours
 from recsae.concepts.describing import FittedRules, fit_rules
 from recsae.concepts.description import Description
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.enrichment import Enrichment, effective_number, enrich, user_weights
 from recsae.concepts.evidence import Decided, check_reproduced, decide, strongest
-from recsae.concepts.features import cut_strata
-from recsae.concepts.firings import cofiring, health
+from recsae.concepts.evidence_draws import DrawnFirings, Rule
+from recsae.concepts.evidence_sums import DRAWS, EvidenceSums, health_scores
+from recsae.concepts.examples import shown_examples
+from recsae.concepts.features import Windows, cut_strata
+from recsae.concepts.firings import CoFiring, cofiring
 from recsae.concepts.identity import identify
-from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, probe, read_part
+from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
 from recsae.concepts.item_sets import FittedSets, fit_item_sets
-from recsae.concepts.labels import label_of
 from recsae.concepts.literals import LiteralBank, build_bank
+from recsae.concepts.objective import ENOUGH
+from recsae.concepts.output_differences import output_differences
 from recsae.concepts.outputs import Outputs, output_items
 from recsae.concepts.records import LiteralRecord, RuleRecord
 from recsae.concepts.splits import UserPart
 
 # An item set must beat the facet rule by this much in F1 to be shown instead: it memorises, a facet generalises.
 _SET_MARGIN = 0.1
+# A rule has three literals: more rows than this change few of them, and the search takes time in proportion.
+_FITTED_ROWS = 40_000
 # The family `recsae.datasets.facets` gives popularity bands.
 _POPULARITY = "popularity"
 
@@ -37,35 +45,35 @@ _POPULARITY = "popularity"
 def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _share: None) -> Description:
     """Describes all latents. FailedPreconditionError when rows, histories and model do not belong together."""
     progress("reading construction users", 0.0)
+    sums = inputs.sums
     part = read_part(inputs, UserPart.CONSTRUCTION)
     check_reproduced(part.sample.x, part.windows, inputs.embed)
-    others = probe(inputs)
-    arrays = health(part.firings, others)
-    progress("finding rules", 0.2)
-    rules = _fit(inputs, part, arrays)
-    progress("leaving items out of the strongest histories", 0.5)
-    candidates = strongest(part.firings, part.sample.user, part.features.newest[:, 0])
-    decided = decide(candidates, part.windows, inputs.sae.width, inputs.sae, inputs.embed)
-    progress("finding facets, outputs and neighbours", 0.8)
+    arrays = sums.health()
     near = cofiring(part.firings)
+    progress("finding rules", 0.2)
+    rules = _fit(inputs, part, arrays, near)
+    progress("leaving items out of the strongest histories", 0.5)
+    top, decided = _decided(inputs, sums)
+    progress("finding facets, outputs and neighbours", 0.8)
     input_side, effective = _input_side(inputs, part, decided, arrays)
-    outputs = _outputs(inputs)
+    outputs = _outputs(inputs, part, arrays)
     progress("finding the concepts of the dictionary before", 0.9)
     identity = identify(inputs)
     facts = LatentFacts(
         identity=identity,
-        labels=[label_of(rule, inputs.title_of) for rule in rules.shown],
+        labels=[inputs.label(rule) for rule in rules.shown],
         shown=rules.shown,
         arrays=arrays,
+        health_scores=health_scores(sums),
         decided=decided,
         input_side=input_side,
         effective_items=effective,
         outputs=outputs,
         output_side=_enriched(inputs, outputs.labelled) if outputs else None,
         near=near,
+        alike=decoder_neighbours(inputs.sae.w_dec, sums.probe_counts > 0),
     )
-    probes = part.firings.counts + (others.counts if others is not None else 0)
-    records = draft_records(inputs, part, facts)
+    records = draft_records(inputs, facts, shown_examples(inputs, sums, part, arrays, top, decided))
     draft = Dictionary("", inputs.model_version, inputs.sae.version, records, arrays, {}, identity.lineage)
     effect = outputs.effect if outputs else np.zeros(inputs.sae.width, np.float32)
     return Description(
@@ -76,10 +84,19 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
         prefers_set=rules.prefers_set,
         neighbours=near.latents,
         correlations=near.correlations,
-        probe_counts=probes,
+        probe_counts=sums.probe_counts,
         effect=effect,
         strata=cut_strata(part.features),
     )
+
+
+def _decided(inputs: DictionaryInputs, sums: EvidenceSums) -> tuple[Windows, Decided]:
+    """The strongest firings of all construction rows with what decides them, as rows of the windows returned."""
+    draws = sums.draws
+    both = Rule(DRAWS["by_user"].most + DRAWS["by_item"].most)
+    pool = DrawnFirings.merge([draws["by_user"], draws["by_item"]], both)
+    windows = inputs.windows(pool)
+    return windows, decide(strongest(pool), windows, inputs.sae.width, inputs.sae, inputs.embed)
 
 
 @dataclass(frozen=True)
@@ -96,25 +113,43 @@ class _Rules:
         return [of_set if prefers else facet for facet, of_set, prefers in pairs]
 
 
-def _fit(inputs: DictionaryInputs, part: PartRows, arrays: ConceptArrays) -> _Rules:
+def _fit(inputs: DictionaryInputs, part: PartRows, arrays: ConceptArrays, near: CoFiring) -> _Rules:
     """Fits on rows whose newest item is one of the seen 70 %."""
     rows = np.flatnonzero(~inputs.unseen[part.features.newest[:, 0]])
-    bank = build_bank(part.features.take(rows))
-    strong, weak = (
-        matrix[:, rows].tocsr() for matrix in (part.firings.strong(arrays.p95), part.firings.weak(arrays.p95))
-    )
-    fitted = fit_rules(bank, strong, weak)
-    sets = fit_item_sets(part.features.take(rows), strong, weak, ~inputs.unseen)
+    if len(rows) > _FITTED_ROWS:
+        rows = rows[np.linspace(0, len(rows) - 1, _FITTED_ROWS).astype(np.int64)]
+    features, cases = part.features.take(rows), _cases(part, arrays, near).restricted(rows)
+    bank = build_bank(features)
+    fitted = fit_rules(bank, cases, part.firings.by_latent[:, rows].tocsr())
+    sets = fit_item_sets(features, cases.strong, cases.weak, ~inputs.unseen)
     return _Rules(
-        tuple(fitted.rules.records(bank.literals)),
+        tuple(fitted.rules.records(bank.literals, arrays.p95)),
         tuple(sets.sets.records(inputs.item_ids)),
         tuple(_popularity_rules(bank, fitted)),
         _prefers_set(fitted, sets),
     )
 
 
+def _cases(part: PartRows, arrays: ConceptArrays, near: CoFiring) -> Cases:
+    """What rules are fitted to; nothing is resampled here, so all users are one group."""
+    rows = len(part.sample)
+    strata = cut_strata(part.features)
+    return Cases(
+        strong=part.firings.strong(arrays.p95),
+        weak=part.firings.weak(arrays.p95),
+        user=part.sample.user.astype(np.int64),
+        group=np.zeros(rows, np.int64),
+        unseen=np.zeros(rows, bool),
+        stratum=strata.of(part.features),
+        n_strata=strata.count,
+        groups=1,
+        neighbours=near.latents,
+    )
+
+
 def _prefers_set(fitted: FittedRules, sets: FittedSets) -> NDArray[np.bool_]:
-    prefers: NDArray[np.bool_] = sets.f1 > fitted.f1 + _SET_MARGIN
+    """Where a list of items describes a latent far better than facets that will hardly be verified."""
+    prefers: NDArray[np.bool_] = (sets.f1 > fitted.f1 + _SET_MARGIN) & (fitted.margin < ENOUGH)
     return prefers
 
 
@@ -154,5 +189,9 @@ def _enriched(inputs: DictionaryInputs, weights: sparse.csr_matrix) -> Enrichmen
     return found
 
 
-def _outputs(inputs: DictionaryInputs) -> Outputs | None:
-    return None if inputs.item_vectors is None else output_items(inputs.sae.w_dec, inputs.item_vectors)
+def _outputs(inputs: DictionaryInputs, part: PartRows, arrays: ConceptArrays) -> Outputs | None:
+    if inputs.item_vectors is not None:
+        return output_items(inputs.sae.w_dec, inputs.item_vectors)
+    if inputs.rank is None:
+        return None
+    return output_differences(inputs.sae.w_dec, arrays.p95, part.sample.x, inputs.rank, inputs.n_items)

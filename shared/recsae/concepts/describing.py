@@ -1,13 +1,9 @@
-"""The statistical describer: for every latent a rule of up to three literals, chosen to maximise F1.
+"""The statistical describer: for every latent a rule of up to three literals.
 
-Cases are weighed as they come (the natural mix, docs/method.md, section 5): positives are rows of strength >= .5, weak
-firings count neither way. F1 of "rule joined with literal" for all latents and literals at once needs three counts,
-
-    2 TP / (P + predicted),  predicted = true rows - weak true rows,
-
-and the counts of `and not` and `or` follow from those of `and`, so that one sparse product per step gives all of
-them. A greedy search from the best two unlike first literals; a longer rule must gain at least .01.
-Not here: item sets (`item_sets`), scoring on other users (`verification`).
+A greedy search from the best few unlike first literals. Every further literal is tried with all three joins and must
+gain; what counts is said in `objective`. At the end the best readable formula over the literals found is taken, and the
+mean value on every pattern of their truth becomes what the rule predicts. Latents are taken in blocks, so memory does
+not grow with the width. Not here: item sets (`item_sets`), scoring on other users (`verification`).
 """
 
 from __future__ import annotations
@@ -18,187 +14,202 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsae.concepts.literals import LAST, RECENT, LiteralBank
+from recsae.concepts.cases import Cases
+from recsae.concepts.counting import ROWS, CaseBlock, Counted, Floats, Totals, count, count_cells
+from recsae.concepts.formulas import PATTERNS, formulas_of
+from recsae.concepts.literals import LiteralBank
+from recsae.concepts.objective import explained, margin, natural_f1, objective
 from recsae.concepts.rules import MAX_LITERALS_PER_RULE, FacetRules, Joined
-
-Floats = NDArray[np.float32]
 
 # Fewer positives than this on construction users: no rule is fitted.
 MIN_POSITIVES = 20
-MIN_GAIN = 0.01
+MIN_GAIN = 0.005
 _STARTS = 2
-# Scratch: literals x rows float32, 1,024 x 4,096 = 17 MB.
-_ROWS_AT_ONCE = 4096
+# Scratch per literal and latent: six counts, three ways to join, sums of four cells: 128 x 4,096 x 26 float32 = 55 MB.
+_LATENTS_AT_ONCE = 128
+# Rows that a pattern's mean is drawn towards the latent's own mean by.
+_PRIOR_ROWS = 5.0
 
 
 @dataclass(frozen=True)
 class FittedRules:
-    """The rules, their F1 on the rows they were fitted to float32 [w], and the best popularity literal int32 [w]."""
+    """The rules and, on the rows they were fitted to, float32 [w]: F1 at the natural mix, and the margin (`objective`).
+
+    `popularity` int32 [w] is the best literal about popularity or length alone (-1 = none), a control.
+    """
 
     rules: FacetRules
     f1: Floats
+    margin: Floats
     popularity: NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class _Cases:
-    """0/1 CSR [w, n] of positives and weak firings, and positives per latent [w]."""
+@dataclass
+class _Growing:
+    """Rules of m latents on the way.
 
-    strong: sparse.csr_matrix
-    weak: sparse.csr_matrix
-    positives: Floats
+    `literal` int32 [m, 3] in the order found, `cell` uint8 [m, n] the truth pattern of every row, `holds` bool [m, 8]
+    the patterns on which the rule holds, `table` float32 [6, m] its counts, `worth` float32 [m].
+    """
 
-
-@dataclass(frozen=True)
-class _Counts:
-    """Per latent (and literal): rows counted as true positives, and as predicted."""
-
-    tp: Floats
-    predicted: Floats
-
-    def f1(self, positives: Floats) -> Floats:
-        below = positives.reshape(-1, *[1] * (self.tp.ndim - 1)) + self.predicted
-        ratio: Floats = np.divide(2 * self.tp, below, out=np.zeros_like(self.tp), where=below > 0)
-        return ratio
+    literal: NDArray[np.int32]
+    cell: NDArray[np.uint8]
+    holds: NDArray[np.bool_]
+    table: Floats
+    worth: Floats
 
 
-def fit_rules(bank: LiteralBank, strong: sparse.csr_matrix, weak: sparse.csr_matrix) -> FittedRules:
-    """Rules for all latents; `strong` and `weak` are 0/1 CSR [w, n] over the rows of `bank.truth` [L, n]."""
-    width = strong.shape[0]
-    cases = _Cases(strong, weak, np.diff(strong.indptr).astype(np.float32))
-    rules = FacetRules(
-        np.full((width, MAX_LITERALS_PER_RULE), -1, np.int32), np.zeros((width, MAX_LITERALS_PER_RULE), np.int8)
-    )
-    best = FittedRules(rules, np.zeros(width, np.float32), np.full(width, -1, np.int32))
+def fit_rules(bank: LiteralBank, cases: Cases, values: sparse.csr_matrix) -> FittedRules:
+    """Rules for all latents; `cases` and `values` CSR [w, n] over the rows of `bank`."""
+    width = cases.width
+    rules = FacetRules.none(width)
+    fitted = FittedRules(rules, np.zeros(width, np.float32), np.zeros(width, np.float32), np.full(width, -1, np.int32))
     if not bank.literals:
-        return best
-    singles = _single_counts(bank, cases)
-    first_f1 = singles.f1(cases.positives)
-    kinds = np.array([literal.kind for literal in bank.literals])
-    best = FittedRules(rules, best.f1, _best_of(first_f1, np.isin(kinds, (RECENT, LAST))))
-    subjects = _subjects(bank)
-    blocked = np.zeros(first_f1.shape, bool)
+        return fitted
+    for at in range(0, width, _LATENTS_AT_ONCE):
+        latents = np.arange(at, min(at + _LATENTS_AT_ONCE, width))
+        _fit_block(bank, CaseBlock.of(cases, values, latents), latents, fitted)
+    few = cases.positives < MIN_POSITIVES
+    rules.literal[few] = -1
+    fitted.f1[few] = fitted.margin[few] = 0
+    return fitted
+
+
+def _fit_block(bank: LiteralBank, block: CaseBlock, latents: NDArray[np.int64], fitted: FittedRules) -> None:
+    """Fits the rules of one block and writes them into `fitted`."""
+    m = block.latents
+    facet = np.array([literal.about_facet for literal in bank.literals])
+    subject = np.unique([literal.facet or literal.kind for literal in bank.literals], return_inverse=True)[1]
+    variance = _variance(block)
+    single = count(block, bank, np.zeros((m, block.totals.rows), np.uint8), np.ones((m, 1), bool))
+    first = objective(single.table, block.totals) + explained(single, variance)
+    if not facet.all():
+        fitted.popularity[latents] = np.where(facet, -1.0, natural_f1(single.table, block.totals)).argmax(axis=1)
+    best: _Growing | None = None
+    blocked = np.zeros(first.shape, bool)
     for _ in range(_STARTS):
-        start = np.where(blocked, -1.0, first_f1).argmax(axis=1).astype(np.int32)
-        best = _better(best, _grow(bank, cases, singles, start))
-        blocked |= subjects[None, :] == subjects[start][:, None]
-    best.rules.literal[cases.positives < MIN_POSITIVES] = -1
-    best.f1[cases.positives < MIN_POSITIVES] = 0
-    return best
+        start = np.where(blocked, -np.inf, first).argmax(axis=1)
+        grown = _grow(bank, block, single, start, facet, variance)
+        best = grown if best is None else _better(best, grown)
+        blocked |= subject[None, :] == subject[start][:, None]
+    assert best is not None
+    _write(bank, block, best, latents, facet, fitted)
 
 
-def _grow(bank: LiteralBank, cases: _Cases, singles: _Counts, start: NDArray[np.int32]) -> FittedRules:
-    """Adds the literal that gains most, twice, to rules that begin with `start` [w]."""
-    width = len(start)
-    rules = FacetRules(np.full((width, 3), -1, np.int32), np.zeros((width, 3), np.int8))
-    rules.literal[:, 0] = start
-    latents = np.arange(width)
-    now = _Counts(singles.tp[latents, start], singles.predicted[latents, start])
-    f1 = now.f1(cases.positives)
+def _grow(
+    bank: LiteralBank,
+    block: CaseBlock,
+    single: Counted,
+    start: NDArray[np.int64],
+    facet: NDArray[np.bool_],
+    variance: Floats,
+) -> _Growing:
+    """Adds the literal that gains most, twice, to rules that begin with `start` [m]."""
+    m, rows = block.latents, np.arange(block.latents)
+    literal = np.full((m, MAX_LITERALS_PER_RULE), -1, np.int32)
+    literal[:, 0] = start
+    holds = np.zeros((m, PATTERNS), bool)
+    holds[:, 1] = True
+    worth = (objective(single.table, block.totals) + explained(single, variance))[rows, start]
+    now = _Growing(literal, bank.truth.of(start), holds, single.table[:, rows, start], worth)
     for step in range(1, MAX_LITERALS_PER_RULE):
-        grows = rules.literal[:, step - 1] >= 0
-        options = _joined_counts(bank, cases, singles, rules, now)
-        scores = np.stack([option.f1(cases.positives) for option in options])
-        scores[Joined.OR][~_alternatives(bank, rules)] = 0
-        flat = np.where(grows[None, :, None], scores, 0).transpose(1, 0, 2).reshape(width, -1)
-        choice = flat.argmax(axis=1)
-        gain = flat[latents, choice] >= f1 + MIN_GAIN
-        how, literal = np.divmod(choice, len(bank.literals))
-        rules.literal[gain, step] = literal[gain]
-        rules.joined[gain, step] = how[gain]
-        tp = np.stack([option.tp for option in options])[how, latents, literal]
-        predicted = np.stack([option.predicted for option in options])[how, latents, literal]
-        now = _Counts(np.where(gain, tp, now.tp), np.where(gain, predicted, now.predicted))
-        f1 = now.f1(cases.positives)
-    return FittedRules(rules, f1, np.full(width, -1, np.int32))
+        cells = 1 << step
+        counted = count(block, bank, now.cell, now.holds[:, :cells])
+        share = explained(counted, variance)
+        grows = now.literal[:, step - 1] >= 0
+        plain: NDArray[np.bool_] = np.all(facet[np.maximum(now.literal, 0)] | (now.literal < 0), axis=1)
+        choices = [_joined(counted.table, single.table, now.table[..., None], how) for how in Joined]
+        scores = np.stack([objective(choice, block.totals) + share for choice in choices])
+        scores[Joined.OR][~(plain[:, None] & facet[None, :])] = -np.inf
+        how, chosen = np.divmod(scores.transpose(1, 0, 2).reshape(m, -1).argmax(axis=1), len(bank.literals))
+        gains = grows & (scores[how, rows, chosen] >= now.worth + MIN_GAIN)
+        now.literal[gains, step] = chosen[gains]
+        now.worth = np.where(gains, scores[how, rows, chosen], now.worth)
+        tables = np.stack([choice[:, rows, chosen] for choice in choices])
+        now.table = np.where(gains, np.moveaxis(tables[how, :, rows], 0, -1), now.table)
+        now.cell = now.cell | np.where(gains[:, None], bank.truth.of(chosen) << step, 0).astype(np.uint8)
+        _extend(now.holds, gains, how, cells)
+    return now
 
 
-def _single_counts(bank: LiteralBank, cases: _Cases) -> _Counts:
-    weak = _overlap(cases.weak, bank.truth)
-    true_rows = bank.truth.sum(axis=1, dtype=np.int64).astype(np.float32)
-    return _Counts(_overlap(cases.strong, bank.truth), true_rows[None, :] - weak)
+def _joined(both: Floats, literal: Floats, rule: Floats, how: Joined) -> Floats:
+    """Counts of "rule how literal" from those of both, of the literal and of the rule."""
+    if how is Joined.AND:
+        return both
+    return rule - both if how is Joined.AND_NOT else rule + literal - both
 
 
-def _joined_counts(
-    bank: LiteralBank, cases: _Cases, singles: _Counts, rules: FacetRules, now: _Counts
-) -> tuple[_Counts, _Counts, _Counts]:
-    """Counts [w, L] of the rules joined with every literal by and, and not, or (the order of `Joined`)."""
-    strong_inside, weak_inside = _inside(cases.strong, rules, bank), _inside(cases.weak, rules, bank)
-    tp = _overlap(strong_inside, bank.truth)
-    both = _rule_overlap(bank, rules) - _overlap(weak_inside, bank.truth)
-    rule_tp, rule_predicted = now.tp[:, None], now.predicted[:, None]
-    return (
-        _Counts(tp, both),
-        _Counts(rule_tp - tp, rule_predicted - both),
-        _Counts(rule_tp + singles.tp - tp, rule_predicted + singles.predicted - both),
+def _extend(holds: NDArray[np.bool_], gains: NDArray[np.bool_], how: NDArray[np.int64], cells: int) -> None:
+    """Patterns `cells` .. 2 `cells` - 1 are those of before with the new literal true."""
+    old = holds[:, :cells].copy()
+    never, always = np.zeros_like(old), np.ones_like(old)
+    for join, without, with_it in ((Joined.AND, never, old), (Joined.AND_NOT, old, never), (Joined.OR, old, always)):
+        chosen = gains & (how == join)
+        holds[chosen, :cells] = without[chosen]
+        holds[chosen, cells : 2 * cells] = with_it[chosen]
+
+
+def _better(one: _Growing, other: _Growing) -> _Growing:
+    wins = other.worth > one.worth
+    return _Growing(
+        np.where(wins[:, None], other.literal, one.literal),
+        np.where(wins[:, None], other.cell, one.cell),
+        np.where(wins[:, None], other.holds, one.holds),
+        np.where(wins, other.table, one.table),
+        np.maximum(one.worth, other.worth),
     )
 
 
-def _overlap(cases: sparse.csr_matrix, truth: NDArray[np.uint8]) -> Floats:
-    """Rows where a case and a literal meet, float32 [w, L]: exact, counts stay below 2^24."""
-    total = np.zeros((cases.shape[0], len(truth)), np.float32)
-    by_row = cases.tocsc()
-    for at in range(0, truth.shape[1], _ROWS_AT_ONCE):
-        block = np.ascontiguousarray(truth[:, at : at + _ROWS_AT_ONCE].T, dtype=np.float32)
-        total += by_row[:, at : at + _ROWS_AT_ONCE].tocsr() @ block
-    return total
+def _write(
+    bank: LiteralBank,
+    block: CaseBlock,
+    grown: _Growing,
+    latents: NDArray[np.int64],
+    facet: NDArray[np.bool_],
+    fitted: FittedRules,
+) -> None:
+    """Takes the best formula over each latent's literals, and the mean value on every pattern of their truth."""
+    table, sums = count_cells(block, grown.cell, PATTERNS)
+    size = (grown.literal >= 0).sum(axis=1)
+    plain: NDArray[np.bool_] = np.all(facet[np.maximum(grown.literal, 0)] | (grown.literal < 0), axis=1)
+    mean = sums.sum(axis=1, keepdims=True) / max(1, block.totals.rows)
+    level = (sums + _PRIOR_ROWS * mean) / (table[ROWS] + _PRIOR_ROWS)
+    for literals in range(1, MAX_LITERALS_PER_RULE + 1):
+        mine = np.flatnonzero(size == literals)
+        if not len(mine):
+            continue
+        formulas, patterns = formulas_of(literals), 1 << literals
+        counts: Floats = np.einsum("kmp,fp->kmf", table[:, mine, :patterns], formulas.holds.astype(np.float32))
+        worth = objective(counts, _some(block, mine))
+        worth[~plain[mine][:, None] & formulas.alternatives[None, :]] = -np.inf
+        chosen = worth.argmax(axis=1)
+        at, rows = latents[mine], np.arange(len(mine))
+        order = formulas.order[chosen]
+        said = np.take_along_axis(grown.literal[mine], np.maximum(order, 0), axis=1)
+        fitted.rules.literal[at] = np.where(order >= 0, said, -1)
+        fitted.rules.joined[at] = formulas.joined[chosen]
+        fitted.rules.level[at] = np.take_along_axis(level[mine], _reordered(order, literals), axis=1)
+        fitted.f1[at] = natural_f1(counts, _some(block, mine))[rows, chosen]
+        fitted.margin[at] = margin(counts, _some(block, mine))[rows, chosen]
 
 
-def _rule_overlap(bank: LiteralBank, rules: FacetRules) -> Floats:
-    """Rows where a latent's rule and a literal are both true, float32 [w, L]; each distinct rule is counted once."""
-    keys = np.concatenate([rules.literal, rules.joined.astype(np.int32)], axis=1)
-    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    total = np.zeros((len(first), len(bank.literals)), np.float32)
-    for at in range(0, bank.truth.shape[1], _ROWS_AT_ONCE):
-        block = bank.truth[:, at : at + _ROWS_AT_ONCE]
-        total += rules.truth(block, first).astype(np.float32) @ block.T.astype(np.float32)
-    return total[inverse.ravel()]
+def _reordered(order: NDArray[np.int8], literals: int) -> NDArray[np.int64]:
+    """For each pattern of the literals as said, the pattern of them as found: int64 [m, 8]."""
+    said = np.arange(PATTERNS) & ((1 << literals) - 1)
+    found = np.zeros((len(order), PATTERNS), np.int64)
+    for place in range(literals):
+        found |= ((said[None, :] >> place) & 1) << order[:, place : place + 1].astype(np.int64)
+    return found
 
 
-def _inside(cases: sparse.csr_matrix, rules: FacetRules, bank: LiteralBank) -> sparse.csr_matrix:
-    """The cases on which their own latent's rule holds."""
-    latents = np.repeat(np.arange(cases.shape[0]), np.diff(cases.indptr))
-    rows = cases.indices
-    holds = bank.truth[np.maximum(rules.literal[latents, 0], 0), rows]
-    for step in range(1, MAX_LITERALS_PER_RULE):
-        literal, joined = rules.literal[latents, step], rules.joined[latents, step]
-        other = bank.truth[np.maximum(literal, 0), rows]
-        for how, value in (
-            (Joined.AND, holds & other),
-            (Joined.AND_NOT, holds & (1 - other)),
-            (Joined.OR, holds | other),
-        ):
-            holds = np.where((literal >= 0) & (joined == how), value, holds)
-    return sparse.csr_matrix((holds.astype(np.float32), rows, cases.indptr), shape=cases.shape)
+def _some(block: CaseBlock, mine: NDArray[np.int64]) -> Totals:
+    totals = block.totals
+    return Totals(totals.positives[mine], totals.silent[mine], totals.hard[mine], totals.matched[mine], totals.rows)
 
 
-def _better(one: FittedRules, other: FittedRules) -> FittedRules:
-    wins = other.f1 > one.f1
-    rules = FacetRules(
-        np.where(wins[:, None], other.rules.literal, one.rules.literal),
-        np.where(wins[:, None], other.rules.joined, one.rules.joined),
-    )
-    return FittedRules(rules, np.maximum(one.f1, other.f1), one.popularity)
-
-
-def _best_of(f1: Floats, excluded: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The best literal of those not excluded, int32 [w]; -1 when there is none."""
-    if excluded.all():
-        return np.full(len(f1), -1, np.int32)
-    best: NDArray[np.int32] = np.where(excluded[None, :], -1.0, f1).argmax(axis=1).astype(np.int32)
-    return best
-
-
-def _subjects(bank: LiteralBank) -> NDArray[np.int64]:
-    """A number per facet (or kind, where there is no facet): unlike starts ask about unlike things."""
-    names = [literal.facet or literal.kind for literal in bank.literals]
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)
-
-
-def _alternatives(bank: LiteralBank, rules: FacetRules) -> NDArray[np.bool_]:
-    """Where "or" may be used, bool [w, L]: between facets only. "Horror or a long history" is no concept."""
-    facet = np.array([literal.kind in (RECENT, LAST) for literal in bank.literals])
-    other_than_facet = ~facet[np.maximum(rules.literal, 0)] & (rules.literal >= 0)
-    only_facets: NDArray[np.bool_] = np.logical_not(np.any(other_than_facet, axis=1))
-    allowed: NDArray[np.bool_] = only_facets[:, None] & facet[None, :]
-    return allowed
+def _variance(block: CaseBlock) -> Floats:
+    """N Var of the values of each latent, float32 [m]."""
+    values = block.values
+    total = np.asarray(values.sum(axis=1)).ravel()
+    squares = np.asarray(values.multiply(values).sum(axis=1)).ravel()
+    return np.asarray(squares - total**2 / max(1, block.totals.rows), np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -93,7 +93,8 @@ class Dictionary:
     """All concepts of one SAE version; `concepts[j]` is latent j, dead latents included.
 
     `model_version` and `sae_version` say what it belongs to; `summary` holds the shares over all live latents;
-    `lineage` what became of the dictionary before (None = there was none).
+    `lineage` what became of the dictionary before (None = there was none); `learnt` the item ids of facets in its rules
+    that were learnt from histories (`learnt_facets`), by name.
     """
 
     version: str
@@ -103,6 +104,7 @@ class Dictionary:
     arrays: ConceptArrays
     summary: Mapping[str, Any]
     lineage: Lineage | None = None
+    learnt: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -173,6 +175,7 @@ class Dictionary:
             "model_version": self.model_version,
             "sae_version": self.sae_version,
             "summary": dict(self.summary),
+            "learnt": {name: list(ids) for name, ids in self.learnt.items()},
             "concepts": [concept.as_json() for concept in self.concepts],
         }
         # Without indentation the file is a third smaller; sorted keys keep equal dictionaries equal to the byte.
@@ -204,6 +207,6 @@ class Dictionary:
             )
         path = folder / _LINEAGE
         lineage = lineage_from_json(path.read_bytes()) if path.is_file() else None
-        return cls(
-            version, stored["model_version"], stored["sae_version"], concepts, arrays, stored["summary"], lineage
-        )
+        learnt = {name: tuple(ids) for name, ids in stored.get("learnt", {}).items()}
+        about = (stored["model_version"], stored["sae_version"])
+        return cls(version, *about, concepts, arrays, stored["summary"], lineage, learnt)

@@ -1,8 +1,9 @@
 """Evidence: the strongest firings of each latent by distinct users, and what decides them (docs/method.md, section 4).
 
-Candidates are the strongest rows of distinct users *and* distinct newest items. Leaving out each of the newest items in
-turn and embedding the rest tells which item decides; only rows with distinct deciding items are kept. The number of
-embeddings is bounded, whatever the width. No loop over latents. Not here: words and records (`build`).
+Candidates are the strongest of all construction rows with distinct users *and* distinct newest items. Leaving out each
+of the newest items in turn and embedding the rest tells which item decides; only rows with distinct deciding items are
+kept. The number of embeddings is bounded, whatever the width. No loop over latents. Not here: which firings are
+remembered (`evidence_sums`), words and records (`assembling`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsae.concepts.evidence_draws import DrawnFirings, first_of_each, first_of_runs, rank_in_group
 from recsae.concepts.features import Windows
-from recsae.concepts.firings import Encoder, Firings
+from recsae.concepts.firings import Encoder
 from recsae.errors import FailedPreconditionError
 
 Embed = Callable[[Sequence[NDArray[np.int32]]], NDArray[np.float32]]
@@ -59,26 +61,24 @@ class Decided:
     embeddings: int
 
 
-def strongest(firings: Firings, users: NDArray[np.int32], newest: NDArray[np.int32]) -> Candidates:
-    """At most 8 firings per latent with distinct users and distinct newest items, strongest first."""
-    latents = firings.latents().astype(np.int64)
-    order = np.lexsort((-firings.by_latent.data, latents))
-    found = Candidates(latents[order], firings.by_latent.indices[order].astype(np.int64), firings.by_latent.data[order])
-    for owner in (users, newest):
-        found = found.take(first_of_each(found.latent, owner[found.row]))
-    return found.take(rank_in_group(found.latent) < _CANDIDATES)
+def strongest(pool: DrawnFirings) -> Candidates:
+    """At most 8 firings per latent with distinct users and distinct newest items, strongest first.
 
-
-def first_of_each(latent: NDArray[np.int64], owner: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Positions of the first entry of every (latent, owner), in the order given: the strongest when sorted so."""
-    key = latent * (int(owner.max(initial=0)) + 1) + owner
-    return np.sort(np.unique(key, return_index=True)[1])
-
-
-def rank_in_group(latent: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, 1, 2, ... within each run of equal entries of a sorted array."""
-    rank: NDArray[np.int64] = np.arange(len(latent)) - np.searchsorted(latent, latent)
-    return rank
+    `pool` holds firings by latent, strongest first, repeated or not; `row` of the result counts in it. Round by round
+    every latent takes its strongest firing left and gives up those of the same user or newest item.
+    """
+    left = np.ones(len(pool), bool)
+    latents = int(pool.group.max(initial=-1)) + 1
+    rounds = []
+    for _ in range(_CANDIDATES):
+        at = np.flatnonzero(left)
+        at = at[first_of_runs(pool.group[at])]
+        rounds.append(at)
+        user, item = np.full(latents, -1, np.int64), np.full(latents, -1, np.int64)
+        user[pool.group[at]], item[pool.group[at]] = pool.user[at], pool.item[at]
+        left &= (pool.user != user[pool.group]) & (pool.item != item[pool.group])
+    row = np.sort(np.concatenate(rounds))
+    return Candidates(pool.group[row], row, pool.value[row])
 
 
 def decide(

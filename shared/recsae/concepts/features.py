@@ -1,31 +1,35 @@
 """What is known about the history behind each activation row, as arrays: the material predicates are made of.
 
 Row r stands for the history up to and including its newest item. All of it is gathered from the flat histories by
-index arithmetic; nothing loops over rows. Memory: rows x facets float32 (50,000 x 150 = 30 MB), rows are capped by
-`sampling`. Not here: thresholds and rules (`literals`, `describing`).
+index arithmetic; nothing loops over rows. What is dense, rows x facets, is made for blocks of rows. Not here:
+thresholds and rules (`literals`, `describing`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsae.concepts.sampling import RowSample
+from recsae.concepts.sampling import RowPlaces
 from recsae.datasets.facets import FacetTable
 from recsae.datasets.schema import Histories
 from recsae.datasets.windows import window_starts
 from recsae.errors import FailedPreconditionError
 
 # Sequence models read mostly the last few items: weights .75^age over ten items put half of the mass on the last 2-3.
-RECENT_ITEMS = 10
-RECENCY_DECAY = 0.75
+RECENT_ITEMS, RECENCY_DECAY = 10, 0.75
+# What somebody takes to in general: all of the newest forty items alike.
+USUAL_ITEMS = 40
 # Item-set predicates look at the newest one to three items.
 NEWEST = 3
 _POPULARITY_STRATA = 10
 _LENGTH_STRATA = 5
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Windows:
         return Windows(self.items, self.start[rows], self.end[rows])
 
 
-def locate(histories: Histories, sample: RowSample, max_history: int) -> Windows:
+def locate(histories: Histories, sample: RowPlaces, max_history: int) -> Windows:
     """Finds each row's history; positions count from the first interaction.
 
     A model reads `max_history` items, so a longer history was sent in windows (`recsae.datasets.windows`), and a row's
@@ -72,53 +76,65 @@ def locate(histories: Histories, sample: RowSample, max_history: int) -> Windows
 
 @dataclass(frozen=True)
 class RowFeatures:
-    """Features of n rows.
+    """What predicates ask about the rows of `windows`; nothing is computed before it is asked for.
 
-    `recent` float32 [n, F]: recency-weighted facet shares (0..1) of the last ten items; `last` 0/1 CSR [n, F]: facets
-    of the newest item; `newest` int32 [n, 3]: newest items, newest first, 0 where there is none; `popularity` float32
-    [n]: ln(1 + count) of the newest item; `length` int32 [n]: items in the history.
+    `log_counts` float32 [n_items + 1]: ln(1 + interactions) of each item.
     """
 
-    facets: tuple[str, ...]
-    recent: NDArray[np.float32]
-    last: sparse.csr_matrix
-    newest: NDArray[np.int32]
-    popularity: NDArray[np.float32]
-    length: NDArray[np.int32]
+    windows: Windows
+    facets: FacetTable
+    log_counts: NDArray[np.float32]
 
     def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.length)
+        """Number of rows, n."""
+        return len(self.windows.end)
+
+    @cached_property
+    def newest(self) -> NDArray[np.int32]:
+        """The newest three items, int32 [n, 3], newest first, 0 where there is none."""
+        return np.stack([self.windows.item_at(lag) for lag in range(NEWEST)], axis=1)
+
+    @cached_property
+    def popularity(self) -> NDArray[np.float32]:
+        """ln(1 + count) of the newest item, float32 [n]."""
+        return self.log_counts[self.newest[:, 0]]
+
+    @property
+    def length(self) -> NDArray[np.int64]:
+        """Items in the history, int64 [n]."""
+        return self.windows.lengths
+
+    def shares(self, depth: int, decay: float) -> NDArray[np.float32]:
+        """Weighted shares of all facets among the newest `depth` items, 0 to 1, float32 [n, F]; weights decay^lag."""
+        lags = np.arange(depth)
+        items = np.stack([self.windows.item_at(int(lag)) for lag in lags], axis=1)
+        weights = np.where(items > 0, decay**lags, 0.0).astype(np.float32)
+        weights /= weights.sum(axis=1, keepdims=True)
+        pointers = np.arange(0, len(self) * depth + 1, depth)
+        shape = (len(self), self.facets.matrix.shape[0])
+        mix = sparse.csr_matrix((weights.ravel(), items.ravel(), pointers), shape=shape)
+        dense: NDArray[np.float32] = (mix @ self.facets.matrix).toarray().astype(np.float32, copy=False)
+        return dense
+
+    def carried(self, lag: int) -> NDArray[np.float32]:
+        """Facets of the item `lag` places before the newest, 0/1 float32 [n, F]."""
+        dense: NDArray[np.float32] = self.facets.matrix[self.windows.item_at(lag)].toarray()
+        return dense
 
     def take(self, rows: NDArray[np.int64]) -> RowFeatures:
         """The features of some rows."""
-        return RowFeatures(
-            self.facets,
-            self.recent[rows],
-            self.last[rows],
-            self.newest[rows],
-            self.popularity[rows],
-            self.length[rows],
-        )
+        return RowFeatures(self.windows.take(rows), self.facets, self.log_counts)
+
+    def blocks(self) -> Iterator[tuple[slice, RowFeatures]]:
+        """All rows in order, a few thousand at a time: whatever is dense stays small."""
+        for at in range(0, len(self), _ROWS_AT_ONCE):
+            rows = np.arange(at, min(at + _ROWS_AT_ONCE, len(self)))
+            yield slice(at, at + len(rows)), self.take(rows)
 
 
 def build_features(windows: Windows, facets: FacetTable, log_counts: NDArray[np.float32]) -> RowFeatures:
     """Features of the rows of `windows`; `log_counts` [n_items + 1] from `log_item_counts`."""
-    n = len(windows.end)
-    lags = np.arange(RECENT_ITEMS)
-    items = np.stack([windows.item_at(int(lag)) for lag in lags], axis=1)
-    weights = np.where(items > 0, RECENCY_DECAY**lags, 0.0).astype(np.float32)
-    weights /= weights.sum(axis=1, keepdims=True)
-    pointers = np.arange(0, n * RECENT_ITEMS + 1, RECENT_ITEMS)
-    mix = sparse.csr_matrix((weights.ravel(), items.ravel(), pointers), shape=(n, facets.matrix.shape[0]))
-    return RowFeatures(
-        facets=facets.names,
-        recent=(mix @ facets.matrix).toarray().astype(np.float32, copy=False),
-        last=facets.matrix[items[:, 0]],
-        newest=np.ascontiguousarray(items[:, :NEWEST]),
-        popularity=log_counts[items[:, 0]],
-        length=windows.lengths.astype(np.int32),
-    )
+    return RowFeatures(windows, facets, log_counts)
 
 
 def log_item_counts(histories: Histories, n_items: int) -> NDArray[np.float32]:

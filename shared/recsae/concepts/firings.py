@@ -1,6 +1,6 @@
-"""Which latents fire on a sample of rows, as one sparse matrix, and the health figures that follow from it.
+"""Which latents fire on a sample of rows, as one sparse matrix, and which of them fire together.
 
-Not here: what a firing means (`describing`), which rows are read (`sampling`).
+Not here: what a firing means (`describing`), which rows are read (`sampling`), health figures (`evidence_sums`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsae.concepts.dictionary import ConceptArrays
 from recsae.concepts.records import Neighbour
 from recsae.sae.codes import Codes
 
@@ -87,42 +86,12 @@ def encode_rows(encoder: Encoder, x: NDArray[np.float32]) -> Firings:
     return Firings(matrix)
 
 
-def health(firings: Firings, fallback: Firings | None = None) -> ConceptArrays:
-    """p50, p95, p99 and mean of the positive values, and density, float32 [w] each.
-
-    A latent that is silent here takes its quantiles and mean (never its density) from `fallback`; a dead one has
-    p50 = p95 = p99 = 1 and mean 0.
-    """
-    quantiles, mean = _moments(firings)
-    if fallback is not None:
-        others, other_mean = _moments(fallback)
-        silent = firings.counts == 0
-        quantiles[:, silent], mean[silent] = others[:, silent], other_mean[silent]
-    density = firings.counts / max(1, firings.by_latent.shape[1])
-    p50, p95, p99 = quantiles.astype(np.float32)
-    return ConceptArrays(p50, p95, p99, mean.astype(np.float32), density.astype(np.float32))
-
-
-def _moments(firings: Firings) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    counts, values = firings.counts, firings.by_latent.data
-    order = np.lexsort((values, firings.latents()))
-    ranked = values[order].astype(np.float64)
-    starts = firings.by_latent.indptr[:-1].astype(np.int64)
-    fires = counts > 0
-    quantiles = np.ones((3, len(counts)))
-    for row, share in enumerate((0.5, 0.95, 0.99)):
-        at = share * (counts[fires] - 1)
-        low = np.floor(at).astype(np.int64)
-        high = np.minimum(low + 1, counts[fires] - 1)
-        below, above = ranked[starts[fires] + low], ranked[starts[fires] + high]
-        quantiles[row, fires] = below + (at - low) * (above - below)
-    total = np.bincount(firings.latents(), weights=values, minlength=len(counts))
-    return quantiles, total / np.maximum(counts, 1)
-
-
 @dataclass(frozen=True)
 class CoFiring:
-    """The m nearest live latents of each latent: `latents` int32 [w, m] (-1 = none), `correlations` float32 [w, m]."""
+    """The m nearest live latents of each latent: `latents` int32 [w, m] (-1 = none), `correlations` float32 [w, m].
+
+    Correlations of firing, or cosines of decoder rows (`decoder_neighbours`).
+    """
 
     latents: NDArray[np.int32]
     correlations: NDArray[np.float32]

@@ -1,6 +1,7 @@
 """What a dictionary is built from, and the rows of one part of the users made ready.
 
-Not here: where the inputs come from (the pipeline) and what is done with them (`construction`, `judgement`).
+Activations come in as `EvidenceSums`, however many shards there are, or as shards, which are then read here. Not here:
+where the inputs come from (the pipeline) and what is done with them (`construction`, `judgement`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.concepts.evidence import Embed
+from recsae.concepts.evidence_reading import RowFacts, read_shard
+from recsae.concepts.evidence_sums import EvidenceSums
 from recsae.concepts.features import RowFeatures, Windows, build_features, locate, log_item_counts, popularity_deciles
 from recsae.concepts.firings import Encoder, Firings, encode_rows
-from recsae.concepts.sampling import ROWS_PER_PART, ActivationRows, RowSample, sample_rows
+from recsae.concepts.labels import label_of, shared_facets
+from recsae.concepts.near_misses import Scores
+from recsae.concepts.output_differences import Rank
+from recsae.concepts.records import RuleRecord
+from recsae.concepts.sampling import ROWS_PER_PART, ActivationRows, RowPlaces, RowSample, drawn_or_refused
 from recsae.concepts.splits import UserPart, split_users, unseen_items
 from recsae.datasets.facets import FacetTable
 from recsae.datasets.schema import Histories
@@ -47,11 +54,14 @@ class Autoencoder(Encoder, Protocol):
 class DictionaryInputs:
     """Everything a dictionary is built from.
 
-    `shards`: activation rows of all users, and item probes with user -1. `histories` are those the activations were
-    collected from, `pseudonyms` [n_users] the users' ids there, cut to the newest `max_history`. `item_ids`, `titles`:
-    position i is item index i + 1. `item_vectors` [n_items + 1, d] of a dot-product head, None for any other. `embed`
-    maps histories to activations [B, d]. `rows_per_part` and `seed` fix the sample; `control` is the summary of a
-    control dictionary; `previous` the dictionary whose ids are kept.
+    `shards`: activation rows of all users, and item probes with user -1; `evidence` gives their merged sums where they
+    were added up before, and is asked once at most. `histories` are those the activations were collected from,
+    `pseudonyms` [n_users] the users' ids there, cut to the newest `max_history`. `item_ids`, `titles`: position i is
+    item index i + 1. `item_vectors` [n_items + 1, d] of a dot-product head, None for any other. `embed` maps histories
+    to activations [B, d]; `scores` activations [n, d] to what every latent would have before the cut [n, w] (None = no
+    near misses); `rank` lists items for activations where the head is no dot product (None = no outputs then).
+    `rows_per_part` and `seed` fix the sample; `control` is the summary of a control dictionary; `previous` the
+    dictionary whose ids are kept.
     """
 
     model: str
@@ -70,6 +80,9 @@ class DictionaryInputs:
     control: Mapping[str, Any] | None = None
     rows_per_part: int = ROWS_PER_PART
     seed: int = 0
+    evidence: Callable[[], EvidenceSums] | None = None
+    scores: Scores | None = None
+    rank: Rank | None = None
 
     def __post_init__(self) -> None:
         """InvalidRequestError when the tables do not describe the same users and items."""
@@ -96,6 +109,16 @@ class DictionaryInputs:
         return dict(zip(self.item_ids, self.titles, strict=True))
 
     @cached_property
+    def index_of(self) -> dict[str, int]:
+        """Item indices, from 1, by item id."""
+        return {item_id: at for at, item_id in enumerate(self.item_ids, 1)}
+
+    def label(self, rule: RuleRecord) -> str:
+        """The label of a rule, in words of these items and facets."""
+        shared = shared_facets([self.index_of[item_id] for item_id in rule.item_ids], self.facets)
+        return label_of(rule, self.title_of, shared)
+
+    @cached_property
     def log_counts(self) -> NDArray[np.float32]:
         """ln(1 + interactions) per item, [n_items + 1]."""
         return log_item_counts(self.histories, self.n_items)
@@ -115,6 +138,18 @@ class DictionaryInputs:
         """Part of each user, [n_users + 1]; the last entry speaks for item probes and belongs to the SAE's."""
         return np.append(split_users(self.pseudonyms, self.seed), np.int8(UserPart.SAE))
 
+    @cached_property
+    def sums(self) -> EvidenceSums:
+        """The sums of all rows: those given, else the shards', read one after the other."""
+        if self.evidence is not None:
+            return self.evidence()
+        facts = RowFacts(self.parts, self.histories, self.log_counts, self.rows_per_part, self.seed)
+        return EvidenceSums.merge(read_shard(shard, self.sae, facts) for shard in self.shards)
+
+    def windows(self, rows: RowPlaces) -> Windows:
+        """The histories behind some rows; FailedPreconditionError when they are of other histories."""
+        return locate(self.histories, rows, self.max_history)
+
 
 @dataclass(frozen=True)
 class PartRows:
@@ -127,16 +162,8 @@ class PartRows:
 
 
 def read_part(inputs: DictionaryInputs, part: UserPart) -> PartRows:
-    """Samples, encodes and describes the rows of one part."""
-    sample = sample_rows(inputs.shards, inputs.parts == part, cap=inputs.rows_per_part, seed=inputs.seed)
-    windows = locate(inputs.histories, sample, inputs.max_history)
+    """Encodes and describes the rows drawn of one part. FailedPreconditionError when there are none."""
+    sample = drawn_or_refused(inputs.sums.samples[part])
+    windows = inputs.windows(sample)
     features = build_features(windows, inputs.facets, inputs.log_counts)
     return PartRows(sample, encode_rows(inputs.sae, sample.x), windows, features)
-
-
-def probe(inputs: DictionaryInputs) -> Firings | None:
-    """Firings on rows the SAE was trained on, item probes included: they only say who is alive. None without any."""
-    wanted = inputs.parts == UserPart.SAE
-    if not any(wanted[np.asarray(shard.user)].any() for shard in inputs.shards):
-        return None
-    return encode_rows(inputs.sae, sample_rows(inputs.shards, wanted, cap=inputs.rows_per_part, seed=inputs.seed).x)

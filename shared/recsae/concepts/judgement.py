@@ -18,7 +18,8 @@ from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.firings import CoFiring
 from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
 from recsae.concepts.keeping import settle
-from recsae.concepts.labels import label_of, predicate_of
+from recsae.concepts.labels import predicate_of
+from recsae.concepts.learnt_facets import members_of
 from recsae.concepts.records import ConceptKind, ConceptRecord, ConceptStatus
 from recsae.concepts.rules import compile_item_sets, compile_rules
 from recsae.concepts.splits import UserPart
@@ -57,10 +58,11 @@ def verify(
         weights=weights,
     )
     progress("writing records", 0.9)
-    live = (description.probe_counts + part.firings.counts) > 0
+    live = (description.probe_counts + inputs.sums.verification_fired) > 0
     records = _records(inputs, description, cases, verdict, live)
     summary = summarise(records, draft.arrays, description.effect, verdict.swapped_passes, inputs.control)
-    finished = replace(draft, concepts=records, summary=summary)
+    learnt = members_of((record.rule for record in records), inputs.facets, inputs.item_ids)
+    finished = replace(draft, concepts=records, summary=summary, learnt=learnt)
     progress("judging the rules of the dictionary before", 0.95)
     return settle(finished, inputs, cases, part.features, weights)
 
@@ -90,9 +92,10 @@ def _records(
             description.facet_rules, description.item_sets, verdict.uses_set.tolist(), strict=True
         )
     ]
-    labels = [label_of(rule, inputs.title_of) for rule in rules]
+    labels = [inputs.label(rule) for rule in rules]
     ids = [concept.id for concept in description.draft.concepts]
     near = CoFiring(description.neighbours, description.correlations)
+    label_of_id = dict(zip(ids, labels, strict=True))
     users, scores = cases.users(), _extra_scores(cases, verdict)
     found = verdict.scores
     records = []
@@ -120,6 +123,9 @@ def _records(
                 positives=int(cases.positives[latent]),
                 users=int(users[latent]),
                 neighbours=near.of(latent, ids, labels),
+                decoder_neighbours=tuple(
+                    replace(other, label=label_of_id[other.concept_id]) for other in draft.decoder_neighbours
+                ),
                 scores=dict(draft.scores)
                 | {name: float(values[latent]) for name, values in scores.items() if np.isfinite(values[latent])},
             )

@@ -1,6 +1,7 @@
 """Which concepts are kept over a refresh: matched, and the old rule, unchanged, still verifies on the new activations.
 
-docs/method.md, section 8. The old rules are judged on the verification cases of the new SAE exactly as new labels are.
+docs/method.md, section 8. The old rules are judged on the verification cases of the new SAE exactly as new labels are,
+with the items that belonged to their facets then where that was learnt from histories.
 Not here: matching (`identity`), the verdict itself (`verification`).
 """
 
@@ -15,7 +16,7 @@ from recsae.concepts.cases import Cases
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.features import RowFeatures
 from recsae.concepts.inputs import DictionaryInputs
-from recsae.concepts.literals import LAST, RECENT
+from recsae.concepts.learnt_facets import with_members
 from recsae.concepts.origins import Fate
 from recsae.concepts.records import ConceptRecord, ConceptStatus, RuleRecord
 from recsae.concepts.rules import compile_item_sets, compile_rules
@@ -35,6 +36,8 @@ def settle(
     """
     if dictionary.lineage is None or inputs.previous is None:
         return dictionary
+    learnt = inputs.previous.dictionary.learnt
+    features = replace(features, facets=with_members(features.facets, learnt, inputs.index_of))
     before = {concept.id: concept for concept in inputs.previous.dictionary.concepts}
     old = [before.get(concept.id) for concept in dictionary.concepts]
     verdicts = _judge_old_rules(old, dictionary, inputs, cases, features, weights)
@@ -102,8 +105,8 @@ def _judge_old_rules(
 
 def _testable(rule: RuleRecord, features: RowFeatures, inputs: DictionaryInputs) -> RuleRecord:
     """The rule, or an empty one when it asks for a facet the data no longer have; items that are gone match nothing."""
-    facets = set(features.facets)
-    if any(literal.kind in (RECENT, LAST) and literal.facet not in facets for literal in rule.literals):
+    facets = set(features.facets.names)
+    if any(literal.facet and literal.facet not in facets for literal in rule.literals):
         return RuleRecord()
     item_ids = tuple(item_id for item_id in rule.item_ids if item_id in inputs.title_of)
     return replace(rule, item_ids=item_ids, window=rule.window if item_ids else 0)

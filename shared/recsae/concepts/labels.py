@@ -1,7 +1,7 @@
 """Words for rules: labels for people and the exact predicate as text.
 
-"Recent: Horror, 1980s, not Comedy" for literals, "Any of: Star Wars (1977), ..." for item sets. Not here: what the
-rule is (`rules`) and whether it holds (`verification`).
+"Recent: Horror, 1980s, not Comedy" for literals, "1970s Sci-Fi, any of: Star Wars (1977), ..." for item sets. Not here:
+what the rule is (`rules`) and whether it holds (`verification`).
 """
 
 from __future__ import annotations
@@ -9,21 +9,34 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from recsae.concepts.literals import LAST, POPULARITY, RECENT
+import numpy as np
+
+from recsae.concepts.literals import BEFORE, LAST, POPULARITY, RECENT, USUAL
 from recsae.concepts.records import FacetLift, ItemScore, LiteralRecord, RuleRecord
+from recsae.datasets.facets import BOTH, FacetTable
 
 UNDESCRIBED = "Undescribed"
 # Recency-weighted shares from which a facet is most, and nearly all, of what was consumed lately.
 _MOSTLY, _NEARLY_ALL = 0.55, 0.8
+# Over the newest forty items a quarter is a strong taste already.
+_OFTEN = 0.2
 _OUTPUT_FACETS = 3
+# What items share names a set: facets that at least two thirds of them carry, the rarest two.
+_SHARED, _NAMED_BY = 2 / 3, 2
+_UNTELLING = ("popularity", "title")
 _BAND = re.compile(r"band (?P<number>\d+) of (?P<count>\d+)")
 
 
-def label_of(rule: RuleRecord, titles: Mapping[str, str]) -> str:
-    """A label for people; `titles` by item id. "Undescribed" for an empty rule."""
+def label_of(rule: RuleRecord, titles: Mapping[str, str], shared: str = "") -> str:
+    """A label for people; `titles` by item id; `shared` names what the items of a set have in common.
+
+    "Undescribed" for an empty rule.
+    """
     if rule.item_ids:
         named = ", ".join(titles.get(item_id) or item_id for item_id in rule.item_ids)
-        return f"Any of: {named}" if len(rule.item_ids) > 1 else f"Just seen: {named}"
+        if len(rule.item_ids) == 1:
+            return f"Just seen: {named}"
+        return f"{shared}, any of: {named}" if shared else f"Any of: {named}"
     if not rule.literals:
         return UNDESCRIBED
     text = ""
@@ -57,9 +70,26 @@ def output_label_of(facets: Sequence[FacetLift], promoted: Sequence[ItemScore]) 
     return ", ".join(item.title or item.item_id for item in promoted[:2])
 
 
+def shared_facets(items: Sequence[int], facets: FacetTable) -> str:
+    """What at least two thirds of `items` (indices from 1) carry: the rarest two facets, "" for none."""
+    carried = np.asarray(facets.matrix[list(items)].mean(axis=0)).ravel() if len(items) > 1 else np.zeros(0)
+    common = [at for at in np.flatnonzero(carried >= _SHARED).tolist() if facets.families[at] not in _UNTELLING]
+    size = np.asarray(facets.matrix.sum(axis=0)).ravel()
+    kept = sorted(common, key=lambda at: size[at])[:_NAMED_BY]
+    return ", ".join(facet_name(facets.names[at]) for at in kept)
+
+
 def facet_name(facet: str) -> str:
-    """A facet for people: "genre=Horror" -> "Horror", 'title=star' -> '"star" in the title'."""
+    """A facet for people.
+
+    "genre=Horror" -> "Horror", 'title=star' -> '"star" in the title', "decade=1980s ∩ genre=Horror" -> "1980s Horror",
+    "like=Alien; Aliens" -> "like Alien; Aliens".
+    """
+    if BOTH in facet:
+        return " ".join(facet_name(part) for part in facet.split(BOTH))
     family, _, value = facet.partition("=")
+    if family == "like":
+        return f"like {value}"
     if family == "title":
         return f'"{value}" in the title'
     if family == "popularity":
@@ -78,8 +108,10 @@ def _popularity(band: str) -> str:
 def _phrase(literal: LiteralRecord) -> tuple[str, str]:
     if literal.kind == RECENT:
         return _amount(literal.threshold), facet_name(literal.facet)
-    if literal.kind == LAST:
-        return "Last", facet_name(literal.facet)
+    if literal.kind == USUAL:
+        return "Often" if literal.threshold >= _OFTEN else "At times", facet_name(literal.facet)
+    if literal.kind in (LAST, BEFORE):
+        return "Last" if literal.kind == LAST else "Last but one", facet_name(literal.facet)
     if literal.kind == POPULARITY:
         return "", "newest item popular"
     return "", f"{literal.threshold:.0f} items or more"
@@ -92,10 +124,10 @@ def _amount(share: float) -> str:
 
 
 def _exact(literal: LiteralRecord) -> str:
-    if literal.kind == RECENT:
-        return f"recent[{literal.facet}] >= {literal.threshold:g}"
-    if literal.kind == LAST:
-        return f"last[{literal.facet}]"
+    if literal.kind in (RECENT, USUAL):
+        return f"{literal.kind}[{literal.facet}] >= {literal.threshold:g}"
+    if literal.kind in (LAST, BEFORE):
+        return f"{literal.kind}[{literal.facet}]"
     if literal.kind == POPULARITY:
         return f"ln(1 + count of the newest item) >= {literal.threshold:.3g}"
     return f"length >= {literal.threshold:.0f}"

@@ -1,11 +1,12 @@
-"""What a concept does to the ranking of a dot-product head: promoted and suppressed items (docs/method.md, section 4).
+"""What a concept does to the ranking: promoted and suppressed items (docs/method.md, section 4).
 
-One unit of latent j adds W_dec[j] . (E_i - mean E) to item i's score relative to the catalogue. Not here: heads that
-are no dot product (finite differences) and dose-response.
+One unit of latent j adds W_dec[j] . (E_i - mean E) to item i's score relative to the catalogue, where the head is a dot
+product. Not here: how a score changes with any other head (`output_differences`), and dose-response.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,12 +39,19 @@ class Outputs:
 def output_items(w_dec: NDArray[np.float32], item_vectors: NDArray[np.float32]) -> Outputs:
     """Outputs of all latents from `w_dec` [w, d] and `item_vectors` [n_items + 1, d] (row 0 = padding)."""
     centred = (item_vectors[1:] - item_vectors[1:].mean(axis=0)).T.astype(np.float32)
-    n_items = centred.shape[1]
+    blocks = (w_dec[at : at + _LATENTS_AT_ONCE] @ centred for at in range(0, len(w_dec), _LATENTS_AT_ONCE))
+    return outputs_of(blocks, centred.shape[1])
+
+
+def outputs_of(changes: Iterable[NDArray[np.float32]], n_items: int) -> Outputs:
+    """Outputs from the change of every item's score per unit of each latent, float32 [.., n_items] a block of latents.
+
+    Item i + 1 stands in column i. A few latents are held at a time.
+    """
     shown = min(SHOWN, n_items)
     labelled = max(shown, min(_LABELLED, int(_LABELLED_SHARE * n_items)))
     best, worst, gains, losses, effects = [], [], [], [], []
-    for at in range(0, len(w_dec), _LATENTS_AT_ONCE):
-        scores = w_dec[at : at + _LATENTS_AT_ONCE] @ centred
+    for scores in changes:
         top, low = _largest(scores, labelled), _largest(-scores, shown)
         best.append(top)
         worst.append(low)
@@ -52,7 +60,7 @@ def output_items(w_dec: NDArray[np.float32], item_vectors: NDArray[np.float32]) 
         effects.append(np.abs(scores).mean(axis=1))
     top = np.concatenate(best) + 1
     pointers = np.arange(0, top.size + 1, labelled)
-    marks = sparse.csr_matrix((np.ones(top.size), top.ravel(), pointers), shape=(len(w_dec), n_items + 1))
+    marks = sparse.csr_matrix((np.ones(top.size), top.ravel(), pointers), shape=(len(top), n_items + 1))
     return Outputs(
         top[:, :shown].astype(np.int32),
         np.concatenate(gains),

@@ -2,7 +2,7 @@
 
 A recommender serves one version of a model. To lay a new version's activations over an old one's, and to see on which
 histories old latents fired, both must read the same histories: so each dictionary carries some, without users. They are
-rows of users who verify nothing. Bounded: 8,192 rows of at most 512 histories. Not here: comparing (`identity`).
+rows of construction users. Bounded: 8,192 rows, a million items together. Not here: comparing (`identity`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from recsae.concepts.evidence import Embed
-from recsae.concepts.features import Windows, locate
+from recsae.concepts.features import Windows
 from recsae.concepts.inputs import DictionaryInputs
-from recsae.concepts.sampling import sample_rows
+from recsae.concepts.sampling import RowSample, drawn_or_refused
 from recsae.concepts.splits import UserPart
 from recsae.errors import CorruptArtifactError
 from recsae.store.files import write_atomic
 
 # A concept with the 100 cases in 50,000 rows that a verdict takes fires on about 16 of these; 10 are enough to match.
 PROBE_ROWS = 8_192
-_USERS = 512
 _MOST_ITEMS = 4_096
+_MOST_STORED = 1 << 20  # items of their histories: 4 MB
 _FILE = "probe.safetensors"
 _COLUMNS = ("x", "items", "start", "end", "vectors")
 
@@ -85,16 +85,21 @@ def load_probe_set(folder: Path) -> ProbeSet | None:
 
 
 def make_probe_set(inputs: DictionaryInputs) -> ProbeSet:
-    """Draws the probe set of a dictionary out of its inputs."""
-    sample = sample_rows(inputs.shards, _some_users(inputs), cap=PROBE_ROWS, seed=inputs.seed)
-    windows = locate(inputs.histories, sample, inputs.max_history)
-    compact = _compact(windows)
+    """Chooses the probe set of a dictionary among the rows drawn of construction users.
+
+    User by user in random order, so that few histories carry many rows. FailedPreconditionError when there is no row.
+    """
+    drawn = drawn_or_refused(inputs.sums.samples[UserPart.CONSTRUCTION])
+    windows = inputs.windows(drawn)
+    rows = _chosen(drawn, windows, inputs.seed)
+    compact = _compact(windows.take(rows))
     used, items = np.unique(compact.items, return_inverse=True)
-    vectors = np.zeros((0, sample.x.shape[1]), np.float32)
+    x = np.ascontiguousarray(drawn.x[rows])
+    vectors = np.zeros((0, x.shape[1]), np.float32)
     if inputs.item_vectors is not None:
         vectors = np.asarray(inputs.item_vectors[used[:_MOST_ITEMS]], np.float32)
     return ProbeSet(
-        sample.x,
+        x,
         Windows((items + 1).astype(np.int32), compact.start, compact.end),
         tuple(inputs.item_ids[item - 1] for item in used.tolist()),
         vectors,
@@ -138,16 +143,19 @@ def read_again(probe: ProbeSet, reader: Reader) -> Reading:
     return Reading(x, left.x, new_vectors, old_vectors)
 
 
-def _some_users(inputs: DictionaryInputs) -> NDArray[np.bool_]:
-    """At most 512 users with rows who verify nothing, bool [n_users + 1]."""
-    present = np.zeros(inputs.histories.n_users + 1, bool)
-    for shard in inputs.shards:
-        present[np.asarray(shard.user)] = True
-    present[-1] = False  # item probes
-    present &= inputs.parts != UserPart.VERIFICATION
-    users = np.random.default_rng(inputs.seed).permutation(np.flatnonzero(present))[:_USERS]
-    chosen = np.zeros_like(present)
-    chosen[users] = True
+def _chosen(drawn: RowSample, windows: Windows, seed: int) -> NDArray[np.int64]:
+    """At most 8,192 rows of a million items together, ascending, int64."""
+    users = np.unique(drawn.user)
+    place = np.empty(len(users), np.int64)
+    place[np.random.default_rng(seed).permutation(len(users))] = np.arange(len(users))
+    order = np.lexsort((drawn.position, place[np.searchsorted(users, drawn.user)]))[:PROBE_ROWS]
+    # Rows of a user mostly share their items; counted apart they are at least as many.
+    starts, first = np.unique(windows.start[order], return_index=True)
+    added = np.zeros(len(order), np.int64)
+    ends = np.zeros(len(starts), np.int64)
+    np.maximum.at(ends, np.searchsorted(starts, windows.start[order]), windows.end[order])
+    added[first] = ends - starts
+    chosen: NDArray[np.int64] = np.sort(order[np.cumsum(added) <= _MOST_STORED])
     return chosen
 
 

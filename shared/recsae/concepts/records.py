@@ -95,8 +95,9 @@ class FacetLift:
 class LiteralRecord:
     """One literal of a rule: joined to what stands before it by `joined` ("", "and", "and not" or "or").
 
-    `kind` is "recent" (recency-weighted share of `facet` >= threshold), "last" (the newest item has `facet`),
-    "popularity" (ln of the newest item's count >= threshold) or "length" (items in the history >= threshold).
+    `kind` is "recent" (recency-weighted share of `facet` among the newest ten items >= threshold), "usual" (its share
+    among the newest forty), "last" (the newest item has `facet`), "before" (the item before it has), "popularity" (ln
+    of the newest item's count >= threshold) or "length" (items in the history >= threshold).
     """
 
     joined: str
@@ -107,11 +108,16 @@ class LiteralRecord:
 
 @dataclass(frozen=True)
 class RuleRecord:
-    """A predicate any history can be tested on: literals, or "one of `item_ids` among the newest `window` items"."""
+    """A predicate any history can be tested on: literals, or "one of `item_ids` among the newest `window` items".
+
+    `levels` are the strengths the rule predicts, one per pattern of truth of its m literals: entry sum_i 2^i truth_i of
+    2^m; for an item set, entry 0 where it does not hold, 1 where it does.
+    """
 
     literals: tuple[LiteralRecord, ...] = ()
     item_ids: tuple[str, ...] = ()
     window: int = 0
+    levels: tuple[float, ...] = ()
 
 
 class LabelSource(StrEnum):
@@ -208,6 +214,7 @@ def rule_as_json(rule: RuleRecord) -> dict[str, Any]:
         "literals": [vars(literal) for literal in rule.literals],
         "item_ids": list(rule.item_ids),
         "window": rule.window,
+        "levels": list(rule.levels),
     }
 
 

@@ -7,7 +7,7 @@ width. Not here: how rules are found (`describing`, `item_sets`), their words (`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsae.concepts.features import NEWEST, RowFeatures
-from recsae.concepts.literals import Literal, truth_of
+from recsae.concepts.literals import Literal, PackedTruth, pack_truth
 from recsae.concepts.records import LiteralRecord, RuleRecord
 
 MAX_LITERALS_PER_RULE = 3
@@ -64,10 +64,22 @@ def either(first: Predictor, second: Predictor, uses_second: NDArray[np.bool_]) 
 
 @dataclass(frozen=True)
 class FacetRules:
-    """`literal` int32 [w, 3] into a list of literals (-1 = none; a first -1 = no rule), `joined` int8 [w, 3]."""
+    """Rules of w latents: `literal` int32 [w, 3] into a list of literals (-1 = none; a first -1 = no rule).
+
+    `joined` int8 [w, 3] how each is joined to those before; `level` float32 [w, 8] what is predicted for each pattern
+    of their truth (see `RuleRecord.levels`).
+    """
 
     literal: NDArray[np.int32]
     joined: NDArray[np.int8]
+    level: NDArray[np.float32]
+
+    @classmethod
+    def none(cls, width: int) -> FacetRules:
+        """No rule for any latent."""
+        shape = (width, MAX_LITERALS_PER_RULE)
+        level = np.zeros((width, 1 << MAX_LITERALS_PER_RULE), np.float32)
+        return cls(np.full(shape, -1, np.int32), np.zeros(shape, np.int8), level)
 
     def truth(self, literal_truth: NDArray[np.uint8], latents: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Truth uint8 [m, n] of the rules of `latents` [m], from that of all literals [L, n]. No rule = never."""
@@ -82,11 +94,24 @@ class FacetRules:
                     result[rows] = join(result[rows], literal_truth[literal[rows]], how)
         return result
 
-    def records(self, literals: Sequence[Literal]) -> list[RuleRecord]:
-        """The stored form, one per latent."""
+    def patterns(self, literal_truth: NDArray[np.uint8], latents: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Which of each rule's literals are true, as a number (bit i = literal i), uint8 [m, n]."""
+        pattern = np.zeros((len(latents), literal_truth.shape[1]), np.uint8)
+        for step in range(self.literal.shape[1]):
+            literal = self.literal[latents, step]
+            known = np.flatnonzero(literal >= 0)
+            pattern[known] |= literal_truth[literal[known]] << step
+        return pattern
+
+    def records(self, literals: Sequence[Literal], p95: NDArray[np.float32]) -> list[RuleRecord]:
+        """The stored form, one per latent; levels in units of `p95` [w]."""
+        levels = (self.level / p95[:, None]).round(6).tolist()
+        sizes = (self.literal >= 0).sum(axis=1).tolist()
         return [
-            RuleRecord(literals=tuple(_literal_records(literals, row, how)))
-            for row, how in zip(self.literal.tolist(), self.joined.tolist(), strict=True)
+            RuleRecord(literals=tuple(_literal_records(literals, row, how)), levels=tuple(level[: 1 << size]))
+            if size
+            else RuleRecord()
+            for row, how, level, size in zip(self.literal.tolist(), self.joined.tolist(), levels, sizes, strict=True)
         ]
 
 
@@ -108,23 +133,51 @@ class CompiledRules:
 
     def predictor(self, features: RowFeatures) -> Predictor:
         """A predictor over the rows of `features`."""
-        literal_truth = truth_of(self.literals, features)
-        if not self.literals:
-            literal_truth = np.zeros((1, len(features)), np.uint8)
-        return lambda latents: sparse.csr_matrix(self.rules.truth(literal_truth, latents))
+        known = pack_truth(self.literals, features)
+
+        def predict(latents: NDArray[np.int64]) -> sparse.csr_matrix:
+            rules, truth = self._asked(known, latents)
+            return sparse.csr_matrix(rules.truth(truth, np.arange(len(latents))))
+
+        return predict
+
+    def strengths(self, features: RowFeatures) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        """What rules predict: a function of latents [m] to strengths float32 [m, n]; 0 for a latent without a rule."""
+        known = pack_truth(self.literals, features)
+
+        def predict(latents: NDArray[np.int64]) -> NDArray[np.float32]:
+            rules, truth = self._asked(known, latents)
+            pattern = rules.patterns(truth, np.arange(len(latents)))
+            level: NDArray[np.float32] = np.take_along_axis(rules.level, pattern.astype(np.int64), axis=1)
+            return level
+
+        return predict
+
+    def _asked(self, known: PackedTruth, latents: NDArray[np.int64]) -> tuple[FacetRules, NDArray[np.uint8]]:
+        """The rules of `latents` and the truth of the literals they name, and of no others."""
+        literal = self.rules.literal[latents]
+        used = np.unique(literal[literal >= 0])
+        own = FacetRules(
+            np.where(literal >= 0, np.searchsorted(used, literal), -1).astype(np.int32),
+            self.rules.joined[latents],
+            self.rules.level[latents],
+        )
+        # A rule without literals asks for the truth of the first literal and does not use it.
+        return own, known.of(used) if len(used) else np.zeros((1, known.rows), np.uint8)
 
 
 def compile_rules(records: Sequence[RuleRecord]) -> CompiledRules:
     """Rules as stored, as arrays; a rule without literals never holds."""
     table: dict[Literal, int] = {}
-    literal = np.full((len(records), MAX_LITERALS_PER_RULE), -1, np.int32)
-    joined = np.zeros((len(records), MAX_LITERALS_PER_RULE), np.int8)
+    rules = FacetRules.none(len(records))
     for row, record in enumerate(records):
         for step, stored in enumerate(record.literals):
             asked = Literal(stored.kind, stored.facet, stored.threshold)
-            literal[row, step] = table.setdefault(asked, len(table))
-            joined[row, step] = _JOINED.get(stored.joined, Joined.AND)
-    return CompiledRules(tuple(table), FacetRules(literal, joined))
+            rules.literal[row, step] = table.setdefault(asked, len(table))
+            rules.joined[row, step] = _JOINED.get(stored.joined, Joined.AND)
+        if record.literals and record.levels:
+            rules.level[row, : len(record.levels)] = record.levels
+    return CompiledRules(tuple(table), rules)
 
 
 @dataclass(frozen=True)

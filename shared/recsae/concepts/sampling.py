@@ -1,18 +1,21 @@
-"""Which activation rows are read: a bounded, seeded sample per part of the users, out of any number of shards.
+"""Which activation rows are read: a bounded, even draw per part of the users, out of any number of shards.
 
-Memory is bounded by the cap, whatever the number of rows: user and position are small and read whole, `x` may be
-a memory map of which only the chosen rows are touched.
+A row is kept when its hash is among the smallest `most`: the draw depends on the rows alone, not on how shards cut
+them, so draws of shards merge exactly. Memory is bounded by `most` rows; `x` may be a memory map of which only the
+chosen rows are touched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsae.concepts.evidence_draws import hashed
 from recsae.errors import FailedPreconditionError
 
 # At the natural mix a concept of density 1 % has about 500 cases among this many rows, and five times the "too rare"
@@ -20,13 +23,8 @@ from recsae.errors import FailedPreconditionError
 ROWS_PER_PART = 50_000
 
 
-class ActivationRows(Protocol):
-    """Rows of one shard: x float32 [n, d]; user int32 [n] (-1 = item probe); position, item int32 [n]."""
-
-    @property
-    def x(self) -> NDArray[np.float32]:
-        """Activations [n, d]."""
-        ...
+class RowPlaces(Protocol):
+    """Where rows stand: user int32 [n] (-1 = item probe), position and newest item int32 [n]."""
 
     @property
     def user(self) -> NDArray[np.int32]:
@@ -44,9 +42,18 @@ class ActivationRows(Protocol):
         ...
 
 
+class ActivationRows(RowPlaces, Protocol):
+    """Rows of one shard: their places and x float32 [n, d]."""
+
+    @property
+    def x(self) -> NDArray[np.float32]:
+        """Activations [n, d]."""
+        ...
+
+
 @dataclass(frozen=True)
 class RowSample:
-    """Rows in order of user and position; the same fields as a shard. `available` = rows sampled from."""
+    """Rows in order of user and position; the same fields as a shard. `available` = rows drawn from."""
 
     x: NDArray[np.float32]
     user: NDArray[np.int32]
@@ -58,6 +65,39 @@ class RowSample:
         """Number of rows."""
         return len(self.user)
 
+    @classmethod
+    def none(cls) -> RowSample:
+        """Of no rows."""
+        nothing = np.zeros(0, np.int32)
+        return cls(np.zeros((0, 0), np.float32), nothing, nothing, nothing, 0)
+
+    @classmethod
+    def of(cls, rows: ActivationRows, wanted: NDArray[np.bool_], most: int, seed: int) -> RowSample:
+        """Of the rows of one shard where `wanted` [n] holds."""
+        qualified = np.flatnonzero(wanted)
+        if not len(qualified):
+            return cls.none()
+        user, position, item = (
+            np.asarray(column)[qualified].astype(np.int32) for column in (rows.user, rows.position, rows.item)
+        )
+        chosen = _chosen(user, position, item, most, seed)
+        # A memory map is read fastest in the order of the file.
+        x = np.asarray(rows.x[np.sort(qualified[chosen])], np.float32)
+        x = x[np.argsort(np.argsort(qualified[chosen]))]
+        return cls(x, user[chosen], position[chosen], item[chosen], len(qualified))
+
+    def merged(self, other: RowSample, most: int, seed: int) -> RowSample:
+        """The draw of the rows of both."""
+        if not len(other) or not len(self):
+            return self if len(self) else other
+        whole = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("user", "position", "item"))
+        user, position, item = whole
+        chosen = _chosen(user, position, item, most, seed)
+        x = np.empty((len(chosen), self.x.shape[1]), np.float32)
+        mine = chosen < len(self)
+        x[mine], x[~mine] = self.x[chosen[mine]], other.x[chosen[~mine] - len(self)]
+        return RowSample(x, user[chosen], position[chosen], item[chosen], self.available + other.available)
+
 
 def sample_rows(
     shards: Sequence[ActivationRows], wanted: NDArray[np.bool_], *, cap: int = ROWS_PER_PART, seed: int = 0
@@ -67,29 +107,26 @@ def sample_rows(
     The last entry of `wanted` speaks for rows without a user (item probes, user -1). FailedPreconditionError when
     no row qualifies.
     """
-    sizes = [len(shard.user) for shard in shards]
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    user = np.concatenate([np.asarray(shard.user, np.int32) for shard in shards]) if shards else np.zeros(0, np.int32)
-    qualified = np.flatnonzero(wanted[user])
-    if not len(qualified):
+    draws = (RowSample.of(shard, wanted[np.asarray(shard.user)], cap, seed) for shard in shards)
+    return drawn_or_refused(reduce(lambda one, other: one.merged(other, cap, seed), draws, RowSample.none()))
+
+
+def drawn_or_refused(sample: RowSample) -> RowSample:
+    """The sample; FailedPreconditionError when it is empty."""
+    if not len(sample):
         raise FailedPreconditionError(
-            f"none of {len(user)} activation rows belongs to a user of the part asked for; collect from more users"
+            "no activation row belongs to a user of the part asked for; collect from more users"
         )
-    available = len(qualified)
-    if available > cap:
-        qualified = np.sort(np.random.default_rng(seed).choice(qualified, cap, replace=False))
-    position, item, x = [], [], []
-    for at, shard in enumerate(shards):
-        rows = qualified[(qualified >= offsets[at]) & (qualified < offsets[at + 1])] - offsets[at]
-        position.append(np.asarray(shard.position)[rows])
-        item.append(np.asarray(shard.item)[rows])
-        x.append(np.asarray(shard.x[rows], np.float32))
-    users, positions = user[qualified], np.concatenate(position)
-    order = np.lexsort((positions, users))
-    return RowSample(
-        np.concatenate(x)[order],
-        users[order],
-        positions[order].astype(np.int32),
-        np.concatenate(item)[order].astype(np.int32),
-        available,
-    )
+    return sample
+
+
+def _chosen(
+    user: NDArray[np.int32], position: NDArray[np.int32], item: NDArray[np.int32], most: int, seed: int
+) -> NDArray[np.int64]:
+    """Which rows are kept, in order of user and position."""
+    kept = np.arange(len(user))
+    if len(user) > most:
+        order = hashed(seed, user, position, item)
+        kept = np.flatnonzero(order <= np.partition(order, most - 1)[most - 1])
+        kept = kept[np.lexsort((item[kept], position[kept], user[kept], order[kept]))][:most]
+    return kept[np.lexsort((item[kept], position[kept], user[kept]))]

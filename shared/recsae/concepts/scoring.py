@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsae.concepts.cases import Cases
+from recsae.concepts.cases import Cases, matched_weights
 from recsae.concepts.estimates import Estimate
 from recsae.concepts.rules import Predictor
 
@@ -161,21 +161,12 @@ def _matched(
     cases: Cases, table: _Sums, strong: sparse.csr_matrix, fired: sparse.csr_matrix, false: sparse.csr_matrix
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """False positives and negatives by group, each negative weighed by positives / negatives of its stratum."""
-    m, strata = strong.shape[0], cases.n_strata
-    rows = np.bincount(cases.stratum, minlength=strata)
-    silent = rows[None, :] - _by_stratum(fired, cases.stratum, strata)
-    share = _by_stratum(strong, cases.stratum, strata)
-    weight = np.divide(share, silent, out=np.zeros((m, strata)), where=silent > 0)
+    strata = cases.n_strata
+    weight, _ = matched_weights(strong, fired, cases.stratum, strata)
     cells = np.bincount(cases.stratum.astype(np.int64) * cases.groups + cases.group, minlength=strata * cases.groups)
     everyone = weight @ cells.reshape(strata, cases.groups)
     fires = table.by_group(fired, _entry_weights(fired, weight, cases.stratum))
     return table.by_group(false, _entry_weights(false, weight, cases.stratum)), everyone - fires
-
-
-def _by_stratum(rows: sparse.csr_matrix, stratum: NDArray[np.int32], strata: int) -> Doubles:
-    latent = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
-    counts = np.bincount(latent * strata + stratum[rows.indices], minlength=rows.shape[0] * strata)
-    return counts.reshape(rows.shape[0], strata).astype(np.float64)
 
 
 def _entry_weights(rows: sparse.csr_matrix, weight: Doubles, stratum: NDArray[np.int32]) -> Doubles:

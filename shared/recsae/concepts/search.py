@@ -18,6 +18,8 @@ from recsae.errors import InvalidRequestError
 _WORD = re.compile(r"\w+")
 # A word in the label says what the concept is about; one in a title may be there by chance.
 _LABEL, _OUTPUT, _FACET, _EVIDENCE, _PROMOTED = 8.0, 5.0, 4.0, 2.0, 1.5
+# A language model's label and description.
+_TOLD, _DESCRIPTION = 6.0, 2.5
 _PREFIX_DISCOUNT = 0.5
 _MIN_PREFIX = 3
 
@@ -92,6 +94,9 @@ class ConceptSearch:
 
 def _texts(concept: ConceptRecord) -> Iterator[tuple[_Place, str]]:
     yield _Place(_LABEL, "label"), concept.label
+    if concept.llm is not None:
+        yield _Place(_TOLD, "label of the language model"), concept.llm.label
+        yield _Place(_DESCRIPTION, "description of the language model"), concept.llm.description
     yield _Place(_OUTPUT, "output label"), concept.output_label
     for facet in (*concept.input_facets, *concept.output_facets):
         yield _Place(_FACET, f"facet: {facet.facet}"), facet.facet

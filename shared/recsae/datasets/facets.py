@@ -1,9 +1,14 @@
-"""Facets: attribute values of items (genre=Horror, decade=1980s, title token, popularity band) as one sparse matrix."""
+"""Facets: attribute values of items (genre=Horror, decade=1980s, title token, popularity band) as one sparse matrix.
+
+Beside single values stand pairs of them ("decade=1980s ∩ genre=Horror") and groups of items that are consumed together
+("like=Alien; Aliens", see `neighbourhoods`).
+"""
 
 from __future__ import annotations
 
 import itertools
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +18,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsae.datasets.attributes import as_number
+from recsae.datasets.neighbourhoods import neighbourhoods
 from recsae.datasets.schema import Histories, ItemTable
 from recsae.errors import InvalidRequestError
 
 _FAMILY_NAMES = {"class": "genre", "genres": "genre", "categories": "category"}
 _YEARS = (1800, 2100)
+# Families of facets that are made, not read: pairs of values, and groups of items consumed together.
+CROSSED, LIKE = "pair", "like"
+BOTH = " ∩ "
+_NAMED_AFTER, _NAME_LENGTH = 2, 40
 # Share of filled cells that make a column one of numbers; the rest ("unknown") carries no facet.
 _NUMERIC_SHARE = 0.95
 _WORD = re.compile(r"[^\W\d_][^\W\d_']{2,}")
@@ -38,7 +48,9 @@ class FacetSpec:
     A value counts when at least `min_items` items carry it, and not all; of each family the most carried
     `max_values_per_column` are kept. `columns` names the metadata columns to use (None = all). Columns of years
     become decades, other columns of numbers `numeric_bins` quantile bins, the rest values separated by "|".
-    0 `title_tokens` or `popularity_bands` = no such family (4 bands = quartiles, 10 = deciles).
+    0 `title_tokens` or `popularity_bands` = no such family (4 bands = quartiles, 10 = deciles). Values of columns with
+    at most `crossed_values` of them are also paired with each other, the `most_crossed` pairs that most items carry.
+    `neighbourhoods` are how many groups items consumed together are cut into, coarse and fine.
     """
 
     min_items: int = 5
@@ -47,6 +59,9 @@ class FacetSpec:
     title_tokens: int = 30
     popularity_bands: int = 4
     columns: tuple[str, ...] | None = None
+    crossed_values: int = 30
+    most_crossed: int = 200
+    neighbourhoods: tuple[int, ...] = (24, 96)
 
 
 @dataclass(frozen=True)
@@ -62,10 +77,14 @@ class FacetTable:
         return np.flatnonzero(np.array(self.families) == family)
 
 
-def build_facets(items: ItemTable, histories: Histories, spec: FacetSpec | None = None) -> FacetTable:
-    """Facets from metadata columns, from titles, and from how often items were interacted with.
+def build_facets(
+    items: ItemTable, histories: Histories, spec: FacetSpec | None = None, together: Histories | None = None
+) -> FacetTable:
+    """Facets from metadata columns, from titles, from how often items were interacted with, and with which others.
 
-    The order of the facets depends on the data alone. InvalidRequestError for a column there is not.
+    `together` are the histories that groups of items are learnt from, None = no such facets: leave users out of it on
+    whom labels are tested. The order of the facets depends on the data alone. InvalidRequestError for a column there is
+    not.
     """
     spec = spec or FacetSpec()
     if spec.columns and (missing := [column for column in spec.columns if column not in items.columns]):
@@ -79,6 +98,7 @@ def build_facets(items: ItemTable, histories: Histories, spec: FacetSpec | None 
         family, values = _from_column(column, items.columns[column], spec)
         # Two columns may ask for one name (two columns of years): the second keeps its own.
         families[family if family not in families else f"{column} {family}"] = values
+    columns = set(families) - {"title", "popularity"}
     names: list[str] = []
     owners: list[str] = []
     blocks = [sparse.csr_matrix((items.count + 1, 0), dtype=np.float32)]
@@ -87,6 +107,11 @@ def build_facets(items: ItemTable, histories: Histories, spec: FacetSpec | None 
         names += [f"{family}={value}" for value in kept]
         owners += [family] * len(kept)
         blocks.append(block)
+    single = sparse.csc_matrix(sparse.hstack(blocks), dtype=np.float32)
+    pairs, crossed = _crossed(names, owners, single, columns, spec)
+    groups, members = _groups(items, together, spec)
+    names, owners = [*names, *pairs, *groups], [*owners, *[CROSSED] * len(pairs), *[LIKE] * len(groups)]
+    blocks = [single, crossed, members]
     return FacetTable(tuple(names), tuple(owners), sparse.csr_matrix(sparse.hstack(blocks), dtype=np.float32))
 
 
@@ -125,6 +150,39 @@ def _popularity(n_items: int, histories: Histories, spec: FacetSpec) -> ValuesOf
     upto = np.searchsorted(np.sort(counts), counts, side="right")
     bands = 1 + ((below + upto) / 2 / max(n_items, 1) * spec.popularity_bands).astype(np.int64)
     return [[f"band {min(int(band), spec.popularity_bands)} of {spec.popularity_bands}"] for band in bands]
+
+
+def _crossed(
+    names: Sequence[str], owners: Sequence[str], single: sparse.csc_matrix, columns: set[str], spec: FacetSpec
+) -> tuple[list[str], sparse.csc_matrix]:
+    """Pairs of values that enough items carry both of, and fewer than carry either."""
+    sizes = Counter(owners)
+    usable = [at for at, family in enumerate(owners) if family in columns and sizes[family] <= spec.crossed_values]
+    part = single[:, usable]
+    both = sparse.triu(part.T @ part, k=1).tocoo()
+    alone = np.asarray(part.sum(axis=0)).ravel()
+    kept = (both.data >= max(spec.min_items, 2)) & (both.data < np.minimum(alone[both.row], alone[both.col]))
+    order = np.lexsort((both.col[kept], both.row[kept], -both.data[kept]))[: spec.most_crossed]
+    left, right = both.row[kept][order], both.col[kept][order]
+    titles = [f"{names[usable[a]]}{BOTH}{names[usable[b]]}" for a, b in zip(left.tolist(), right.tolist(), strict=True)]
+    return titles, part[:, left].multiply(part[:, right]).tocsc()
+
+
+def _groups(items: ItemTable, together: Histories | None, spec: FacetSpec) -> tuple[list[str], sparse.csc_matrix]:
+    """Groups of items consumed together, named after their two most typical members."""
+    names: list[str] = []
+    rows: list[NDArray[np.int64]] = []
+    for count in spec.neighbourhoods if together is not None else ():
+        for group in neighbourhoods(together, items.count, count) if together is not None else ():
+            typical = [items.titles[item - 1] or items.ids[item - 1] for item in group.members[:_NAMED_AFTER].tolist()]
+            name = f"{LIKE}={'; '.join(textwrap.shorten(title, _NAME_LENGTH, placeholder='…') for title in typical)}"
+            if name not in names:
+                names.append(name)
+                rows.append(group.members)
+    columns = np.repeat(np.arange(len(rows)), [len(members) for members in rows]).astype(np.int64)
+    flat = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    shape = (items.count + 1, len(rows))
+    return names, sparse.csc_matrix((np.ones(len(flat), np.float32), (flat, columns)), shape=shape)
 
 
 def _block(values: ValuesOfItems, spec: FacetSpec) -> tuple[list[str], sparse.csr_matrix]:

@@ -18,6 +18,7 @@ from recsae.drift.counters import ConceptCounters, merged
 from recsae.drift.panes import Pane
 from recsae.drift.states import DriftState
 from recsae.errors import FailedPreconditionError
+from recsae.significance import benjamini_hochberg
 
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -139,17 +140,6 @@ def overdispersion(panes: Sequence[Pane], limits: DriftThresholds) -> Doubles:
     pooled = float(own[telling].mean()) if telling.any() else 1.0
     drawn = (freedom * own + limits.prior_panes * pooled) / (freedom + limits.prior_panes)
     return np.maximum(1.0, np.where(telling, drawn, pooled))
-
-
-def benjamini_hochberg(p: Doubles) -> Doubles:
-    """Adjusted p values over the finite entries of `p` [w]; NaN stays NaN."""
-    q = np.full_like(p, np.nan)
-    tested = np.flatnonzero(np.isfinite(p))
-    if tested.size:
-        order = tested[np.argsort(p[tested], kind="stable")]
-        scaled = p[order] * tested.size / np.arange(1, tested.size + 1)
-        q[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
-    return q
 
 
 def js_terms(reference_mass: Doubles, window_mass: Doubles) -> Doubles:

@@ -68,6 +68,12 @@ class SaeWeights:
         """Length of an activation."""
         return int(self.w_enc.shape[1])
 
+    def scores(self, x: Floats) -> Floats:
+        """What every latent has before ReLU and the cut, float32 [n, w], of activations [n, d]; n x w x 4 bytes."""
+        scores: Floats = ((x - self.b_dec) @ self.w_enc.T).astype(np.float32, copy=False)
+        scores += self.b_enc
+        return scores
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all values that encode and decode."""

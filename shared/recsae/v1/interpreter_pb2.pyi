@@ -133,6 +133,34 @@ CONCEPT_ORDER_LATENT: ConceptOrder.ValueType  # 2
 """Latent index."""
 Global___ConceptOrder: _TypeAlias = ConceptOrder  # noqa: Y015
 
+class _SearchMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SearchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEARCH_MODE_UNSPECIFIED: _SearchMode.ValueType  # 0
+    """Not set; read as SEARCH_MODE_WORDS."""
+    SEARCH_MODE_WORDS: _SearchMode.ValueType  # 1
+    """Every word must be found in a label, facet or item title."""
+    SEARCH_MODE_MEANING: _SearchMode.ValueType  # 2
+    """Nearest by a sentence embedding; FAILED_PRECONDITION where the embedding model or the dictionary's embeddings are
+    not installed.
+    """
+
+class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper):
+    """How concepts are searched."""
+
+SEARCH_MODE_UNSPECIFIED: SearchMode.ValueType  # 0
+"""Not set; read as SEARCH_MODE_WORDS."""
+SEARCH_MODE_WORDS: SearchMode.ValueType  # 1
+"""Every word must be found in a label, facet or item title."""
+SEARCH_MODE_MEANING: SearchMode.ValueType  # 2
+"""Nearest by a sentence embedding; FAILED_PRECONDITION where the embedding model or the dictionary's embeddings are
+not installed.
+"""
+Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
+
 @_typing.final
 class ExplainRequest(_message.Message):
     """Asks which concepts fire."""
@@ -587,6 +615,26 @@ class ConceptDetail(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ScoresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONCEPT_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     RECALL_FIELD_NUMBER: _builtins.int
@@ -603,6 +651,11 @@ class ConceptDetail(_message.Message):
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
     INPUT_FACETS_FIELD_NUMBER: _builtins.int
     OUTPUT_FACETS_FIELD_NUMBER: _builtins.int
+    RANDOM_EVIDENCE_FIELD_NUMBER: _builtins.int
+    NEAR_MISSES_FIELD_NUMBER: _builtins.int
+    DECODER_NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    BANDS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     positives: _builtins.int
     """Verification cases, >= 0."""
@@ -663,6 +716,26 @@ class ConceptDetail(_message.Message):
         """Facets over-represented in what it promotes."""
 
     @_builtins.property
+    def random_evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """Firings of strength >= .5 drawn evenly, of distinct users; no item was left out, so no drops."""
+
+    @_builtins.property
+    def near_misses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """Rows just below the cut, closest first: strength is what it would have been; no drops."""
+
+    @_builtins.property
+    def decoder_neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbour]:
+        """Live concepts whose decoder directions are nearest; correlation holds the cosine."""
+
+    @_builtins.property
+    def bands(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuantileBand]:
+        """All firings by strength: up to the median, p95, p99 and above, weakest first."""
+
+    @_builtins.property
+    def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Further scores by name, e.g. "concentration" and "popularity_correlation"; docs/method.md says what each means."""
+
+    @_builtins.property
     def origin(self) -> Global___Origin:
         """What became of it at the last refresh; absent when there was no dictionary before."""
 
@@ -685,11 +758,16 @@ class ConceptDetail(_message.Message):
         neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
         input_facets: _abc.Iterable[Global___FacetLift] | None = ...,
         output_facets: _abc.Iterable[Global___FacetLift] | None = ...,
+        random_evidence: _abc.Iterable[Global___Evidence] | None = ...,
+        near_misses: _abc.Iterable[Global___Evidence] | None = ...,
+        decoder_neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
+        bands: _abc.Iterable[Global___QuantileBand] | None = ...,
+        scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         origin: Global___Origin | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "concept", b"concept", "f1", b"f1", "hard_f1", b"hard_f1", "matched_f1", b"matched_f1", "origin", b"origin", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "concept", b"concept", "effective_items", b"effective_items", "evidence", b"evidence", "f1", b"f1", "hard_f1", b"hard_f1", "input_facets", b"input_facets", "matched_f1", b"matched_f1", "neighbours", b"neighbours", "origin", b"origin", "output_facets", b"output_facets", "positives", b"positives", "precision", b"precision", "promoted", b"promoted", "recall", b"recall", "suppressed", b"suppressed", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "bands", b"bands", "concept", b"concept", "decoder_neighbours", b"decoder_neighbours", "effective_items", b"effective_items", "evidence", b"evidence", "f1", b"f1", "hard_f1", b"hard_f1", "input_facets", b"input_facets", "matched_f1", b"matched_f1", "near_misses", b"near_misses", "neighbours", b"neighbours", "origin", b"origin", "output_facets", b"output_facets", "positives", b"positives", "precision", b"precision", "promoted", b"promoted", "random_evidence", b"random_evidence", "recall", b"recall", "scores", b"scores", "suppressed", b"suppressed", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -758,6 +836,42 @@ class EvidenceItem(_message.Message):
 Global___EvidenceItem: _TypeAlias = EvidenceItem  # noqa: Y015
 
 @_typing.final
+class QuantileBand(_message.Message):
+    """Firings between two strengths."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    FIRINGS_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    """Strength from which it begins."""
+    high: _builtins.float
+    """Strength at which it ends."""
+    firings: _builtins.int
+    """Firings in it, >= 0."""
+    @_builtins.property
+    def example(self) -> Global___Evidence:
+        """One of them, drawn evenly; not set when there are none."""
+
+    def __init__(
+        self,
+        *,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        firings: _builtins.int = ...,
+        example: Global___Evidence | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "firings", b"firings", "high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuantileBand: _TypeAlias = QuantileBand  # noqa: Y015
+
+@_typing.final
 class Neighbour(_message.Message):
     """Another concept and how strongly it goes with this one."""
 
@@ -771,7 +885,7 @@ class Neighbour(_message.Message):
     label: _builtins.str
     """Its label."""
     correlation: _builtins.float
-    """Firing correlation, -1 to 1."""
+    """Firing correlation, or the cosine of decoder directions; -1 to 1."""
     def __init__(
         self,
         *,
@@ -951,29 +1065,33 @@ Global___GetConceptResponse: _TypeAlias = GetConceptResponse  # noqa: Y015
 
 @_typing.final
 class SearchConceptsRequest(_message.Message):
-    """Asks for concepts by words."""
+    """Asks for concepts by words or by meaning."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name; empty = the only one there is."""
     query: _builtins.str
-    """Words, 1 to 200 characters; every word must be found."""
+    """Words, 1 to 200 characters; every word must be found, unless the mode is SEARCH_MODE_MEANING."""
     limit: _builtins.int
     """1 to 100; 0 = 20."""
+    mode: Global___SearchMode.ValueType
+    """How to search."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         query: _builtins.str = ...,
         limit: _builtins.int = ...,
+        mode: Global___SearchMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "model", b"model", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "mode", b"mode", "model", b"model", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1019,9 +1137,9 @@ class ConceptHit(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     MATCHED_IN_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """Higher is better, > 0."""
+    """Higher is better, > 0; by meaning it is a cosine."""
     matched_in: _builtins.str
-    """Where the words were found, e.g. "label" or "promoted: Alien (1979)"."""
+    """Where the words were found, e.g. "label" or "promoted: Alien (1979)"; "meaning" when searched by meaning."""
     @_builtins.property
     def concept(self) -> Global___Concept:
         """The concept."""
@@ -1040,6 +1158,182 @@ class ConceptHit(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConceptHit: _TypeAlias = ConceptHit  # noqa: Y015
+
+@_typing.final
+class CompareGroupsRequest(_message.Message):
+    """Asks what tells two groups of users apart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    A_FIELD_NUMBER: _builtins.int
+    B_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model name; empty = the only one there is."""
+    limit: _builtins.int
+    """Most concepts to return, 1 to 500; 0 = 20."""
+    @_builtins.property
+    def a(self) -> Global___UserGroup:
+        """One group."""
+
+    @_builtins.property
+    def b(self) -> Global___UserGroup:
+        """The other; a user of both is counted in both."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        a: Global___UserGroup | None = ...,
+        b: Global___UserGroup | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "b", b"b"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "b", b"b", "limit", b"limit", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareGroupsRequest: _TypeAlias = CompareGroupsRequest  # noqa: Y015
+
+@_typing.final
+class UserGroup(_message.Message):
+    """Users, by id or by what they consumed; together 2 to 2,000."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    HISTORIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Users of the recommender's history store."""
+
+    @_builtins.property
+    def histories(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.History]:
+        """Histories, one per user."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        histories: _abc.Iterable[_common_pb2.History] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["histories", b"histories", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserGroup: _TypeAlias = UserGroup  # noqa: Y015
+
+@_typing.final
+class CompareGroupsResponse(_message.Message):
+    """What tells two groups apart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    USERS_A_FIELD_NUMBER: _builtins.int
+    USERS_B_FIELD_NUMBER: _builtins.int
+    TESTED_FIELD_NUMBER: _builtins.int
+    TRIPLE_FIELD_NUMBER: _builtins.int
+    users_a: _builtins.int
+    """Users counted in each group."""
+    users_b: _builtins.int
+    """Users counted in the other group."""
+    tested: _builtins.int
+    """Concepts tested: those that fire for at least 10 users of both groups together."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupDifference]:
+        """Smallest q first, then the largest difference of firing rates."""
+
+    @_builtins.property
+    def triple(self) -> _common_pb2.Triple:
+        """Versions the answer was computed from."""
+
+    def __init__(
+        self,
+        *,
+        differences: _abc.Iterable[Global___GroupDifference] | None = ...,
+        users_a: _builtins.int = ...,
+        users_b: _builtins.int = ...,
+        tested: _builtins.int = ...,
+        triple: _common_pb2.Triple | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "tested", b"tested", "triple", b"triple", "users_a", b"users_a", "users_b", b"users_b"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareGroupsResponse: _TypeAlias = CompareGroupsResponse  # noqa: Y015
+
+@_typing.final
+class GroupDifference(_message.Message):
+    """How one concept differs between two groups; intervals are 95 % and count each user once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_FIELD_NUMBER: _builtins.int
+    RATE_A_FIELD_NUMBER: _builtins.int
+    RATE_B_FIELD_NUMBER: _builtins.int
+    RATE_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    LOG_ODDS_FIELD_NUMBER: _builtins.int
+    STRENGTH_A_FIELD_NUMBER: _builtins.int
+    STRENGTH_B_FIELD_NUMBER: _builtins.int
+    STRENGTH_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    AUC_FIELD_NUMBER: _builtins.int
+    Q_FIELD_NUMBER: _builtins.int
+    rate_a: _builtins.float
+    """Share of users of the first group for whom it fires, 0 to 1."""
+    rate_b: _builtins.float
+    """The same for the second group."""
+    strength_a: _builtins.float
+    """Mean strength over the users of the first group, 0 where it is silent."""
+    strength_b: _builtins.float
+    """The same for the second group."""
+    auc: _builtins.float
+    """Probability that a user of the first group has the higher strength, ties halved: 0 to 1, 0.5 = no difference."""
+    q: _builtins.float
+    """p of the rank-sum test behind `auc`, adjusted over the tested concepts (Benjamini-Hochberg), 0 to 1."""
+    @_builtins.property
+    def concept(self) -> Global___Concept:
+        """The concept."""
+
+    @_builtins.property
+    def rate_difference(self) -> Global___Estimate:
+        """rate_a - rate_b."""
+
+    @_builtins.property
+    def log_odds(self) -> Global___Estimate:
+        """Natural log of the odds ratio of firing, first group over second."""
+
+    @_builtins.property
+    def strength_difference(self) -> Global___Estimate:
+        """strength_a - strength_b."""
+
+    def __init__(
+        self,
+        *,
+        concept: Global___Concept | None = ...,
+        rate_a: _builtins.float = ...,
+        rate_b: _builtins.float = ...,
+        rate_difference: Global___Estimate | None = ...,
+        log_odds: Global___Estimate | None = ...,
+        strength_a: _builtins.float = ...,
+        strength_b: _builtins.float = ...,
+        strength_difference: Global___Estimate | None = ...,
+        auc: _builtins.float = ...,
+        q: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "log_odds", b"log_odds", "rate_difference", b"rate_difference", "strength_difference", b"strength_difference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auc", b"auc", "concept", b"concept", "log_odds", b"log_odds", "q", b"q", "rate_a", b"rate_a", "rate_b", b"rate_b", "rate_difference", b"rate_difference", "strength_a", b"strength_a", "strength_b", b"strength_b", "strength_difference", b"strength_difference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupDifference: _TypeAlias = GroupDifference  # noqa: Y015
 
 @_typing.final
 class ObserveRequest(_message.Message):

@@ -75,6 +75,11 @@ class InterpreterStub(object):
                 request_serializer=recsae_dot_v1_dot_interpreter__pb2.GetLineageRequest.SerializeToString,
                 response_deserializer=recsae_dot_v1_dot_interpreter__pb2.GetLineageResponse.FromString,
                 _registered_method=True)
+        self.CompareGroups = channel.unary_unary(
+                '/recsae.v1.Interpreter/CompareGroups',
+                request_serializer=recsae_dot_v1_dot_interpreter__pb2.CompareGroupsRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_interpreter__pb2.CompareGroupsResponse.FromString,
+                _registered_method=True)
         self.Observe = channel.unary_unary(
                 '/recsae.v1.Interpreter/Observe',
                 request_serializer=recsae_dot_v1_dot_interpreter__pb2.ObserveRequest.SerializeToString,
@@ -115,7 +120,7 @@ class InterpreterServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SearchConcepts(self, request, context):
-        """Finds concepts by words in labels, facets and item titles. Idempotent.
+        """Finds concepts by words in labels, facets and item titles, or by meaning. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +142,13 @@ class InterpreterServicer(object):
 
     def GetLineage(self, request, context):
         """What became of the concepts of the dictionary before. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareGroups(self, request, context):
+        """Which concepts tell two groups of users apart. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,6 +203,11 @@ def add_InterpreterServicer_to_server(servicer, server):
                     servicer.GetLineage,
                     request_deserializer=recsae_dot_v1_dot_interpreter__pb2.GetLineageRequest.FromString,
                     response_serializer=recsae_dot_v1_dot_interpreter__pb2.GetLineageResponse.SerializeToString,
+            ),
+            'CompareGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareGroups,
+                    request_deserializer=recsae_dot_v1_dot_interpreter__pb2.CompareGroupsRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_interpreter__pb2.CompareGroupsResponse.SerializeToString,
             ),
             'Observe': grpc.unary_unary_rpc_method_handler(
                     servicer.Observe,
@@ -415,6 +432,33 @@ class Interpreter(object):
             '/recsae.v1.Interpreter/GetLineage',
             recsae_dot_v1_dot_interpreter__pb2.GetLineageRequest.SerializeToString,
             recsae_dot_v1_dot_interpreter__pb2.GetLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Interpreter/CompareGroups',
+            recsae_dot_v1_dot_interpreter__pb2.CompareGroupsRequest.SerializeToString,
+            recsae_dot_v1_dot_interpreter__pb2.CompareGroupsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recsae.concepts.evidence_files import load_sums
+from recsae.concepts.evidence_sums import EvidenceSums
 from recsae.pipeline.advance import read_facts
 from recsae.pipeline.contracts import AdvanceRun
 from recsae.pipeline.run_store import cancel
@@ -43,6 +45,27 @@ def test_a_killed_worker_costs_neither_the_run_nor_the_training_done_so_far(flee
     assert attempts == {stage.name: 2 if stage.name == "train" else 1 for stage in finished.stages}
     resumed_from = read_facts(Workspace(str(fleet.folder / "artifacts"), run.id), "train")["resumed_from"]
     assert resumed_from >= saved > 0
+
+
+def test_a_worker_killed_among_the_shards_of_evidence_loses_and_doubles_no_row(fleet: Fleet) -> None:
+    first = fleet.start_worker()
+    run = fleet.start_run(width=64, k=4, epochs=2)
+    work = Workspace(str(fleet.folder / "artifacts"), run.id)
+    fleet.wait_for(lambda: bool(work.names("steps/evidence")), "first shard of evidence")
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    fleet.start_worker()
+    fleet.wait_for_run(run, lambda r: r.state is RunState.SUCCEEDED, "end of the run")
+    collected = ShardReader.open_folders(fleet.folder / "artifacts" / "runs" / run.id / "collect")
+    names = {name.removesuffix(".json") for name in work.names("steps/evidence")}
+    assert names == {name.removesuffix(".json") for name in work.names("steps/collect")} - {"plan"}
+    merged = EvidenceSums.merge(load_sums(work.fetch_folder(f"evidence/{name}")) for name in sorted(names))
+    assert merged.rows.sum() == collected.n
+    rows = {part: int(merged.rows[part]) for part in merged.samples}
+    assert {part: sample.available for part, sample in merged.samples.items()} == rows
+    for sample in merged.samples.values():
+        pairs = set(zip(sample.user.tolist(), sample.position.tolist(), strict=True))
+        assert len(pairs) == len(sample) > 100
 
 
 def test_a_stopped_worker_gives_its_step_back_at_once_and_leaves_no_process(fleet: Fleet) -> None:

@@ -1,11 +1,11 @@
-"""Use cases over the dictionary: a page of concepts, one concept, concepts by words."""
+"""Use cases over the dictionary: a page of concepts, one concept, concepts by words or by meaning."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from recsae.concepts.dictionary import ConceptOrder
 from recsae.concepts.origins import Fate, Lineage
@@ -51,7 +51,7 @@ class FoundLineage:
 
 @dataclass(frozen=True)
 class FoundConcepts:
-    """Concepts found by words, best first."""
+    """Concepts found, best first."""
 
     hits: Sequence[ConceptHit]
     triple: Triple
@@ -98,14 +98,21 @@ class ConceptsHandler:
                 loaded.machine.by_id(concept_id)
         return FoundLineage(lineage, fates, loaded.triple)
 
-    def search(self, model: str, query: str, limit: int) -> FoundConcepts:
-        """Concepts that hold every word of the query."""
+    def search(self, model: str, query: str, limit: int, *, by_meaning: bool = False) -> FoundConcepts:
+        """Concepts that hold every word of the query, or the nearest by meaning.
+
+        FailedPreconditionError when what a search by meaning needs is not installed.
+        """
         if not 1 <= len(query) <= LONGEST_QUERY:
             raise InvalidRequestError(f"the query has {len(query)} characters; give 1 to {LONGEST_QUERY}")
         if limit > MOST_HITS:
             raise InvalidRequestError(f"limit {limit}; ask for at most {MOST_HITS}")
         loaded = self._library.model(model)
-        return FoundConcepts(loaded.search.find(query, limit or DEFAULT_HITS), loaded.triple)
+        index = loaded.meaning if by_meaning else loaded.search
+        found = index.find(query, limit or DEFAULT_HITS)
+        # The concept as it is shown now, whatever it was called when its index was made.
+        hits = [replace(hit, concept=loaded.dictionary.by_latent(hit.concept.latent)) for hit in found]
+        return FoundConcepts(hits, loaded.triple)
 
 
 def _token(context: str, position: int) -> str:

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from recsae.cli.commands import concepts_compare, concepts_out
 from recsae.cli.context import JsonFlag, ModelName, context_of
 from recsae.cli.output import console, print_json
 from recsae.cli.views import concept_detail, concept_hits, concept_list, explanation
 from recsae.v1 import common_pb2, interpreter_pb2
 
-app = typer.Typer(help="Concepts: list, show, search.", no_args_is_help=True)
+app = typer.Typer(help="Concepts: list, show, search, compare, report, export.", no_args_is_help=True)
+concepts_compare.register(app)
+concepts_out.register(app)
 
 _ORDERS = {
     "confidence": interpreter_pb2.CONCEPT_ORDER_UNSPECIFIED,
@@ -67,17 +70,19 @@ def show(
 @app.command()
 def search(
     ctx: typer.Context,
-    words: Annotated[list[str], typer.Argument(help="Words; every one must be found")],
+    words: Annotated[list[str], typer.Argument(help="Words; every one must be found, unless --meaning")],
     model: ModelName = "",
+    meaning: Annotated[bool, typer.Option("--meaning", help="By meaning instead; needs the extra meaning")] = False,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Most concepts to find")] = 20,
     json: JsonFlag = False,
 ) -> None:
-    """Find concepts by words in labels, facets and item titles.
+    """Find concepts by words in labels, facets and item titles, or by meaning.
 
-    Examples: [bold]recsae concepts search horror[/] · [bold]recsae concepts search star wars[/]
+    Examples: [bold]recsae concepts search star wars[/] · [bold]recsae concepts search --meaning scary movies[/]
     """
     platform = context_of(ctx).platform
-    request = interpreter_pb2.SearchConceptsRequest(model=model, query=" ".join(words), limit=limit)
+    mode = interpreter_pb2.SEARCH_MODE_MEANING if meaning else interpreter_pb2.SEARCH_MODE_WORDS
+    request = interpreter_pb2.SearchConceptsRequest(model=model, query=" ".join(words), limit=limit, mode=mode)
     reply = platform.call(platform.interpreter.SearchConcepts, request)
     print_json(reply) if json else console.print(concept_hits(reply))
 

@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 
 from recsae.concepts.construction import describe as describe_latents
+from recsae.concepts.probe_set import make_probe_set
 from recsae.pipeline.advance import StepResult
 from recsae.pipeline.lanes import Lane, lane_of
-from recsae.pipeline.stages.concepts import dictionary_inputs, published_sae
+from recsae.pipeline.stages.concepts import DESCRIBED, dictionary_inputs, published_sae
 from recsae.pipeline.steps import StepContext
 
 
@@ -20,10 +21,11 @@ def description_folder(lane: Lane) -> str:
 def describe(context: StepContext) -> StepResult:
     """The whole stage."""
     lane = lane_of(context.step.stage, context.run.config)
-    inputs = dictionary_inputs(context, lane, sae_version=published_sae(context))
+    inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), parts=DESCRIBED)
     description = describe_latents(inputs, context.report)
     with tempfile.TemporaryDirectory() as folder:
         description.save(Path(folder))
+        make_probe_set(inputs).save(Path(folder))
         context.workspace.put_folder(description_folder(lane), Path(folder))
     labelled = sum(bool(concept.label) for concept in description.draft.concepts)
     return StepResult({"concepts.labelled": float(labelled)}, {}, f"{labelled:,} latents described")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from recsae.pipeline.platform import Platform
 from recsae.pipeline.runs import Run
 from recsae.pipeline.sources import SourceModel
 from recsae.pipeline.workspace import Workspace
-from recsae.sae.shards import ActivationShard, ShardReader
+from recsae.sae.shards import ActivationShard, MappedShard, ShardReader
 
 PLAN = "plan"
 ITEMS = "items"
@@ -116,6 +117,32 @@ def open_shards(workspace: Workspace, lane: Lane, *parts: Part) -> ShardReader:
     """The collected rows of some parts, through memory maps; InvalidRequestError when there are none."""
     names = [shard.name for shard in read_plan(workspace, lane).shards if shard.part in parts]
     return ShardReader.open_files([fetch_shard(workspace, lane, name) for name in names])
+
+
+class CollectedShards(Sequence[MappedShard]):
+    """The collected shards of some parts; each is opened when it is asked for, and nothing is kept."""
+
+    def __init__(self, workspace: Workspace, lane: Lane, parts: Sequence[Part]) -> None:
+        """Reads the plan only."""
+        self._workspace, self._lane = workspace, lane
+        self._names = [shard.name for shard in read_plan(workspace, lane).shards if shard.part in parts]
+
+    def __len__(self) -> int:
+        """Number of shards."""
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, at: int) -> MappedShard: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[MappedShard]: ...
+
+    def __getitem__(self, at: int | slice) -> MappedShard | list[MappedShard]:
+        """One shard, or some."""
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        (shard,) = ShardReader.open_files([fetch_shard(self._workspace, self._lane, self._names[at])]).mapped()
+        return shard
 
 
 def fetch_shard(workspace: Workspace, lane: Lane, name: str) -> Path:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.meaning import embed_concepts
+from recsae.concepts.minilm import MiniLm
 from recsae.drift.counters import ConceptCounters
 from recsae.drift.reference import save_reference
 from recsae.pipeline.advance import StepResult, read_facts
@@ -38,6 +41,7 @@ def publish(context: StepContext) -> StepResult:
         folder = Path(scratch) / "dictionary"
         shutil.copytree(context.workspace.fetch_folder(dictionary_folder(lane)), folder)
         save_reference(reference_counters(context, lane), folder)
+        save_meanings(folder)
         context.lease.check()
         version = context.platform.artifacts.publish(
             "dictionary",
@@ -50,6 +54,13 @@ def publish(context: StepContext) -> StepResult:
     change = change_by(context, "channel.candidate", "published by its run")
     context.platform.channels.point(run.config.model, CANDIDATE, triple, change)
     return StepResult({}, {"triple": asdict(triple)}, f"dictionary {version} is the candidate")
+
+
+def save_meanings(folder: Path) -> None:
+    """Adds embeddings of the concepts of the dictionary in `folder`, where the extra meaning is installed."""
+    embedder = MiniLm.installed()
+    if embedder is not None:
+        embed_concepts(Dictionary.load(folder, "").concepts, embedder).save(folder)
 
 
 def reference_counters(context: StepContext, lane: Lane) -> ConceptCounters:

@@ -19,14 +19,23 @@ _COLLECT_STAGES = ("collect", "control_collect")
 
 
 def shards_of(run: Run, stage: str, workspace: Workspace) -> Sequence[str]:
-    """Shards of a stage known so far: collect makes its plan first, a sweep has one per point, others are one step."""
+    """Shards of a stage known so far.
+
+    Collect makes its plan first, evidence reads each collected shard, a sweep has one per point, others are one step.
+    """
     if stage == "sweep" and run.config.sweep is not None:
         return [point.name for point in run.config.sweep.points()]
+    if stage == "evidence":
+        return _collected(workspace, "collect")
     if stage not in _COLLECT_STAGES:
         return [_WHOLE]
     if not workspace.exists(manifest_name(stage, _PLAN)):
         return [_PLAN]
-    return [_PLAN, *(shard["name"] for shard in read_facts(workspace, stage, _PLAN)["shards"])]
+    return [_PLAN, *_collected(workspace, stage)]
+
+
+def _collected(workspace: Workspace, stage: str) -> list[str]:
+    return [shard["name"] for shard in read_facts(workspace, stage, _PLAN)["shards"]]
 
 
 class _Lazy:
@@ -44,6 +53,7 @@ STAGES: Mapping[str, StageFunction] = {
     "collect": _Lazy("collect", "collect"),
     "train": _Lazy("train", "train"),
     "evaluate": _Lazy("evaluate", "evaluate"),
+    "evidence": _Lazy("evidence", "evidence"),
     "describe": _Lazy("describe", "describe"),
     "verify": _Lazy("verify", "verify"),
     "control_collect": _Lazy("collect", "collect"),

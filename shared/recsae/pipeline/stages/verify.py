@@ -11,10 +11,10 @@ from recsae.concepts.description import Description
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.judgement import verify as judge
 from recsae.concepts.origins import Lineage
-from recsae.concepts.probe_set import make_probe_set
+from recsae.concepts.probe_set import load_probe_set
 from recsae.pipeline.advance import StepResult, read_facts
 from recsae.pipeline.lanes import Lane, lane_of
-from recsae.pipeline.stages.concepts import dictionary_inputs, published_sae
+from recsae.pipeline.stages.concepts import VERIFIED, dictionary_inputs, published_sae
 from recsae.pipeline.stages.describe import description_folder
 from recsae.pipeline.steps import StepContext
 
@@ -32,12 +32,14 @@ def verify(context: StepContext) -> StepResult:
     control = None
     if context.run.config.control_model:
         control = read_facts(context.workspace, "control_verify")["summary"]
-    inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), control=control)
-    description = Description.load(context.workspace.fetch_folder(description_folder(lane)))
+    inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), control=control, parts=VERIFIED)
+    described = context.workspace.fetch_folder(description_folder(lane))
+    description, probe = Description.load(described), load_probe_set(described)
     dictionary = judge(inputs, description, context.report)
     with tempfile.TemporaryDirectory() as folder:
         dictionary.save(Path(folder))
-        make_probe_set(inputs).save(Path(folder))
+        if probe is not None:
+            probe.save(Path(folder))
         context.workspace.put_folder(dictionary_folder(lane), Path(folder))
     summary = dict(dictionary.summary)
     scores = summary_scores("concepts", summary) | lineage_scores(dictionary.lineage)

@@ -1,0 +1,129 @@
+"""Use case: which concepts tell two groups of users apart.
+
+Embed every user (recommender, in batches) -> encode -> contrast (`recsae.concepts.contrast`). Only codes are kept, so
+memory is bounded by users times k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsae.concepts.contrast import Contrast, Group, contrast
+from recsae.concepts.records import ConceptRecord
+from recsae.errors import FailedPreconditionError, InvalidRequestError
+from recsae.pipeline.triples import Triple
+from recsae.rpc.deadline import Deadline
+from recsae_interpreter.library import Library
+from recsae_interpreter.loading import LoadedTriple
+from recsae_interpreter.recommender import Recommender
+
+MOST_USERS = 2_000
+MOST_DIFFERENCES = 500
+DEFAULT_DIFFERENCES = 20
+_HISTORIES_AT_ONCE = 256
+# Stored users are embedded one by one; a few at a time hide the round trips and leave the recommender room for others.
+_USERS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class UserGroup:
+    """Users of the recommender's history store, and users given by their histories."""
+
+    user_ids: Sequence[str] = ()
+    histories: Sequence[Sequence[str]] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of users."""
+        return len(self.user_ids) + len(self.histories)
+
+
+@dataclass(frozen=True)
+class CompareQuery:
+    """Two groups of one model; limit 0 = 20 concepts."""
+
+    model: str
+    a: UserGroup
+    b: UserGroup
+    limit: int = 0
+    deadline: Deadline = field(default_factory=Deadline)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The contrast of all latents, and the concepts to show, most telling first."""
+
+    contrast: Contrast
+    concepts: tuple[ConceptRecord, ...]
+    triple: Triple
+
+
+class CompareHandler:
+    """Compares groups."""
+
+    def __init__(self, library: Library, recommender: Recommender) -> None:
+        """Keeps its collaborators."""
+        self._library = library
+        self._recommender = recommender
+
+    def __call__(self, query: CompareQuery) -> Compared:
+        """The comparison; InvalidRequestError for groups that are too small or too large."""
+        _check(query)
+        loaded = self._library.model(query.model)
+        a, b = (self._group(loaded, group, query.deadline) for group in (query.a, query.b))
+        found = contrast(a, b, loaded.dictionary.width)
+        shown = found.tested[: query.limit or DEFAULT_DIFFERENCES].tolist()
+        return Compared(found, tuple(loaded.dictionary.by_latent(latent) for latent in shown), loaded.triple)
+
+    def _group(self, loaded: LoadedTriple, group: UserGroup, deadline: Deadline) -> Group:
+        latents, strengths, users = [], [], []
+        for activations, user in self._activations(loaded, group, deadline):
+            codes = loaded.sae.encode(activations)
+            latents.append(codes.indices)
+            strengths.append(loaded.dictionary.strengths(codes.indices, codes.values))
+            users.append(user)
+        return Group(np.concatenate(latents), np.concatenate(strengths), np.concatenate(users))
+
+    def _activations(
+        self, loaded: LoadedTriple, group: UserGroup, deadline: Deadline
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Batches of activations [n, d] and whose they are, by place in the group: stored users, then histories."""
+        version = loaded.triple.model_version
+        if group.user_ids:
+            with ThreadPoolExecutor(_USERS_AT_ONCE) as pool:
+                rows = list(pool.map(lambda one: self._embed(loaded, one, deadline), group.user_ids))
+            yield np.stack(rows), np.arange(len(rows))
+        for at in range(0, len(group.histories), _HISTORIES_AT_ONCE):
+            batch = group.histories[at : at + _HISTORIES_AT_ONCE]
+            found = self._recommender.embed_histories(loaded.model, version, batch, deadline)
+            _check_version(found.model_version, version)
+            yield found.activations, found.subject + len(group.user_ids) + at
+
+    def _embed(self, loaded: LoadedTriple, user_id: str, deadline: Deadline) -> NDArray[np.float32]:
+        row = self._recommender.embed(loaded.model, user_id, None, deadline)
+        _check_version(row.model_version, loaded.triple.model_version)
+        return row.activation
+
+
+def _check(query: CompareQuery) -> None:
+    if query.limit > MOST_DIFFERENCES:
+        raise InvalidRequestError(f"limit {query.limit}; ask for at most {MOST_DIFFERENCES}")
+    for name, group in (("a", query.a), ("b", query.b)):
+        if not 2 <= group.size <= MOST_USERS:
+            raise InvalidRequestError(f"group {name} has {group.size} users; give 2 to {MOST_USERS:,}")
+        repeated = len(group.user_ids) - len(set(group.user_ids))
+        if repeated:
+            raise InvalidRequestError(f"group {name} names {repeated} users twice; name each once")
+
+
+def _check_version(found: str, wanted: str) -> None:
+    if found != wanted:
+        raise FailedPreconditionError(
+            f"the recommender serves version {found or '(unknown)'} of the model, the promoted dictionary is of "
+            f"{wanted}; promote a dictionary of the version that is served"
+        )

@@ -1,0 +1,89 @@
+"""Published dictionaries as they are named on the command line: a version, or the channel of a model.
+
+A version needs the workspace alone; a channel is asked of the platform that runs. Not here: what is done with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsae.cli.context import CliContext
+from recsae.concepts.dictionary import Dictionary
+from recsae.errors import FailedPreconditionError, NotFoundError, UnavailableError
+from recsae.store.artifacts import Artifact
+from recsae.v1 import pipeline_pb2
+
+ChannelName = Annotated[str, typer.Option("--channel", help="production or candidate")]
+DictionaryVersion = Annotated[
+    str,
+    typer.Option(
+        "--version", help="Dictionary of this version instead of a channel's; needs no platform", show_default=False
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file when it exists")]
+
+
+@dataclass(frozen=True)
+class PublishedDictionary:
+    """A dictionary with the artifact it came from; `channel` is "" when it was named by version."""
+
+    dictionary: Dictionary
+    artifact: Artifact
+    channel: str
+
+    @property
+    def model(self) -> str:
+        """Name of its model."""
+        return str(self.artifact.config.get("model", ""))
+
+
+def published_dictionary(context: CliContext, model: str, channel: str, version: str) -> PublishedDictionary:
+    """The dictionary of `version`, else the one the model's channel points at.
+
+    NotFoundError for a version that was never published; FailedPreconditionError when the channel points nowhere;
+    UnavailableError names the versions there are when no platform answers.
+    """
+    named = version
+    if not version:
+        version = _of_channel(context, model, channel)
+    try:
+        artifact = context.workspace.artifacts().fetch("dictionary", version)
+    except NotFoundError as error:
+        raise NotFoundError(f"{error}; dictionaries in {context.workspace.home}: {_known(context)}") from error
+    return PublishedDictionary(Dictionary.load(artifact.folder, version), artifact, "" if named else channel)
+
+
+def check_file(path: Path, *, force: bool) -> None:
+    """FailedPreconditionError when the file exists already, or its folder does not; before any work is done."""
+    if path.exists() and not force:
+        raise FailedPreconditionError(f"{path} exists already; name another file or add --force")
+    if path.is_dir():
+        raise FailedPreconditionError(f"{path} is a folder; name a file")
+    if not path.absolute().parent.is_dir():
+        raise FailedPreconditionError(f"there is no folder {path.absolute().parent} to write {path.name} to; make it")
+
+
+def _of_channel(context: CliContext, model: str, channel: str) -> str:
+    name = model or context.workspace.model("").name
+    try:
+        reply = context.platform.call(
+            context.platform.pipeline.GetChannels, pipeline_pb2.GetChannelsRequest(model=name)
+        )
+    except UnavailableError as error:
+        raise UnavailableError(f"{error}; or name a dictionary with --version: {_known(context)}") from error
+    versions = {one.name: one.triple.dictionary_version for one in reply.channels}
+    if not versions.get(channel):
+        pointing = ", ".join(sorted(versions)) or "none"
+        raise FailedPreconditionError(
+            f"channel {channel!r} of model {name} points at no dictionary (channels that do: {pointing}); "
+            "run a refresh, or name a version with --version"
+        )
+    return versions[channel]
+
+
+def _known(context: CliContext) -> str:
+    return ", ".join(sorted(context.workspace.artifacts().versions("dictionary"))) or "none"

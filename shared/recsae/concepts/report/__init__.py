@@ -1,0 +1,1 @@
+"""The report of a dictionary: one HTML page that needs nothing else, for people who decide about a recommender."""
