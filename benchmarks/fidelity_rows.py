@@ -59,6 +59,14 @@ class Targets:
     offsets: Ints
     consumed: Ints
 
+    def take(self, rows: Ints) -> Targets:
+        """Some of the rows, in ascending order."""
+        sizes = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
+        consumed = self.consumed[np.repeat(self.offsets[rows], sizes) + within]
+        return Targets(self.x[rows], self.user[rows], self.item[rows], offsets, consumed)
+
 
 def export_activations(base: TrainedBase, cache: Path) -> Activations:
     """Writes the shards into `cache`, or finds them there. "Held out" is meant for the SAE: the base model saw all."""

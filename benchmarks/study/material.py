@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from benchmarks.base_models import BASES, TrainedBase, base_model
 from benchmarks.fidelity_rows import Activations, Targets, export_activations, target_rows
 from recsae.concepts.build import build_dictionary
+from recsae.concepts.described import RankedRows
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.evidence import Embed
+from recsae.concepts.features import build_features
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.facets import FacetSpec, build_facets
@@ -27,6 +29,7 @@ from recsae.datasets.schema import Dataset, Histories
 from recsae.datasets.splits import Split
 from recsae.recommenders.sasrec import Sasrec
 from recsae.sae.config import SaeConfig, Variant
+from recsae.sae.dot_product import DotProductRanker, ExcludedItems
 from recsae.sae.execution import Execution
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.shards import ShardReader
@@ -39,12 +42,31 @@ _BATCH = 1_024
 
 
 @dataclass(frozen=True)
+class RowPlace:
+    """Where rows stand: user, position and newest item, int32 [n]."""
+
+    user: NDArray[np.int32]
+    position: NDArray[np.int32]
+    item: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, targets: Targets) -> RowPlace:
+        """The rows of `targets`: what a row has consumed ends with its newest item."""
+        ends = targets.offsets[1:]
+        newest = targets.consumed[ends - 1]
+        return cls(
+            targets.user.astype(np.int32),
+            (np.diff(targets.offsets) - 1).astype(np.int32),
+            newest.astype(np.int32),
+        )
+
+
+@dataclass(frozen=True)
 class Material:
     """One base model opened up by one SAE.
 
-    `folder` holds the SAE. `activations` are shards of the SAE's users, of all others and of single items; `targets` the two
-    newest rows of every held-out user with the items they predict; `rows_per_part` bounds what a dictionary reads of
-    each part.
+    `folder` holds the SAE. `activations` are shards of the SAE's users, of all others and of single items; `targets`
+    the two newest rows of every held-out user. A dictionary reads at most `rows_per_part` rows of each part.
     """
 
     base: TrainedBase
@@ -113,9 +135,28 @@ class Material:
         return histories.keep((parts == UserPart.SAE)[histories.users])
 
     @cached_property
+    def ranked(self) -> RankedRows:
+        """The two newest rows of verification users with what they predict, ranked in full by the model's own head."""
+        rows = np.flatnonzero(self.inputs.parts[self.targets.user] == UserPart.VERIFICATION)
+        return self.ranked_rows(rows)
+
+    def ranked_rows(self, rows: NDArray[np.int64]) -> RankedRows:
+        """Some rows of `targets`."""
+        targets, inputs = self.targets.take(rows), self.inputs
+        places = RowPlace.of(targets)
+        features = build_features(inputs.windows(places), inputs.facets, inputs.log_counts)
+        ranker = DotProductRanker(
+            self.item_vectors[1:],
+            targets.item - 1,
+            biases=self.item_bias[1:],
+            excluded=ExcludedItems(targets.offsets, targets.consumed - 1),
+        )
+        return RankedRows(self.sae, targets.x, targets.user, features, ranker)
+
+    @cached_property
     def dictionary(self) -> Dictionary:
-        """Described and verified."""
-        return build_dictionary(self.inputs)
+        """Described and verified, with described NDCG."""
+        return build_dictionary(self.inputs, ranked=self.ranked)
 
 
 def load_base(name: str, data: Path, cache: Path, *, threads: int = 1) -> TrainedBase:

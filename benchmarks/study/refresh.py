@@ -83,13 +83,13 @@ def refresh_study(
 
 def _refreshed(old: Material, new: Material, previous: Previous, cache: Path, setting: Setting) -> dict[str, Material]:
     grown = _grown(old, new, cache, setting)
-    turned = _turned(previous, new, cache)
+    old_weights = load_weights(old.folder)
     return {
-        "warm": replace(new, sae=_trained_on(new, turned, cache, setting)),
+        "warm": _trained_on(new, _turned(previous, old_weights, new), cache, setting),
         "cold": new,
-        "same_base_warm": replace(grown, sae=_trained_on(grown, _weights(old.sae, cache), cache, setting)),
+        "same_base_warm": _trained_on(grown, old_weights, cache, setting),
         "same_base_cold": grown,
-        "same_sae": replace(grown, sae=old.sae),
+        "same_sae": replace(grown, sae=old.sae, folder=old.folder),
     }
 
 
@@ -103,22 +103,15 @@ def _grown(old: Material, new: Material, cache: Path, setting: Setting) -> Mater
     return _opened(replace(old.base, split=new.split, record=record), cache, setting, int(old.sae.config["seed"]))
 
 
-def _weights(sae: SparseAutoencoder, cache: Path) -> SaeWeights:
-    folder = next((cache / "saes").glob(f"*-{sae.version}"))
-    return load_weights(folder)
-
-
-def _turned(previous: Previous, new: Material, cache: Path) -> SaeWeights:
+def _turned(previous: Previous, weights: SaeWeights, new: Material) -> SaeWeights:
     """The old SAE in the space of the new base, as a warm start turns it."""
     assert previous.probe is not None
-    assert isinstance(previous.sae, SparseAutoencoder)
     inputs = new.inputs
     reading = read_again(previous.probe, Reader(inputs.item_ids, inputs.embed, inputs.max_history))
-    alignment = align(reading.new, reading.old)
-    return turn_weights(_weights(previous.sae, cache), alignment, reading.new, reading.old)
+    return turn_weights(weights, align(reading.new, reading.old), reading.new, reading.old)
 
 
-def _trained_on(material: Material, start: SaeWeights, cache: Path, setting: Setting) -> SparseAutoencoder:
+def _trained_on(material: Material, start: SaeWeights, cache: Path, setting: Setting) -> Material:
     rows = material.activations.training()
     config = SaeConfig.defaults_for(rows.d, rows.n, k=setting.k, width=setting.width).gentle()
     config = replace(config, batch_size=_BATCH)
@@ -129,7 +122,7 @@ def _trained_on(material: Material, start: SaeWeights, cache: Path, setting: Set
         folder.mkdir(parents=True, exist_ok=True)
         train_sae(rows, config, folder, start=start, execution=Execution(threads=setting.threads))
         (folder / "done").touch()
-    return SparseAutoencoder.load(folder, settings)
+    return replace(material, sae=SparseAutoencoder.load(folder, folder.name), folder=folder)
 
 
 def _facts(dictionary: Dictionary) -> dict[str, Any]:

@@ -152,7 +152,10 @@ def test_a_concept_with_fewer_than_a_hundred_cases_is_not_judged() -> None:
     assert verdict.facet[15:].all()
 
 
-def test_swaps_never_meet_their_own_concept_and_stay_within_the_density_group(world: World) -> None:
+def test_swaps_never_meet_their_own_concept_and_stay_within_the_density_group(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsae.concepts.controls._LEAST_PER_GROUP", 30)
     density = np.linspace(0.01, 0.2, _WIDTH).astype(np.float32)
     swaps = swap_labels(world.cases, predictor(world.truth), density, np.ones(_WIDTH, bool))
     latents = np.arange(_WIDTH)

@@ -6,6 +6,7 @@ The pipeline runs the two stages as two tasks with a `Description` between them;
 from __future__ import annotations
 
 from recsae.concepts.construction import describe
+from recsae.concepts.described import RankedRows
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.inputs import DictionaryInputs, Progress
 from recsae.concepts.judgement import verify
@@ -14,11 +15,16 @@ from recsae.concepts.judgement import verify
 _DESCRIBING_SHARE = 0.75
 
 
-def build_dictionary(inputs: DictionaryInputs, progress: Progress = lambda _message, _share: None) -> Dictionary:
+def build_dictionary(
+    inputs: DictionaryInputs,
+    progress: Progress = lambda _message, _share: None,
+    ranked: RankedRows | None = None,
+) -> Dictionary:
     """A dictionary of all latents; `progress` is called with what is being done and the share done, 0 to 1."""
     description = describe(inputs, lambda message, share: progress(message, share * _DESCRIBING_SHARE))
     return verify(
         inputs,
         description,
         lambda message, share: progress(message, _DESCRIBING_SHARE + share * (1 - _DESCRIBING_SHARE)),
+        ranked,
     )

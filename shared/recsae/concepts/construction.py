@@ -14,6 +14,7 @@ from scipy import sparse
 from recsae.concepts.assembling import LatentFacts, draft_records
 from recsae.concepts.cases import Cases
 from recsae.concepts.decoder_neighbours import decoder_neighbours
+from recsae.concepts.described import permute_rules, set_levels
 from recsae.concepts.describing import FittedRules, fit_rules
 from recsae.concepts.description import Description
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
@@ -27,6 +28,7 @@ from recsae.concepts.firings import CoFiring, cofiring
 from recsae.concepts.identity import identify
 from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
 from recsae.concepts.item_sets import FittedSets, fit_item_sets
+from recsae.concepts.linear_facets import LinearFacets, fit_linear, rule_bits
 from recsae.concepts.literals import LiteralBank, build_bank
 from recsae.concepts.objective import ENOUGH
 from recsae.concepts.output_differences import output_differences
@@ -87,6 +89,9 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
         probe_counts=sums.probe_counts,
         effect=effect,
         strata=cut_strata(part.features),
+        permuted_rules=rules.permuted,
+        linear=rules.linear,
+        bits=rules.bits,
     )
 
 
@@ -105,6 +110,9 @@ class _Rules:
     sets: tuple[RuleRecord, ...]
     popularity: tuple[RuleRecord, ...]
     prefers_set: NDArray[np.bool_]
+    permuted: tuple[RuleRecord, ...]
+    linear: LinearFacets
+    bits: float
 
     @property
     def shown(self) -> list[RuleRecord]:
@@ -120,13 +128,19 @@ def _fit(inputs: DictionaryInputs, part: PartRows, arrays: ConceptArrays, near: 
         rows = rows[np.linspace(0, len(rows) - 1, _FITTED_ROWS).astype(np.int64)]
     features, cases = part.features.take(rows), _cases(part, arrays, near).restricted(rows)
     bank = build_bank(features)
-    fitted = fit_rules(bank, cases, part.firings.by_latent[:, rows].tocsr())
+    values = part.firings.by_latent[:, rows].tocsr()
+    fitted = fit_rules(bank, cases, values)
+    facet = tuple(fitted.rules.records(bank.literals, arrays.p95))
     sets = fit_item_sets(features, cases.strong, cases.weak, ~inputs.unseen)
+    bits = rule_bits([facet[latent] for latent in np.flatnonzero(arrays.density > 0)], len(bank.literals))
     return _Rules(
-        tuple(fitted.rules.records(bank.literals, arrays.p95)),
-        tuple(sets.sets.records(inputs.item_ids)),
-        tuple(_popularity_rules(bank, fitted)),
-        _prefers_set(fitted, sets),
+        facet=facet,
+        sets=set_levels(sets.sets.records(inputs.item_ids), features, values, arrays.p95, inputs.item_ids),
+        popularity=tuple(_popularity_rules(bank, fitted)),
+        prefers_set=_prefers_set(fitted, sets),
+        permuted=permute_rules(facet, features, values, arrays.p95, inputs.seed),
+        linear=fit_linear(features, part.sample.x[rows], bits),
+        bits=bits,
     )
 
 

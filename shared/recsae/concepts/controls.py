@@ -17,8 +17,8 @@ from recsae.concepts.rules import Predictor
 
 SWAPS = 100
 _PERCENTILE = 0.95
-# In a small dictionary deciles would hold too few labels for a 95th percentile: fewer groups then.
-_LEAST_PER_GROUP = 21
+# In a small dictionary deciles would hold too few labels for a 95th percentile of 100: fewer groups then.
+_LEAST_PER_GROUP = SWAPS + 1
 _DECILES = 10
 
 

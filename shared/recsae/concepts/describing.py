@@ -1,7 +1,7 @@
 """The statistical describer: for every latent a rule of up to three literals.
 
-A greedy search from the best few unlike first literals. Every further literal is tried with all three joins and must
-gain; what counts is said in `objective`. At the end the best readable formula over the literals found is taken, and the
+A greedy search from the best unlike first literals. Every further literal is tried with all three joins and must gain;
+what counts is said in `objective`. At the end the best readable formula over the literals found is taken, and the
 mean value on every pattern of their truth becomes what the rule predicts. Latents are taken in blocks, so memory does
 not grow with the width. Not here: item sets (`item_sets`), scoring on other users (`verification`).
 """
@@ -18,13 +18,13 @@ from recsae.concepts.cases import Cases
 from recsae.concepts.counting import ROWS, CaseBlock, Counted, Floats, Totals, count, count_cells
 from recsae.concepts.formulas import PATTERNS, formulas_of
 from recsae.concepts.literals import LiteralBank
-from recsae.concepts.objective import explained, margin, natural_f1, objective
+from recsae.concepts.objective import HOPELESS, Aim, explained, margin, natural_f1, objective
 from recsae.concepts.rules import MAX_LITERALS_PER_RULE, FacetRules, Joined
 
 # Fewer positives than this on construction users: no rule is fitted.
 MIN_POSITIVES = 20
 MIN_GAIN = 0.005
-_STARTS = 2
+_STARTS = {Aim.VERIFIED: 2, Aim.PREDICTS: 1}
 # Scratch per literal and latent: six counts, three ways to join, sums of four cells: 128 x 4,096 x 26 float32 = 55 MB.
 _LATENTS_AT_ONCE = 128
 # Rows that a pattern's mean is drawn towards the latent's own mean by.
@@ -82,18 +82,22 @@ def _fit_block(bank: LiteralBank, block: CaseBlock, latents: NDArray[np.int64], 
     subject = np.unique([literal.facet or literal.kind for literal in bank.literals], return_inverse=True)[1]
     variance = _variance(block)
     single = count(block, bank, np.zeros((m, block.totals.rows), np.uint8), np.ones((m, 1), bool))
-    first = objective(single.table, block.totals) + explained(single, variance)
+    share = explained(single, variance)
     if not facet.all():
         fitted.popularity[latents] = np.where(facet, -1.0, natural_f1(single.table, block.totals)).argmax(axis=1)
-    best: _Growing | None = None
-    blocked = np.zeros(first.shape, bool)
-    for _ in range(_STARTS):
-        start = np.where(blocked, -np.inf, first).argmax(axis=1)
-        grown = _grow(bank, block, single, start, facet, variance)
-        best = grown if best is None else _better(best, grown)
-        blocked |= subject[None, :] == subject[start][:, None]
-    assert best is not None
-    _write(bank, block, best, latents, facet, fitted)
+    found = {}
+    for aim, starts in _STARTS.items():
+        first = objective(single.table, block.totals, aim) + share
+        start = first.argmax(axis=1)
+        found[aim] = _grow(bank, block, single, start, facet, variance, aim)
+        for _ in range(1, starts):
+            first[subject[None, :] == subject[start][:, None]] = -np.inf
+            start = first.argmax(axis=1)
+            other = _grow(bank, block, single, start, facet, variance, aim)
+            found[aim] = _chosen(found[aim], other, other.worth > found[aim].worth)
+    hopeless = margin(found[Aim.VERIFIED].table, block.totals) < HOPELESS
+    for aim, mine in ((Aim.VERIFIED, ~hopeless), (Aim.PREDICTS, hopeless)):
+        _write(block, found[aim], mine, latents, facet, fitted, aim)
 
 
 def _grow(
@@ -103,6 +107,7 @@ def _grow(
     start: NDArray[np.int64],
     facet: NDArray[np.bool_],
     variance: Floats,
+    aim: Aim,
 ) -> _Growing:
     """Adds the literal that gains most, twice, to rules that begin with `start` [m]."""
     m, rows = block.latents, np.arange(block.latents)
@@ -110,7 +115,7 @@ def _grow(
     literal[:, 0] = start
     holds = np.zeros((m, PATTERNS), bool)
     holds[:, 1] = True
-    worth = (objective(single.table, block.totals) + explained(single, variance))[rows, start]
+    worth = (objective(single.table, block.totals, aim) + explained(single, variance))[rows, start]
     now = _Growing(literal, bank.truth.of(start), holds, single.table[:, rows, start], worth)
     for step in range(1, MAX_LITERALS_PER_RULE):
         cells = 1 << step
@@ -119,7 +124,7 @@ def _grow(
         grows = now.literal[:, step - 1] >= 0
         plain: NDArray[np.bool_] = np.all(facet[np.maximum(now.literal, 0)] | (now.literal < 0), axis=1)
         choices = [_joined(counted.table, single.table, now.table[..., None], how) for how in Joined]
-        scores = np.stack([objective(choice, block.totals) + share for choice in choices])
+        scores = np.stack([objective(choice, block.totals, aim) + share for choice in choices])
         scores[Joined.OR][~(plain[:, None] & facet[None, :])] = -np.inf
         how, chosen = np.divmod(scores.transpose(1, 0, 2).reshape(m, -1).argmax(axis=1), len(bank.literals))
         gains = grows & (scores[how, rows, chosen] >= now.worth + MIN_GAIN)
@@ -149,38 +154,39 @@ def _extend(holds: NDArray[np.bool_], gains: NDArray[np.bool_], how: NDArray[np.
         holds[chosen, cells : 2 * cells] = with_it[chosen]
 
 
-def _better(one: _Growing, other: _Growing) -> _Growing:
-    wins = other.worth > one.worth
+def _chosen(one: _Growing, other: _Growing, wins: NDArray[np.bool_]) -> _Growing:
+    """The other's rule where `wins` [m] holds."""
     return _Growing(
         np.where(wins[:, None], other.literal, one.literal),
         np.where(wins[:, None], other.cell, one.cell),
         np.where(wins[:, None], other.holds, one.holds),
         np.where(wins, other.table, one.table),
-        np.maximum(one.worth, other.worth),
+        np.where(wins, other.worth, one.worth),
     )
 
 
 def _write(
-    bank: LiteralBank,
     block: CaseBlock,
     grown: _Growing,
+    kept: NDArray[np.bool_],
     latents: NDArray[np.int64],
     facet: NDArray[np.bool_],
     fitted: FittedRules,
+    aim: Aim,
 ) -> None:
-    """Takes the best formula over each latent's literals, and the mean value on every pattern of their truth."""
+    """Takes, where `kept` [m] holds, the best formula over a latent's literals, and the mean value on every pattern."""
     table, sums = count_cells(block, grown.cell, PATTERNS)
     size = (grown.literal >= 0).sum(axis=1)
     plain: NDArray[np.bool_] = np.all(facet[np.maximum(grown.literal, 0)] | (grown.literal < 0), axis=1)
     mean = sums.sum(axis=1, keepdims=True) / max(1, block.totals.rows)
     level = (sums + _PRIOR_ROWS * mean) / (table[ROWS] + _PRIOR_ROWS)
     for literals in range(1, MAX_LITERALS_PER_RULE + 1):
-        mine = np.flatnonzero(size == literals)
+        mine = np.flatnonzero((size == literals) & kept)
         if not len(mine):
             continue
         formulas, patterns = formulas_of(literals), 1 << literals
         counts: Floats = np.einsum("kmp,fp->kmf", table[:, mine, :patterns], formulas.holds.astype(np.float32))
-        worth = objective(counts, _some(block, mine))
+        worth = objective(counts, _some(block, mine), aim)
         worth[~plain[mine][:, None] & formulas.alternatives[None, :]] = -np.inf
         chosen = worth.argmax(axis=1)
         at, rows = latents[mine], np.arange(len(mine))

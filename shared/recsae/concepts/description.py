@@ -15,13 +15,16 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from recsae.concepts.described import Descriptions
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.features import Strata
+from recsae.concepts.linear_facets import LinearFacets
 from recsae.concepts.records import RuleRecord, rule_as_json, rule_from_json
 from recsae.errors import CorruptArtifactError
 from recsae.store.files import write_atomic, write_json_atomic
 
 _RULES = "rules.json"
+_RULE_KINDS = ("facet_rules", "item_sets", "popularity_rules", "permuted_rules")
 _ARRAYS = "describing.safetensors"
 
 
@@ -32,7 +35,9 @@ class Description:
     Per latent: `facet_rules`, `item_sets` and `popularity_rules` (the best rule about popularity alone, a control);
     `prefers_set` bool [w], which of the first two to show when neither is verified; `neighbours` int32 [w, 5] nearest
     latents by firing; `correlations` float32 [w, 5]; `probe_counts` int64 [w] firings outside verification; `effect`
-    float32 [w] mean absolute score change per unit. `strata` are the cells negatives are matched in.
+    float32 [w] mean absolute score change per unit. `strata` are the cells negatives are matched in. For described
+    NDCG: `permuted_rules`, the facet rules given to the wrong latents; `linear`, the map from facets to activations
+    without an SAE; `bits`, the length of the facet rules.
     """
 
     draft: Dictionary
@@ -45,6 +50,23 @@ class Description:
     probe_counts: NDArray[np.int64]
     effect: NDArray[np.float32]
     strata: Strata
+    permuted_rules: tuple[RuleRecord, ...]
+    linear: LinearFacets
+    bits: float
+
+    def told(self, shows_set: NDArray[np.bool_]) -> Descriptions:
+        """What described NDCG tests; `shows_set` [w] says which latents are labelled by their item set."""
+        arrays = self.draft.arrays
+        return Descriptions(
+            rules=self.facet_rules,
+            permuted=self.permuted_rules,
+            sets=self.item_sets,
+            shows_set=shows_set,
+            silent=arrays.density * arrays.mean / arrays.p95,
+            p95=arrays.p95,
+            linear=self.linear,
+            bits=self.bits,
+        )
 
     def save(self, folder: Path) -> None:
         """Writes the draft's files, `rules.json` and `describing.safetensors` into `folder`."""
@@ -53,6 +75,7 @@ class Description:
             "facet_rules": self.facet_rules,
             "item_sets": self.item_sets,
             "popularity_rules": self.popularity_rules,
+            "permuted_rules": self.permuted_rules,
         }
         write_json_atomic(
             folder / _RULES, {name: [rule_as_json(rule) for rule in each] for name, each in rules.items()}
@@ -65,6 +88,10 @@ class Description:
             "effect": self.effect,
             "popularity_edges": self.strata.popularity_edges,
             "length_edges": self.strata.length_edges,
+            "linear_columns": self.linear.columns,
+            "linear_weights": self.linear.weights,
+            "linear_offset": self.linear.offset,
+            "bits": np.array([self.bits]),
         }
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         write_atomic(folder / _ARRAYS, safetensors.numpy.save(contiguous))
@@ -74,9 +101,11 @@ class Description:
         """Reads what `save` wrote; CorruptArtifactError when its files are not of one width."""
         draft = Dictionary.load(folder, "")
         stored = json.loads((folder / _RULES).read_bytes())
-        rules = {name: _rules(stored[name]) for name in ("facet_rules", "item_sets", "popularity_rules")}
+        rules = {name: _rules(stored[name]) for name in _RULE_KINDS}
         arrays = safetensors.numpy.load_file(folder / _ARRAYS)
         strata = Strata(arrays.pop("popularity_edges"), arrays.pop("length_edges"))
+        linear = LinearFacets(*(arrays.pop(f"linear_{name}") for name in ("columns", "weights", "offset")))
+        bits = float(arrays.pop("bits")[0])
         sizes = {name: len(each) for name, each in (rules | arrays).items()}
         if set(sizes.values()) != {draft.width}:
             raise CorruptArtifactError(f"a description of {draft.width} latents holds {sizes}; describe again")
@@ -91,6 +120,9 @@ class Description:
             probe_counts=arrays["probe_counts"],
             effect=arrays["effect"],
             strata=strata,
+            permuted_rules=rules["permuted_rules"],
+            linear=linear,
+            bits=bits,
         )
 
 

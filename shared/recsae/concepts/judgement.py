@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recsae.concepts.assembling import kind_of
 from recsae.concepts.cases import Cases, group_users, resampling_weights
 from recsae.concepts.controls import always_true_f1
+from recsae.concepts.described import RankedRows, described_ndcg
 from recsae.concepts.description import Description
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.firings import CoFiring
@@ -29,9 +30,12 @@ from recsae.errors import FailedPreconditionError
 
 
 def verify(
-    inputs: DictionaryInputs, description: Description, progress: Progress = lambda _message, _share: None
+    inputs: DictionaryInputs,
+    description: Description,
+    progress: Progress = lambda _message, _share: None,
+    ranked: RankedRows | None = None,
 ) -> Dictionary:
-    """The finished dictionary (its version is given when it is published).
+    """The finished dictionary (its version is given when it is published); described NDCG needs `ranked`.
 
     FailedPreconditionError when the description is of another SAE or model version.
     """
@@ -60,10 +64,16 @@ def verify(
     progress("writing records", 0.9)
     live = (description.probe_counts + inputs.sums.verification_fired) > 0
     records = _records(inputs, description, cases, verdict, live)
-    summary = summarise(records, draft.arrays, description.effect, verdict.swapped_passes, inputs.control)
+    if ranked is not None:
+        progress("ranking by what the labels say", 0.95)
+        told = description.told(verdict.uses_set)
+        extra = {"described_ndcg": described_ndcg(told, ranked, inputs.item_ids, inputs.seed).as_json()}
+    else:
+        extra = {}
+    summary = extra | summarise(records, draft.arrays, description.effect, verdict.swapped_passes, inputs.control)
     learnt = members_of((record.rule for record in records), inputs.facets, inputs.item_ids)
     finished = replace(draft, concepts=records, summary=summary, learnt=learnt)
-    progress("judging the rules of the dictionary before", 0.95)
+    progress("judging the rules of the dictionary before", 0.97)
     return settle(finished, inputs, cases, part.features, weights)
 
 

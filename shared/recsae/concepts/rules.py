@@ -141,14 +141,23 @@ class CompiledRules:
 
         return predict
 
-    def strengths(self, features: RowFeatures) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
-        """What rules predict: a function of latents [m] to strengths float32 [m, n]; 0 for a latent without a rule."""
+    def patterns(self, features: RowFeatures) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
+        """Which literals of each rule are true: a function of latents [m] to numbers uint8 [m, n]."""
         known = pack_truth(self.literals, features)
 
-        def predict(latents: NDArray[np.int64]) -> NDArray[np.float32]:
+        def ask(latents: NDArray[np.int64]) -> NDArray[np.uint8]:
             rules, truth = self._asked(known, latents)
-            pattern = rules.patterns(truth, np.arange(len(latents)))
-            level: NDArray[np.float32] = np.take_along_axis(rules.level, pattern.astype(np.int64), axis=1)
+            return rules.patterns(truth, np.arange(len(latents)))
+
+        return ask
+
+    def strengths(self, features: RowFeatures) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        """What rules predict: a function of latents [m] to strengths float32 [m, n]; 0 for a latent without a rule."""
+        patterns = self.patterns(features)
+
+        def predict(latents: NDArray[np.int64]) -> NDArray[np.float32]:
+            pattern = patterns(latents).astype(np.int64)
+            level: NDArray[np.float32] = np.take_along_axis(self.rules.level[latents], pattern, axis=1)
             return level
 
         return predict

@@ -13,7 +13,7 @@ from recsae.pipeline.advance import StepResult, read_facts
 from recsae.pipeline.lanes import Lane, lane_of
 from recsae.pipeline.sources import SourceModel
 from recsae.pipeline.stages.material import Part, load_run_data, open_shards, read_plan
-from recsae.pipeline.stages.ranking import TargetRanker, target_rows
+from recsae.pipeline.stages.ranking import MOST_RANKED_USERS, TargetRanker, target_rows
 from recsae.pipeline.stages.train import sae_folder
 from recsae.pipeline.steps import StepContext
 from recsae.sae.baselines import PrincipalAxes
@@ -22,9 +22,6 @@ from recsae.sae.evaluation import evaluate as evaluate_reconstruction
 from recsae.sae.fidelity import fidelity
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.sparsity import is_sparse
-
-# The interval of NDCG@10 kept narrows with the root of the users: about +-.05 at 360, +-.015 at this many.
-_MOST_RANKED_USERS = 4_000
 
 
 def evaluate(context: StepContext) -> StepResult:
@@ -81,7 +78,7 @@ def _ranking_scores(context: StepContext, sae: SparseAutoencoder, model: SourceM
     lane = lane_of(context.step.stage, context.run.config)
     data = load_run_data(context.platform, context.run)
     users = open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION)
-    rows = target_rows(users, data, _MOST_RANKED_USERS)
+    rows = target_rows(users, data, MOST_RANKED_USERS)
     if not len(rows.users):
         return {}
     axes = PrincipalAxes.fit(open_shards(context.workspace, lane, Part.SAE))

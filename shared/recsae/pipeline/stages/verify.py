@@ -16,7 +16,10 @@ from recsae.pipeline.advance import StepResult, read_facts
 from recsae.pipeline.lanes import Lane, lane_of
 from recsae.pipeline.stages.concepts import VERIFIED, dictionary_inputs, published_sae
 from recsae.pipeline.stages.describe import description_folder
+from recsae.pipeline.stages.ranking import ranked_rows
+from recsae.pipeline.stages.train import sae_folder
 from recsae.pipeline.steps import StepContext
+from recsae.sae.runtime import SparseAutoencoder
 
 _CLASSES = ("verified", "semantic", "item_set", "confident", "too_rare")
 
@@ -35,7 +38,8 @@ def verify(context: StepContext) -> StepResult:
     inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), control=control, parts=VERIFIED)
     described = context.workspace.fetch_folder(description_folder(lane))
     description, probe = Description.load(described), load_probe_set(described)
-    dictionary = judge(inputs, description, context.report)
+    sae = SparseAutoencoder.load(context.workspace.fetch_folder(sae_folder(lane)), published_sae(context))
+    dictionary = judge(inputs, description, context.report, ranked_rows(context, lane, inputs, sae))
     with tempfile.TemporaryDirectory() as folder:
         dictionary.save(Path(folder))
         if probe is not None:
@@ -52,6 +56,12 @@ def summary_scores(prefix: str, summary: Mapping[str, Any]) -> dict[str, float]:
     for name in _CLASSES:
         scores[f"{prefix}.{name}"] = float(summary[name]["count"])
         scores[f"{prefix}.{name}_share_of_live"] = float(summary[name]["share_of_live"])
+    if "described_ndcg" in summary:
+        found = summary["described_ndcg"]
+        scores |= {
+            f"{prefix}.described_ndcg": found["described"]["value"],
+            f"{prefix}.described": found["score"]["value"],
+        }
     return scores
 
 
