@@ -19,7 +19,6 @@ from recsae.concepts.description import Description
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.judgement import verify
-from recsae.concepts.matching import Previous
 from recsae.concepts.output_differences import ScoredLists
 from recsae.concepts.records import ConceptKind, ConceptStatus
 from recsae.concepts.splits import UserPart, split_users
@@ -245,15 +244,6 @@ def test_labels_name_no_unseen_item(dictionary: Dictionary, inputs: DictionaryIn
     unseen = {inputs.item_ids[item - 1] for item in np.flatnonzero(inputs.unseen).tolist()}
     named = {item_id for concept in dictionary.concepts for item_id in concept.rule.item_ids}
     assert not named & unseen
-
-
-def test_a_refresh_keeps_the_ids_of_concepts_found_again(inputs: DictionaryInputs, dictionary: Dictionary) -> None:
-    order = np.random.default_rng(1).permutation(_WIDTH - 1)
-    w_dec = inputs.sae.w_dec.copy()
-    previous = Previous(tuple(concept.id for concept in dictionary.concepts), w_dec[np.append(order, _WIDTH - 1)])
-    again = build_dictionary(replace(inputs, sae=Sae(w_dec, version="e" * 16), previous=previous))
-    for latent, old in enumerate(np.argsort(order)):
-        assert again.by_latent(latent).id == dictionary.by_latent(int(old)).id
 
 
 def test_a_control_dictionary_is_compared_in_the_summary(inputs: DictionaryInputs, dictionary: Dictionary) -> None:

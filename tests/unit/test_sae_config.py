@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -52,3 +53,10 @@ def test_weights_of_the_wrong_shape_are_refused() -> None:
     unit = np.eye(3, dtype=np.float32)
     with pytest.raises(InvalidRequestError, match="b_dec"):
         SaeWeights(unit, np.zeros(3, np.float32), unit, np.zeros(4, np.float32), np.zeros(3, np.float32))
+
+
+def test_training_on_is_gentler_and_otherwise_the_same() -> None:
+    config = SaeConfig.defaults_for(64, 100_000, k=8)
+    gentle = config.gentle()
+    assert gentle.learning_rate == pytest.approx(config.learning_rate / 10)
+    assert replace(gentle, learning_rate=config.learning_rate) == config

@@ -267,7 +267,7 @@ def test_a_plan_holds_live_policies_of_its_model_whose_concepts_are_all_in_the_d
     ]
     assert [one.ref.policy_id for one in plan(kept, *others).policies] == [kept.id]
     assert suspension(kept, BASIS) == ""
-    assert "c-gone not in the promoted dictionary" in suspension(lost, BASIS)
+    assert "c-gone is no live concept of the promoted dictionary" in suspension(lost, BASIS)
 
 
 def test_a_plan_comes_back_from_the_wire_with_the_same_effect_to_the_bit() -> None:

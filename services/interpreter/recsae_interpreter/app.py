@@ -18,6 +18,7 @@ from recsae.steering.policy_store_redis import RedisPolicyStore
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.channels_redis import RedisChannelStore
 from recsae.store.events import RedisTrail
+from recsae.store.label_edits_redis import RedisLabelEditStore
 from recsae.store.redis import connect, durability_warning, translated
 from recsae.store.watching import StateWatcher
 from recsae.telemetry.metrics import MetricsServer, MetricsTls, RpcMetrics, new_registry
@@ -27,6 +28,7 @@ from recsae_interpreter.flushing import PaneFlusher
 from recsae_interpreter.handlers.channels import ChannelsHandler
 from recsae_interpreter.handlers.compare import CompareHandler
 from recsae_interpreter.handlers.concepts import ConceptsHandler
+from recsae_interpreter.handlers.edits import EditsHandler
 from recsae_interpreter.handlers.encode import EncodeHandler
 from recsae_interpreter.handlers.explain import ExplainHandler
 from recsae_interpreter.handlers.observe import ObserveHandler
@@ -66,7 +68,8 @@ class InterpreterApp:
         self._board = PlanBoard(norm_budget=settings.norm_budget, kill_switch=settings.kill_switch)
         self._channels = RedisChannelStore(self._state)
         self._policies = RedisPolicyStore(self._state)
-        self._sync = StateSync(self._channels, self._policies, self._library, self._board, self._metrics)
+        self._edits = RedisLabelEditStore(self._state)
+        self._sync = StateSync(self._channels, self._policies, self._edits, self._library, self._board, self._metrics)
         self._watcher = StateWatcher(settings.state_url, self._sync)
         self._metrics.state_age.set_function(lambda: self._watcher.age_s)
         self._arena = CounterArena()
@@ -122,6 +125,7 @@ class InterpreterApp:
                 ExplainHandler(library, recommender, metrics),
                 EncodeHandler(library),
                 ConceptsHandler(library),
+                EditsHandler(self._edits, library),
                 ObserveHandler(library, self._arena, metrics),
                 CompareHandler(library, recommender),
             ),

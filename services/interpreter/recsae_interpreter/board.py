@@ -49,6 +49,7 @@ class PlanBoard:
         plans: dict[str, PlanSet] = {}
         steerers: dict[tuple[str, str], Steerer] = {}
         for model, versions in shelf.served.items():
+            newest = shelf.production.get(model)
             compiled = []
             for model_version, loaded in versions.items():
                 plan = compile_plan(
@@ -58,6 +59,7 @@ class PlanBoard:
                     now=now,
                     norm_budget=self._norm_budget,
                     kill_switch=self._kill_switch,
+                    newest=newest.basis if newest else None,
                 )
                 compiled.append(plan)
                 steerers[model, model_version] = Steerer(plan, loaded.encoder)

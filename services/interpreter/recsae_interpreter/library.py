@@ -7,13 +7,15 @@ triple that cannot be loaded leaves the one before in place. Not here: what the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from recsae.errors import FailedPreconditionError, NotFoundError, RecsaeError
 from recsae.pipeline.triples import Triple
 from recsae.store.channels import PRODUCTION, ModelChannels
+from recsae.store.label_edits import EditSnapshot
+from recsae_interpreter.labelled import labelled
 from recsae_interpreter.loading import LoadedTriple
 
 _log = structlog.get_logger(__name__)
@@ -109,6 +111,20 @@ class Library:
                 production[model] = self._shelf.production[model]
         self._shelf = Shelf(served, production, failed)
         return not failed
+
+    def label(self, edits: EditSnapshot) -> None:
+        """Lays people's edits over what is loaded, in place of those laid over it before."""
+        shelf = self._shelf
+        by_model = {model: edits.of(model) for model in (*shelf.served, *shelf.production)}
+        laid = {id(one): labelled(one, by_model[one.model]) for one in shelf.loaded}
+        self._shelf = replace(
+            shelf,
+            served={
+                model: {version: laid[id(one)] for version, one in versions.items()}
+                for model, versions in shelf.served.items()
+            },
+            production={model: laid[id(one)] for model, one in shelf.production.items()},
+        )
 
     def _one(
         self, model: str, triple: Triple, held: LoadedTriple | None, failed: dict[str, str]

@@ -6,18 +6,21 @@ Mixing versions is refused with a sentence that names both. Not here: which trip
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.meaning import Embedder, Meanings, MeaningSearch
 from recsae.concepts.records import ConceptStatus
-from recsae.concepts.search import ConceptSearch
+from recsae.concepts.search import ConceptHit, ConceptSearch
 from recsae.errors import FailedPreconditionError
 from recsae.pipeline.triples import Triple
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.steering.encoder import OnnxEncoder
 from recsae.steering.plans import Basis
 from recsae.store.artifacts import Artifact, ArtifactStore
+from recsae.store.label_edits import LabelEdit
 
 _ENCODER = "encoder.onnx"
 
@@ -30,19 +33,31 @@ class EncoderFile:
     sha256: str
 
 
+class Search(Protocol):
+    """Finds concepts by words."""
+
+    def find(self, query: str, limit: int = 20) -> list[ConceptHit]:
+        """Concepts that hold every word of `query`, best first."""
+
+
 @dataclass(frozen=True, eq=False)
 class LoadedTriple:
-    """One triple in memory; immutable, so a request that holds it is answered from one triple to its end."""
+    """One triple in memory; immutable, so a request that holds it is answered from one triple to its end.
+
+    `machine` is the dictionary as published; `dictionary` and `search` are the same with people's `edits` over it.
+    """
 
     model: str
     triple: Triple
     sae: SparseAutoencoder
     dictionary: Dictionary
-    search: ConceptSearch
+    search: Search
     meaning: MeaningSearch
     encoder: OnnxEncoder
     encoder_file: EncoderFile
     basis: Basis
+    machine: Dictionary
+    edits: Mapping[str, LabelEdit] = field(default_factory=dict)
 
 
 def load_triple(store: ArtifactStore, model: str, triple: Triple, *, embedder: Embedder | None = None) -> LoadedTriple:
@@ -74,6 +89,7 @@ def load_triple(store: ArtifactStore, model: str, triple: Triple, *, embedder: E
         meaning=MeaningSearch(dictionary, Meanings.load(dictionary_artifact.folder), embedder),
         encoder=OnnxEncoder(onnx, sae.d),
         encoder_file=EncoderFile(onnx, hashlib.sha256(onnx).hexdigest()),
+        machine=dictionary,
         basis=_basis(model, triple, str(sae_artifact.config.get("hook", "")), sae, dictionary),
     )
 
@@ -88,6 +104,7 @@ def _basis(model: str, triple: Triple, hook: str, sae: SparseAutoencoder, dictio
         latents={concept.id: concept.latent for concept in alive},
         p95=dictionary.arrays.p95,
         w_dec=sae.w_dec,
+        doubt=dictionary.doubt,
     )
 
 

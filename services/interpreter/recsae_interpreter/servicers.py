@@ -9,10 +9,11 @@ import grpc
 from recsae.rpc.request import require_request
 from recsae.steering.wire_plans import triple_from
 from recsae.v1 import interpreter_pb2, interpreter_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
-from recsae_interpreter import convert, convert_compare, convert_pipeline
+from recsae_interpreter import convert, convert_compare, convert_identity, convert_pipeline
 from recsae_interpreter.handlers.channels import ChannelsHandler
 from recsae_interpreter.handlers.compare import CompareHandler
 from recsae_interpreter.handlers.concepts import ConceptsHandler
+from recsae_interpreter.handlers.edits import EditsHandler
 from recsae_interpreter.handlers.encode import EncodeHandler
 from recsae_interpreter.handlers.explain import ExplainHandler
 from recsae_interpreter.handlers.observe import ObserveHandler
@@ -29,6 +30,7 @@ class InterpreterServicer(interpreter_pb2_grpc.InterpreterServicer):
     explain: ExplainHandler
     encode: EncodeHandler
     concepts: ConceptsHandler
+    edits: EditsHandler
     observe: ObserveHandler
     compare: CompareHandler
 
@@ -72,6 +74,25 @@ class InterpreterServicer(interpreter_pb2_grpc.InterpreterServicer):
         """Which concepts tell two groups apart."""
         query = convert_compare.compare_query(request, require_request())
         return convert_compare.compare_response(self.compare(query))
+
+    def EditConcept(
+        self, request: interpreter_pb2.EditConceptRequest, context: grpc.ServicerContext
+    ) -> interpreter_pb2.EditConceptResponse:
+        """Writes an edit."""
+        shown = self.edits.write(convert_identity.edit_query(request), require_request())
+        return interpreter_pb2.EditConceptResponse(edit=convert_identity.edit_message(shown))
+
+    def ListLabelEdits(
+        self, request: interpreter_pb2.ListLabelEditsRequest, context: grpc.ServicerContext
+    ) -> interpreter_pb2.ListLabelEditsResponse:
+        """Edits of a model."""
+        return convert_identity.edits_response(self.edits.listed(request.model))
+
+    def GetLineage(
+        self, request: interpreter_pb2.GetLineageRequest, context: grpc.ServicerContext
+    ) -> interpreter_pb2.GetLineageResponse:
+        """What became of the dictionary before."""
+        return convert_identity.lineage_response(self.concepts.lineage(request.model, request.concept_id))
 
     def Observe(
         self, request: interpreter_pb2.ObserveRequest, context: grpc.ServicerContext

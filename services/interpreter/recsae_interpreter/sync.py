@@ -16,6 +16,7 @@ from recsae.errors import UnavailableError
 from recsae.steering.policies import Policy, PolicyState
 from recsae.steering.policy_store import PolicyStore
 from recsae.store.channels import ChannelStore
+from recsae.store.label_edits import LabelEditStore
 from recsae_interpreter.board import PlanBoard
 from recsae_interpreter.library import Library, Shelf
 from recsae_interpreter.metrics import InterpreterMetrics
@@ -31,6 +32,7 @@ class StateSync:
         self,
         channels: ChannelStore,
         policies: PolicyStore,
+        edits: LabelEditStore,
         library: Library,
         board: PlanBoard,
         metrics: InterpreterMetrics,
@@ -38,6 +40,7 @@ class StateSync:
         """Keeps its collaborators."""
         self._channels = channels
         self._policies = policies
+        self._edits = edits
         self._library = library
         self._board = board
         self._metrics = metrics
@@ -49,7 +52,9 @@ class StateSync:
         # Policies before channels: what is posted under a revision must never be older than that revision.
         snapshot = self._policies.snapshot()
         wanted = {model: self._channels.read(model) for model in self._channels.models()}
+        edits = self._edits.snapshot()
         complete = self._library.update(wanted)
+        self._library.label(edits)
         shelf = self._library.shelf
         self._report_triples(shelf)
         if not self._posted(snapshot.revision, shelf):
@@ -62,6 +67,8 @@ class StateSync:
                 _log.error(
                     "policies_unreadable", policies=snapshot.unreadable, remedy="run the release that wrote them"
                 )
+            if edits.unreadable:
+                _log.error("edits_unreadable", edits=edits.unreadable, remedy="run the release that wrote them")
         self.first_done.set()
         if not complete:
             raise UnavailableError(f"could not load the promoted triples of {', '.join(shelf.failed)}; trying again")

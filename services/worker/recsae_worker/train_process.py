@@ -74,6 +74,7 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
         )  # fmt: skip
         checkpoints = Checkpoints(out, job["checkpoint_every_s"])
         start = load_weights(Path(job["start"])) if job["start"] else None
+        config = config if start is None else config.gentle()
         resumed = load_checkpoint(checkpoints.file, training_identity(config, rows, start))
         execution = Execution(**job["execution"]).shared_by(job["processes"])
         with join_ranks(execution.device) as ranks:

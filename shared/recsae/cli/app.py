@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from recsae import __version__
-from recsae.cli.commands import concepts, data, models, platform, runs, sae, steering
+from recsae.cli.commands import concepts, concepts_identity, data, models, platform, runs, sae, steering
 from recsae.cli.commands.demo import demo
 from recsae.cli.commands.doctor import doctor
 from recsae.cli.context import CliContext, default_home
@@ -35,6 +35,7 @@ app.add_typer(models.app, name="model")
 runs.register(app)
 app.add_typer(sae.app, name="sae")
 app.add_typer(concepts.app, name="concepts")
+concepts_identity.register(concepts.app)
 concepts.register(app)
 app.add_typer(steering.app, name="steer")
 steering.register(app)

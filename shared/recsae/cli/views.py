@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from recsae.cli import example_views
+from recsae.cli.identity_views import origin
 from recsae.cli.output import bar, share, table
 from recsae.v1 import common_pb2, interpreter_pb2, steering_pb2
 
@@ -42,6 +43,9 @@ def concept_detail(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
         f"rule: {concept.predicate}\n",
         f"fires on {share(concept.density)} of positions; {detail.positives} verification cases "
         f"of {detail.users} users; effective deciding items {detail.effective_items:.1f}\n",
+        f"label by a person, the machine's: {concept.machine_label}\n" if concept.machine_label else "",
+        f"note: {concept.note}\n" if concept.note else "",
+        f"at the last refresh: {origin(detail.origin)}\n" if detail.HasField("origin") else "",
     )  # fmt: skip
     return Group(
         head,

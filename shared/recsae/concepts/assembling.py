@@ -14,6 +14,7 @@ from recsae.concepts.enrichment import Enrichment
 from recsae.concepts.evidence import Decided
 from recsae.concepts.examples import ShownExamples
 from recsae.concepts.firings import CoFiring
+from recsae.concepts.identity import Identity
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.labels import output_label_of, predicate_of
 from recsae.concepts.outputs import Outputs
@@ -32,7 +33,7 @@ class LatentFacts:
     `near` fire together, `alike` are those of `decoder_neighbours`; `health_scores` by name, NaN = not defined.
     """
 
-    ids: tuple[str, ...]
+    identity: Identity
     labels: list[str]
     shown: list[RuleRecord]
     arrays: ConceptArrays
@@ -48,7 +49,7 @@ class LatentFacts:
 
 def draft_records(inputs: DictionaryInputs, facts: LatentFacts, shown: ShownExamples) -> tuple[ConceptRecord, ...]:
     """One record per latent, verification scores still missing."""
-    ids, width = list(facts.ids), len(facts.ids)
+    ids, width = list(facts.identity.ids), len(facts.labels)
     scores = dict(facts.health_scores) | {"typical_lag": facts.decided.typical_lag}
     records = []
     for latent in range(width):
@@ -76,6 +77,7 @@ def draft_records(inputs: DictionaryInputs, facts: LatentFacts, shown: ShownExam
                 input_facets=facts.input_side.lifts(latent, inputs.facets.names),
                 output_facets=output_facets,
                 rule=facts.shown[latent],
+                origin=facts.identity.origins[latent],
                 scores={name: float(values[latent]) for name, values in scores.items() if np.isfinite(values[latent])},
             )
         )

@@ -25,11 +25,11 @@ from recsae.concepts.evidence_sums import DRAWS, EvidenceSums, health_scores
 from recsae.concepts.examples import shown_examples
 from recsae.concepts.features import Windows, cut_strata
 from recsae.concepts.firings import CoFiring, cofiring
+from recsae.concepts.identity import identify
 from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
 from recsae.concepts.item_sets import FittedSets, fit_item_sets
 from recsae.concepts.linear_facets import LinearFacets, fit_linear, rule_bits
 from recsae.concepts.literals import LiteralBank, build_bank
-from recsae.concepts.matching import concept_ids
 from recsae.concepts.objective import ENOUGH
 from recsae.concepts.output_differences import output_differences
 from recsae.concepts.outputs import Outputs, output_items
@@ -56,11 +56,13 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
     rules = _fit(inputs, part, arrays, near)
     progress("leaving items out of the strongest histories", 0.5)
     top, decided = _decided(inputs, sums)
-    progress("finding facets, outputs and neighbours", 0.9)
+    progress("finding facets, outputs and neighbours", 0.8)
     input_side, effective = _input_side(inputs, part, decided, arrays)
     outputs = _outputs(inputs, part, arrays)
+    progress("finding the concepts of the dictionary before", 0.9)
+    identity = identify(inputs)
     facts = LatentFacts(
-        ids=concept_ids(inputs.model, inputs.sae.version, inputs.sae.w_dec, inputs.previous),
+        identity=identity,
         labels=[inputs.label(rule) for rule in rules.shown],
         shown=rules.shown,
         arrays=arrays,
@@ -74,7 +76,7 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
         alike=decoder_neighbours(inputs.sae.w_dec, sums.probe_counts > 0),
     )
     records = draft_records(inputs, facts, shown_examples(inputs, sums, part, arrays, top, decided))
-    draft = Dictionary("", inputs.model_version, inputs.sae.version, records, arrays, {})
+    draft = Dictionary("", inputs.model_version, inputs.sae.version, records, arrays, {}, identity.lineage)
     effect = outputs.effect if outputs else np.zeros(inputs.sae.width, np.float32)
     return Description(
         draft=draft,

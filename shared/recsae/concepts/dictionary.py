@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from recsae.concepts.estimates import Estimate
+from recsae.concepts.origins import Lineage, doubt_since, lineage_from_json
 from recsae.concepts.records import (
     ConceptKind,
     ConceptRecord,
@@ -57,6 +58,7 @@ __all__ = [
 SCHEMA_VERSION = 2
 _CONCEPTS = "concepts.json"
 _ARRAYS = "arrays.safetensors"
+_LINEAGE = "lineage.json"
 
 
 class ConceptOrder(StrEnum):
@@ -90,7 +92,9 @@ class ConceptArrays:
 class Dictionary:
     """All concepts of one SAE version; `concepts[j]` is latent j, dead latents included.
 
-    `model_version` and `sae_version` say what it belongs to; `summary` holds the shares over all live latents.
+    `model_version` and `sae_version` say what it belongs to; `summary` holds the shares over all live latents;
+    `lineage` what became of the dictionary before (None = there was none); `learnt` the item ids of facets in its rules
+    that were learnt from histories (`learnt_facets`), by name.
     """
 
     version: str
@@ -99,6 +103,8 @@ class Dictionary:
     concepts: tuple[ConceptRecord, ...]
     arrays: ConceptArrays
     summary: Mapping[str, Any]
+    lineage: Lineage | None = None
+    learnt: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -110,11 +116,31 @@ class Dictionary:
         return {concept.id: concept.latent for concept in self.concepts}
 
     def by_id(self, concept_id: str) -> ConceptRecord:
-        """The concept of that stable id; NotFoundError names the id."""
+        """The concept of that stable id; NotFoundError names the id, and says what became of it when that is known."""
         latent = self._by_id.get(concept_id)
         if latent is None:
-            raise NotFoundError(f"no concept {concept_id!r} in dictionary {self.version}; list or search for its id")
+            raise NotFoundError(self.absence(concept_id))
         return self.concepts[latent]
+
+    def absence(self, concept_id: str) -> str:
+        """A sentence on why there is no concept of that id."""
+        fate = self.lineage.fate(concept_id) if self.lineage else None
+        if fate is None:
+            return f"no concept {concept_id!r} in dictionary {self.version}; list or search for its id"
+        named = f"concept {concept_id!r} ({fate.label})" if fate.label else f"concept {concept_id!r}"
+        remedy = "ask for these" if fate.to_ids else "search for another"
+        return f"{named} was {fate.words} at the refresh that made dictionary {self.version}; {remedy}"
+
+    def doubt(self, concept_id: str, made_for: str) -> str:
+        """Why this may not be what the id meant in dictionary `made_for`, in words that follow the id; "" when it is.
+
+        `made_for` "" = the oldest dictionary this one goes back to.
+        """
+        latent = self._by_id.get(concept_id)
+        if latent is None:
+            fate = self.lineage.fate(concept_id) if self.lineage else None
+            return f"was {fate.words}" if fate else f"is not in dictionary {self.version}"
+        return doubt_since(made_for, self.version, self.lineage, self.concepts[latent].origin)
 
     def by_latent(self, latent: int) -> ConceptRecord:
         """The concept of a latent index; NotFoundError when it is outside the width."""
@@ -143,12 +169,13 @@ class Dictionary:
         return strengths
 
     def save(self, folder: Path) -> None:
-        """Writes `concepts.json` and `arrays.safetensors` into `folder`, ready to be published."""
+        """Writes `concepts.json`, `arrays.safetensors` and `lineage.json` (when there is one) into `folder`."""
         stored = {
             "schema_version": SCHEMA_VERSION,
             "model_version": self.model_version,
             "sae_version": self.sae_version,
             "summary": dict(self.summary),
+            "learnt": {name: list(ids) for name, ids in self.learnt.items()},
             "concepts": [concept.as_json() for concept in self.concepts],
         }
         # Without indentation the file is a third smaller; sorted keys keep equal dictionaries equal to the byte.
@@ -156,6 +183,8 @@ class Dictionary:
         write_atomic(folder / _CONCEPTS, plain.encode())
         arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in vars(self.arrays).items()}
         write_atomic(folder / _ARRAYS, safetensors.numpy.save(arrays))
+        if self.lineage is not None:
+            write_atomic(folder / _LINEAGE, self.lineage.as_json().encode())
 
     @classmethod
     def load(cls, folder: Path, version: str) -> Dictionary:
@@ -176,4 +205,8 @@ class Dictionary:
                 f"dictionary {version} has {len(concepts)} concepts but arrays of {arrays.width} latents; "
                 "publish it again"
             )
-        return cls(version, stored["model_version"], stored["sae_version"], concepts, arrays, stored["summary"])
+        path = folder / _LINEAGE
+        lineage = lineage_from_json(path.read_bytes()) if path.is_file() else None
+        learnt = {name: tuple(ids) for name, ids in stored.get("learnt", {}).items()}
+        about = (stored["model_version"], stored["sae_version"])
+        return cls(version, *about, concepts, arrays, stored["summary"], lineage, learnt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from recsae.concepts.evidence_sums import EvidenceSums
 from recsae.concepts.features import RowFeatures, Windows, build_features, locate, log_item_counts, popularity_deciles
 from recsae.concepts.firings import Encoder, Firings, encode_rows
 from recsae.concepts.labels import label_of, shared_facets
-from recsae.concepts.matching import Previous
 from recsae.concepts.near_misses import Scores
 from recsae.concepts.output_differences import Rank
 from recsae.concepts.records import RuleRecord
@@ -29,6 +28,9 @@ from recsae.concepts.splits import UserPart, split_users, unseen_items
 from recsae.datasets.facets import FacetTable
 from recsae.datasets.schema import Histories
 from recsae.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from recsae.concepts.identity import Previous
 
 # Called with what is being done and the share done, 0 to 1.
 Progress = Callable[[str, float], None]

@@ -18,7 +18,9 @@ from recsae.concepts.description import Description
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.firings import CoFiring
 from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
+from recsae.concepts.keeping import settle
 from recsae.concepts.labels import predicate_of
+from recsae.concepts.learnt_facets import members_of
 from recsae.concepts.records import ConceptKind, ConceptRecord, ConceptStatus
 from recsae.concepts.rules import compile_item_sets, compile_rules
 from recsae.concepts.splits import UserPart
@@ -49,6 +51,7 @@ def verify(
     facets = compile_rules(description.facet_rules).predictor(part.features)
     sets = compile_item_sets(description.item_sets, inputs.item_ids).predictor(part.features, inputs.n_items)
     progress("judging labels", 0.3)
+    weights = resampling_weights(cases.groups, seed=inputs.seed)
     verdict = judge(
         cases,
         Labels(facets, np.array([bool(rule.literals) for rule in description.facet_rules])),
@@ -56,7 +59,7 @@ def verify(
         compile_rules(description.popularity_rules).predictor(part.features),
         prefers_set=description.prefers_set,
         density=draft.arrays.density,
-        weights=resampling_weights(cases.groups, seed=inputs.seed),
+        weights=weights,
     )
     progress("writing records", 0.9)
     live = (description.probe_counts + inputs.sums.verification_fired) > 0
@@ -68,7 +71,10 @@ def verify(
     else:
         extra = {}
     summary = extra | summarise(records, draft.arrays, description.effect, verdict.swapped_passes, inputs.control)
-    return replace(draft, concepts=records, summary=summary)
+    learnt = members_of((record.rule for record in records), inputs.facets, inputs.item_ids)
+    finished = replace(draft, concepts=records, summary=summary, learnt=learnt)
+    progress("judging the rules of the dictionary before", 0.97)
+    return settle(finished, inputs, cases, part.features, weights)
 
 
 def _cases(inputs: DictionaryInputs, description: Description, part: PartRows) -> Cases:

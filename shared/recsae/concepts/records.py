@@ -154,7 +154,8 @@ class ConceptRecord:
     `scores` holds what the contract has no field for, by name: prevalence, lift, weak_share, always_true_f1,
     popularity_f1, swap_balanced_f1, unseen_balanced_f1 and others; a score that could not be computed is absent.
     `origin`: what became of it at the last refresh; `causal`: what turning it does; `llm`: what a language model says;
-    each None where that was not looked at.
+    each None where that was not looked at. `machine_label` is the label before people put another in its place, `note`
+    what they wrote beside it; both empty in the dictionary itself (people's words are kept apart from it).
     """
 
     id: str
@@ -189,6 +190,8 @@ class ConceptRecord:
     random_evidence: tuple[Evidence, ...] = ()
     near_misses: tuple[Evidence, ...] = ()
     decoder_neighbours: tuple[Neighbour, ...] = ()
+    machine_label: str = ""
+    note: str = ""
     origin: Origin | None = None
     causal: CausalRecord | None = None
     llm: LlmRecord | None = None

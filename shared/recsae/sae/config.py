@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from recsae.errors import InvalidRequestError
@@ -15,6 +15,7 @@ _ROWS_TO_SEE = 6_000_000
 # At the rate 4e-3 SASRec activations leave 47 of 1,024 latents dead at d = 64, k = 16, at 2e-3 none; at d = 256, k = 32
 # it takes 1e-3 to leave at most one of 2,048. A rate three times lower costs fidelity (NDCG@20 kept .972, not .99).
 _RATE, _RATE_D, _RATE_K_SHARE = 4e-3, 64, 1 / 8
+_GENTLE_RATE = 0.1
 _MAX_EPOCHS = 1_000
 _BATCH_SLOTS = 4  # bounds memory; rows of real activations use up to about 3 k
 
@@ -106,6 +107,15 @@ class SaeConfig:
             seed=seed,
             variant=variant,
         )
+
+    def gentle(self) -> Self:
+        """The configuration to train on with, from an SAE that is good already: a tenth of the rate.
+
+        At the full rate the first steps scatter what the start knew. Of 505 live latents of a SASRec SAE (d = 64,
+        k = 8) turned into the space of a retrained model 221 were found again unchanged, at a tenth 382, at an FVU of
+        .059 (cold .057). A third of the epochs kept 416 of them at .062, and fewer rules held.
+        """
+        return replace(self, learning_rate=self.learning_rate * _GENTLE_RATE)
 
     def as_dict(self) -> dict[str, Any]:
         """For manifests, as JSON types."""

@@ -7,7 +7,7 @@ matching policy that touches a concept keeps it for that request. Not here: appl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ Floats = NDArray[np.float32]
 DEFAULT_NORM_BUDGET = 2.0
 # Decoder rows have unit norm after every training step; float32 storage moves that by less than this.
 _UNIT_TOLERANCE = 1e-3
+_MOST_REASONS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +79,17 @@ class PlanSet:
         return next((plan for plan in self.plans if plan.triple.model_version == model_version), None)
 
 
+def _no_doubt(concept_id: str, made_for: str) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Basis:
     """What policies are compiled against: one promoted triple.
 
     `latents` maps stable concept ids to latents; `p95` float32 [w] is the unit of strength; `w_dec` float32 [w, d].
+    `doubt` says of an id and the dictionary it was named for ("" = not known) why it may not mean the same in this one,
+    e.g. "was split into c-1, c-2"; "" when it does.
     """
 
     model: str
@@ -91,6 +98,7 @@ class Basis:
     latents: Mapping[str, int]
     p95: Floats
     w_dec: Floats
+    doubt: Callable[[str, str], str] = _no_doubt
 
 
 def compile_plan(
@@ -101,15 +109,19 @@ def compile_plan(
     now: float,
     norm_budget: float = DEFAULT_NORM_BUDGET,
     kill_switch: bool = False,
+    newest: Basis | None = None,
 ) -> Plan:
-    """The plan of the live policies of this model that the basis can express; suspended ones are left out."""
+    """The plan of the live policies of this model that the basis can express; suspended ones are left out.
+
+    `newest` is the production basis, where `basis` is of another version of the model that is still served.
+    """
     usable = [
         policy
         for policy in policies
         if policy.model == basis.model
         and policy.state is PolicyState.LIVE
         and (policy.window.end is None or now < policy.window.end)
-        and not suspension(policy, basis)
+        and not suspension(policy, basis, newest)
     ]
     return Plan(
         revision=revision,
@@ -129,12 +141,30 @@ def in_order(policies: Iterable[Policy]) -> list[Policy]:
     return sorted(policies, key=lambda policy: (-policy.priority, policy.created_at, policy.id))
 
 
-def suspension(policy: Policy, basis: Basis) -> str:
-    """Why a policy cannot be in force with this dictionary; "" when it can. It is never re-bound to another concept."""
-    lost = [operation.concept_id for operation in policy.operations if operation.concept_id not in basis.latents]
-    if not lost:
+def suspension(policy: Policy, basis: Basis, newest: Basis | None = None) -> str:
+    """Why a policy cannot be in force with this dictionary; "" when it can. It is never re-bound to another concept.
+
+    A concept that is gone, or that may not be what it was when the policy was made, suspends it. A policy made for the
+    `newest` dictionary holds for an older one too, where nothing came into doubt between the two.
+    """
+    reasons = [
+        f"{operation.concept_id} {why}"
+        for operation in policy.operations
+        if (why := _doubt(operation.concept_id, policy.dictionary_version, basis, newest))
+    ]
+    if not reasons:
         return ""
-    return f"{', '.join(lost)} not in the promoted dictionary {basis.triple.dictionary_version}; revise or delete it"
+    # Of sixteen concepts that are gone the first few say enough.
+    more = f" and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
+    named = "; ".join(reasons[:_MOST_REASONS]) + more
+    return f"{named} (promoted: {basis.triple.dictionary_version}); look at it, then make the policy again or delete it"
+
+
+def _doubt(concept_id: str, made_for: str, basis: Basis, newest: Basis | None) -> str:
+    why = basis.doubt(concept_id, made_for)
+    if why and newest is not None and made_for == newest.triple.dictionary_version:
+        why = newest.doubt(concept_id, basis.triple.dictionary_version)
+    return why or ("" if concept_id in basis.latents else "is no live concept of the promoted dictionary")
 
 
 def plan_operation(operation: Operation, basis: Basis) -> PlanOperation:

@@ -6,6 +6,7 @@ The interpretation side: which concepts fire, what they mean, what live traffic 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from recsae.v1 import common_pb2 as _common_pb2
@@ -79,6 +80,34 @@ CONCEPT_KIND_ITEM_SET: ConceptKind.ValueType  # 2
 CONCEPT_KIND_FACET: ConceptKind.ValueType  # 3
 """Described by facets, not shown to hold on unseen deciding items."""
 Global___ConceptKind: _TypeAlias = ConceptKind  # noqa: Y015
+
+class _LabelSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LabelSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LabelSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LABEL_SOURCE_UNSPECIFIED: _LabelSource.ValueType  # 0
+    """Not set."""
+    LABEL_SOURCE_RULES: _LabelSource.ValueType  # 1
+    """Found by rules."""
+    LABEL_SOURCE_LLM: _LabelSource.ValueType  # 2
+    """Written by a language model."""
+    LABEL_SOURCE_HUMAN: _LabelSource.ValueType  # 3
+    """Written by a person."""
+
+class LabelSource(_LabelSource, metaclass=_LabelSourceEnumTypeWrapper):
+    """Who wrote a label."""
+
+LABEL_SOURCE_UNSPECIFIED: LabelSource.ValueType  # 0
+"""Not set."""
+LABEL_SOURCE_RULES: LabelSource.ValueType  # 1
+"""Found by rules."""
+LABEL_SOURCE_LLM: LabelSource.ValueType  # 2
+"""Written by a language model."""
+LABEL_SOURCE_HUMAN: LabelSource.ValueType  # 3
+"""Written by a person."""
+Global___LabelSource: _TypeAlias = LabelSource  # noqa: Y015
 
 class _ConceptOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -469,6 +498,9 @@ class Concept(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     CONTROL_CONFIDENCE_FIELD_NUMBER: _builtins.int
     PREDICATE_FIELD_NUMBER: _builtins.int
+    LABEL_SOURCE_FIELD_NUMBER: _builtins.int
+    MACHINE_LABEL_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Stable concept id, e.g. "c-4f1a90be"."""
     latent: _builtins.int
@@ -491,6 +523,12 @@ class Concept(_message.Message):
     """The same score for labels of other concepts of like density: 95th percentile of label swaps."""
     predicate: _builtins.str
     """Rule the label stands for, as text."""
+    label_source: Global___LabelSource.ValueType
+    """Who wrote the label."""
+    machine_label: _builtins.str
+    """The label it had before people put another in its place; empty otherwise."""
+    note: _builtins.str
+    """What people wrote beside it."""
     def __init__(
         self,
         *,
@@ -505,14 +543,71 @@ class Concept(_message.Message):
         confidence: _builtins.float = ...,
         control_confidence: _builtins.float = ...,
         predicate: _builtins.str = ...,
+        label_source: Global___LabelSource.ValueType = ...,
+        machine_label: _builtins.str = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "control_confidence", b"control_confidence", "density", b"density", "id", b"id", "kind", b"kind", "label", b"label", "latent", b"latent", "output_label", b"output_label", "p95", b"p95", "predicate", b"predicate", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "control_confidence", b"control_confidence", "density", b"density", "id", b"id", "kind", b"kind", "label", b"label", "label_source", b"label_source", "latent", b"latent", "machine_label", b"machine_label", "note", b"note", "output_label", b"output_label", "p95", b"p95", "predicate", b"predicate", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Concept: _TypeAlias = Concept  # noqa: Y015
+
+@_typing.final
+class Origin(_message.Message):
+    """What became of a concept at the refresh that made this dictionary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    FROM_IDS_FIELD_NUMBER: _builtins.int
+    COSINE_FIELD_NUMBER: _builtins.int
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    UNBROKEN_FIELD_NUMBER: _builtins.int
+    DOUBT_FIELD_NUMBER: _builtins.int
+    TOO_FEW_CASES_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """Matched with the dictionary before: stable, drifted, split, merged, new or silent (too rare to be compared)."""
+    cosine: _builtins.float
+    """Cosine of the decoder directions, 0 where there is no partner."""
+    correlation: _builtins.float
+    """Firing correlation on the probe rows, 0 where there is no partner."""
+    kept: _builtins.bool
+    """The old rule, unchanged, verifies on the new activations; absent when it was not verified before."""
+    unbroken: _builtins.int
+    """Dictionaries before this one, newest first, in which the id meant the same."""
+    doubt: _builtins.str
+    """Why it may not be what the id meant before; empty when nothing says so."""
+    too_few_cases: _builtins.bool
+    """It is not kept because a class of cases is too small on the new activations to judge the old rule."""
+    @_builtins.property
+    def from_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Concepts of the dictionary before that it carries on; several when merged."""
+
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+        from_ids: _abc.Iterable[_builtins.str] | None = ...,
+        cosine: _builtins.float = ...,
+        correlation: _builtins.float = ...,
+        kept: _builtins.bool | None = ...,
+        unbroken: _builtins.int = ...,
+        doubt: _builtins.str = ...,
+        too_few_cases: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kept", b"_kept", "kept", b"kept"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept", b"_kept", "correlation", b"correlation", "cosine", b"cosine", "doubt", b"doubt", "from_ids", b"from_ids", "kept", b"kept", "status", b"status", "too_few_cases", b"too_few_cases", "unbroken", b"unbroken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kept: _TypeAlias = _typing.Literal["kept"]  # noqa: Y015
+    _WhichOneofArgType__kept: _TypeAlias = _typing.Literal["_kept", b"_kept"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kept) -> _WhichOneofReturnType__kept | None: ...
+
+Global___Origin: _TypeAlias = Origin  # noqa: Y015
 
 @_typing.final
 class ConceptDetail(_message.Message):
@@ -561,6 +656,7 @@ class ConceptDetail(_message.Message):
     DECODER_NEIGHBOURS_FIELD_NUMBER: _builtins.int
     BANDS_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     positives: _builtins.int
     """Verification cases, >= 0."""
     users: _builtins.int
@@ -639,6 +735,10 @@ class ConceptDetail(_message.Message):
     def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Further scores by name, e.g. "concentration" and "popularity_correlation"; docs/method.md says what each means."""
 
+    @_builtins.property
+    def origin(self) -> Global___Origin:
+        """What became of it at the last refresh; absent when there was no dictionary before."""
+
     def __init__(
         self,
         *,
@@ -663,10 +763,11 @@ class ConceptDetail(_message.Message):
         decoder_neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
         bands: _abc.Iterable[Global___QuantileBand] | None = ...,
         scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        origin: Global___Origin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "concept", b"concept", "f1", b"f1", "hard_f1", b"hard_f1", "matched_f1", b"matched_f1", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "concept", b"concept", "f1", b"f1", "hard_f1", b"hard_f1", "matched_f1", b"matched_f1", "origin", b"origin", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "bands", b"bands", "concept", b"concept", "decoder_neighbours", b"decoder_neighbours", "effective_items", b"effective_items", "evidence", b"evidence", "f1", b"f1", "hard_f1", b"hard_f1", "input_facets", b"input_facets", "matched_f1", b"matched_f1", "near_misses", b"near_misses", "neighbours", b"neighbours", "output_facets", b"output_facets", "positives", b"positives", "precision", b"precision", "promoted", b"promoted", "random_evidence", b"random_evidence", "recall", b"recall", "scores", b"scores", "suppressed", b"suppressed", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "bands", b"bands", "concept", b"concept", "decoder_neighbours", b"decoder_neighbours", "effective_items", b"effective_items", "evidence", b"evidence", "f1", b"f1", "hard_f1", b"hard_f1", "input_facets", b"input_facets", "matched_f1", b"matched_f1", "near_misses", b"near_misses", "neighbours", b"neighbours", "origin", b"origin", "output_facets", b"output_facets", "positives", b"positives", "precision", b"precision", "promoted", b"promoted", "random_evidence", b"random_evidence", "recall", b"recall", "scores", b"scores", "suppressed", b"suppressed", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1289,3 +1390,377 @@ class ObserveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ObserveResponse: _TypeAlias = ObserveResponse  # noqa: Y015
+
+@_typing.final
+class EditConceptRequest(_message.Message):
+    """Words for a concept. Both empty = what was written is taken back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CONCEPT_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model name; empty = the only one there is."""
+    concept_id: _builtins.str
+    """Stable concept id."""
+    label: _builtins.str
+    """Label in the place of the machine's, at most 120 characters; empty = the machine's stays."""
+    note: _builtins.str
+    """Note beside it, at most 2,000 characters."""
+    reason: _builtins.str
+    """Why, for the audit trail, 1 to 500 characters."""
+    expected_revision: _builtins.int
+    """Revision of the edit this one replaces, 0 = there is none; absent = whatever is there."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        concept_id: _builtins.str = ...,
+        label: _builtins.str = ...,
+        note: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        expected_revision: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "concept_id", b"concept_id", "expected_revision", b"expected_revision", "label", b"label", "model", b"model", "note", b"note", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___EditConceptRequest: _TypeAlias = EditConceptRequest  # noqa: Y015
+
+@_typing.final
+class EditConceptResponse(_message.Message):
+    """The edit as stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def edit(self) -> Global___LabelEdit:
+        """With its revision."""
+
+    def __init__(
+        self,
+        *,
+        edit: Global___LabelEdit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["edit", b"edit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edit", b"edit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EditConceptResponse: _TypeAlias = EditConceptResponse  # noqa: Y015
+
+@_typing.final
+class LabelEdit(_message.Message):
+    """What a person wrote about a concept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CONCEPT_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    DICTIONARY_VERSION_FIELD_NUMBER: _builtins.int
+    MACHINE_LABEL_FIELD_NUMBER: _builtins.int
+    DOUBT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model it is about."""
+    concept_id: _builtins.str
+    """Stable concept id."""
+    label: _builtins.str
+    """Label; empty = the machine's stays."""
+    note: _builtins.str
+    """Note."""
+    actor: _builtins.str
+    """Who wrote it."""
+    reason: _builtins.str
+    """Why."""
+    revision: _builtins.int
+    """Counts its changes, from 1."""
+    dictionary_version: _builtins.str
+    """Dictionary its author saw."""
+    machine_label: _builtins.str
+    """The machine's label in that dictionary."""
+    doubt: _builtins.str
+    """Why it is not shown now, e.g. "edit of a concept that was split into c-1, c-2"; empty = it is."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        concept_id: _builtins.str = ...,
+        label: _builtins.str = ...,
+        note: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.int = ...,
+        dictionary_version: _builtins.str = ...,
+        machine_label: _builtins.str = ...,
+        doubt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "concept_id", b"concept_id", "dictionary_version", b"dictionary_version", "doubt", b"doubt", "label", b"label", "machine_label", b"machine_label", "model", b"model", "note", b"note", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelEdit: _TypeAlias = LabelEdit  # noqa: Y015
+
+@_typing.final
+class ListLabelEditsRequest(_message.Message):
+    """Asks for edits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model name; empty = the only one there is."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLabelEditsRequest: _TypeAlias = ListLabelEditsRequest  # noqa: Y015
+
+@_typing.final
+class ListLabelEditsResponse(_message.Message):
+    """Edits by concept id; those taken back are left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDITS_FIELD_NUMBER: _builtins.int
+    TRIPLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelEdit]:
+        """All edits of the model."""
+
+    @_builtins.property
+    def triple(self) -> _common_pb2.Triple:
+        """Versions they are shown with."""
+
+    def __init__(
+        self,
+        *,
+        edits: _abc.Iterable[Global___LabelEdit] | None = ...,
+        triple: _common_pb2.Triple | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "triple", b"triple"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLabelEditsResponse: _TypeAlias = ListLabelEditsResponse  # noqa: Y015
+
+@_typing.final
+class GetLineageRequest(_message.Message):
+    """Asks what became of concepts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CONCEPT_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model name; empty = the only one there is."""
+    concept_id: _builtins.str
+    """Only of this concept, of before or of now; empty = all."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        concept_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_id", b"concept_id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLineageRequest: _TypeAlias = GetLineageRequest  # noqa: Y015
+
+@_typing.final
+class GetLineageResponse(_message.Message):
+    """What became of the dictionary that was in production when this one was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIPLE_FIELD_NUMBER: _builtins.int
+    ANCESTORS_FIELD_NUMBER: _builtins.int
+    PROBE_ROWS_FIELD_NUMBER: _builtins.int
+    EXPLAINED_FIELD_NUMBER: _builtins.int
+    BY_CHANCE_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    FATES_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    probe_rows: _builtins.int
+    """Rows on which firings were compared."""
+    explained: _builtins.float
+    """Share of variance the rotation between the two base models explains; absent within one model."""
+    by_chance: _builtins.float
+    """Share of latents matched in an unrelated dictionary: what is found by chance."""
+    verified: _builtins.int
+    """Concepts that were verified before."""
+    kept: _builtins.int
+    """Of these: found again, with a rule that still verifies."""
+    judged: _builtins.int
+    """Of the verified ones: lost, or found again with enough cases to judge the old rule."""
+    @_builtins.property
+    def triple(self) -> _common_pb2.Triple:
+        """Versions this is about."""
+
+    @_builtins.property
+    def ancestors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Dictionaries before it, newest first; empty = there was none, and nothing else is set."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FateCount]:
+        """Live concepts of before, by what became of them."""
+
+    @_builtins.property
+    def fates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fate]:
+        """What became of each concept asked for."""
+
+    def __init__(
+        self,
+        *,
+        triple: _common_pb2.Triple | None = ...,
+        ancestors: _abc.Iterable[_builtins.str] | None = ...,
+        probe_rows: _builtins.int = ...,
+        explained: _builtins.float | None = ...,
+        by_chance: _builtins.float = ...,
+        counts: _abc.Iterable[Global___FateCount] | None = ...,
+        verified: _builtins.int = ...,
+        kept: _builtins.int = ...,
+        fates: _abc.Iterable[Global___Fate] | None = ...,
+        judged: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_explained", b"_explained", "explained", b"explained", "triple", b"triple"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_explained", b"_explained", "ancestors", b"ancestors", "by_chance", b"by_chance", "counts", b"counts", "explained", b"explained", "fates", b"fates", "judged", b"judged", "kept", b"kept", "probe_rows", b"probe_rows", "triple", b"triple", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__explained: _TypeAlias = _typing.Literal["explained"]  # noqa: Y015
+    _WhichOneofArgType__explained: _TypeAlias = _typing.Literal["_explained", b"_explained"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__explained) -> _WhichOneofReturnType__explained | None: ...
+
+Global___GetLineageResponse: _TypeAlias = GetLineageResponse  # noqa: Y015
+
+@_typing.final
+class FateCount(_message.Message):
+    """How many concepts of before became the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    SHARE_OF_MASS_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """stable, drifted, split, merged, lost or silent (too rare to be compared)."""
+    count: _builtins.int
+    """Live concepts."""
+    share_of_mass: _builtins.float
+    """Their share of activation, 0 to 1."""
+    verified: _builtins.int
+    """Verified ones among them."""
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+        count: _builtins.int = ...,
+        share_of_mass: _builtins.float = ...,
+        verified: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "share_of_mass", b"share_of_mass", "status", b"status", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FateCount: _TypeAlias = FateCount  # noqa: Y015
+
+@_typing.final
+class Fate(_message.Message):
+    """What became of a concept of the dictionary before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    TO_IDS_FIELD_NUMBER: _builtins.int
+    COSINE_FIELD_NUMBER: _builtins.int
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    MASS_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    TOO_FEW_CASES_FIELD_NUMBER: _builtins.int
+    concept_id: _builtins.str
+    """Its id."""
+    label: _builtins.str
+    """Its label then."""
+    status: _builtins.str
+    """stable, drifted, split, merged, lost or silent (too rare to be compared)."""
+    cosine: _builtins.float
+    """Cosine of the decoder directions."""
+    correlation: _builtins.float
+    """Firing correlation on the probe rows."""
+    mass: _builtins.float
+    """Share of activation it held, 0 to 1."""
+    verified: _builtins.bool
+    """It was verified."""
+    kept: _builtins.bool
+    """Found again, and its old rule, unchanged, still verifies; absent when it was not verified."""
+    too_few_cases: _builtins.bool
+    """Found again, and not kept because a class of cases is too small to judge the old rule."""
+    @_builtins.property
+    def to_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What carries it on; its own id where it kept it."""
+
+    def __init__(
+        self,
+        *,
+        concept_id: _builtins.str = ...,
+        label: _builtins.str = ...,
+        status: _builtins.str = ...,
+        to_ids: _abc.Iterable[_builtins.str] | None = ...,
+        cosine: _builtins.float = ...,
+        correlation: _builtins.float = ...,
+        mass: _builtins.float = ...,
+        verified: _builtins.bool = ...,
+        kept: _builtins.bool | None = ...,
+        too_few_cases: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kept", b"_kept", "kept", b"kept"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept", b"_kept", "concept_id", b"concept_id", "correlation", b"correlation", "cosine", b"cosine", "kept", b"kept", "label", b"label", "mass", b"mass", "status", b"status", "to_ids", b"to_ids", "too_few_cases", b"too_few_cases", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kept: _TypeAlias = _typing.Literal["kept"]  # noqa: Y015
+    _WhichOneofArgType__kept: _TypeAlias = _typing.Literal["_kept", b"_kept"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kept) -> _WhichOneofReturnType__kept | None: ...
+
+Global___Fate: _TypeAlias = Fate  # noqa: Y015

@@ -60,6 +60,21 @@ class InterpreterStub(object):
                 request_serializer=recsae_dot_v1_dot_interpreter__pb2.SearchConceptsRequest.SerializeToString,
                 response_deserializer=recsae_dot_v1_dot_interpreter__pb2.SearchConceptsResponse.FromString,
                 _registered_method=True)
+        self.EditConcept = channel.unary_unary(
+                '/recsae.v1.Interpreter/EditConcept',
+                request_serializer=recsae_dot_v1_dot_interpreter__pb2.EditConceptRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_interpreter__pb2.EditConceptResponse.FromString,
+                _registered_method=True)
+        self.ListLabelEdits = channel.unary_unary(
+                '/recsae.v1.Interpreter/ListLabelEdits',
+                request_serializer=recsae_dot_v1_dot_interpreter__pb2.ListLabelEditsRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_interpreter__pb2.ListLabelEditsResponse.FromString,
+                _registered_method=True)
+        self.GetLineage = channel.unary_unary(
+                '/recsae.v1.Interpreter/GetLineage',
+                request_serializer=recsae_dot_v1_dot_interpreter__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_interpreter__pb2.GetLineageResponse.FromString,
+                _registered_method=True)
         self.CompareGroups = channel.unary_unary(
                 '/recsae.v1.Interpreter/CompareGroups',
                 request_serializer=recsae_dot_v1_dot_interpreter__pb2.CompareGroupsRequest.SerializeToString,
@@ -111,6 +126,27 @@ class InterpreterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EditConcept(self, request, context):
+        """Puts people's words in the place of a concept's label; acknowledged once they are durable. Survives refreshes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLabelEdits(self, request, context):
+        """Everything people wrote about concepts, also about those that are gone or in doubt. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLineage(self, request, context):
+        """What became of the concepts of the dictionary before. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompareGroups(self, request, context):
         """Which concepts tell two groups of users apart. Idempotent.
         """
@@ -152,6 +188,21 @@ def add_InterpreterServicer_to_server(servicer, server):
                     servicer.SearchConcepts,
                     request_deserializer=recsae_dot_v1_dot_interpreter__pb2.SearchConceptsRequest.FromString,
                     response_serializer=recsae_dot_v1_dot_interpreter__pb2.SearchConceptsResponse.SerializeToString,
+            ),
+            'EditConcept': grpc.unary_unary_rpc_method_handler(
+                    servicer.EditConcept,
+                    request_deserializer=recsae_dot_v1_dot_interpreter__pb2.EditConceptRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_interpreter__pb2.EditConceptResponse.SerializeToString,
+            ),
+            'ListLabelEdits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLabelEdits,
+                    request_deserializer=recsae_dot_v1_dot_interpreter__pb2.ListLabelEditsRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_interpreter__pb2.ListLabelEditsResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=recsae_dot_v1_dot_interpreter__pb2.GetLineageRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_interpreter__pb2.GetLineageResponse.SerializeToString,
             ),
             'CompareGroups': grpc.unary_unary_rpc_method_handler(
                     servicer.CompareGroups,
@@ -300,6 +351,87 @@ class Interpreter(object):
             '/recsae.v1.Interpreter/SearchConcepts',
             recsae_dot_v1_dot_interpreter__pb2.SearchConceptsRequest.SerializeToString,
             recsae_dot_v1_dot_interpreter__pb2.SearchConceptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EditConcept(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Interpreter/EditConcept',
+            recsae_dot_v1_dot_interpreter__pb2.EditConceptRequest.SerializeToString,
+            recsae_dot_v1_dot_interpreter__pb2.EditConceptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLabelEdits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Interpreter/ListLabelEdits',
+            recsae_dot_v1_dot_interpreter__pb2.ListLabelEditsRequest.SerializeToString,
+            recsae_dot_v1_dot_interpreter__pb2.ListLabelEditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Interpreter/GetLineage',
+            recsae_dot_v1_dot_interpreter__pb2.GetLineageRequest.SerializeToString,
+            recsae_dot_v1_dot_interpreter__pb2.GetLineageResponse.FromString,
             options,
             channel_credentials,
             insecure,

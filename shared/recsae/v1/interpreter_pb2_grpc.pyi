@@ -43,6 +43,12 @@ class InterpreterStub:
     """One concept with its evidence. Idempotent."""
     SearchConcepts: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.SearchConceptsRequest, _interpreter_pb2.SearchConceptsResponse]
     """Finds concepts by words in labels, facets and item titles, or by meaning. Idempotent."""
+    EditConcept: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.EditConceptRequest, _interpreter_pb2.EditConceptResponse]
+    """Puts people's words in the place of a concept's label; acknowledged once they are durable. Survives refreshes."""
+    ListLabelEdits: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.ListLabelEditsRequest, _interpreter_pb2.ListLabelEditsResponse]
+    """Everything people wrote about concepts, also about those that are gone or in doubt. Idempotent."""
+    GetLineage: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.GetLineageRequest, _interpreter_pb2.GetLineageResponse]
+    """What became of the concepts of the dictionary before. Idempotent."""
     CompareGroups: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.CompareGroupsRequest, _interpreter_pb2.CompareGroupsResponse]
     """Which concepts tell two groups of users apart. Idempotent."""
     Observe: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.ObserveRequest, _interpreter_pb2.ObserveResponse]
@@ -63,6 +69,12 @@ class InterpreterAsyncStub(InterpreterStub):
     """One concept with its evidence. Idempotent."""
     SearchConcepts: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.SearchConceptsRequest, _interpreter_pb2.SearchConceptsResponse]  # type: ignore[assignment]
     """Finds concepts by words in labels, facets and item titles, or by meaning. Idempotent."""
+    EditConcept: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.EditConceptRequest, _interpreter_pb2.EditConceptResponse]  # type: ignore[assignment]
+    """Puts people's words in the place of a concept's label; acknowledged once they are durable. Survives refreshes."""
+    ListLabelEdits: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.ListLabelEditsRequest, _interpreter_pb2.ListLabelEditsResponse]  # type: ignore[assignment]
+    """Everything people wrote about concepts, also about those that are gone or in doubt. Idempotent."""
+    GetLineage: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.GetLineageRequest, _interpreter_pb2.GetLineageResponse]  # type: ignore[assignment]
+    """What became of the concepts of the dictionary before. Idempotent."""
     CompareGroups: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.CompareGroupsRequest, _interpreter_pb2.CompareGroupsResponse]  # type: ignore[assignment]
     """Which concepts tell two groups of users apart. Idempotent."""
     Observe: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.ObserveRequest, _interpreter_pb2.ObserveResponse]  # type: ignore[assignment]
@@ -110,6 +122,30 @@ class InterpreterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_interpreter_pb2.SearchConceptsResponse, _abc.Awaitable[_interpreter_pb2.SearchConceptsResponse]]:
         """Finds concepts by words in labels, facets and item titles, or by meaning. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def EditConcept(
+        self,
+        request: _interpreter_pb2.EditConceptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_interpreter_pb2.EditConceptResponse, _abc.Awaitable[_interpreter_pb2.EditConceptResponse]]:
+        """Puts people's words in the place of a concept's label; acknowledged once they are durable. Survives refreshes."""
+
+    @_abc_1.abstractmethod
+    def ListLabelEdits(
+        self,
+        request: _interpreter_pb2.ListLabelEditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_interpreter_pb2.ListLabelEditsResponse, _abc.Awaitable[_interpreter_pb2.ListLabelEditsResponse]]:
+        """Everything people wrote about concepts, also about those that are gone or in doubt. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def GetLineage(
+        self,
+        request: _interpreter_pb2.GetLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_interpreter_pb2.GetLineageResponse, _abc.Awaitable[_interpreter_pb2.GetLineageResponse]]:
+        """What became of the concepts of the dictionary before. Idempotent."""
 
     @_abc_1.abstractmethod
     def CompareGroups(

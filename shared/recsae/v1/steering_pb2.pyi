@@ -78,7 +78,7 @@ class _PolicyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicySta
     POLICY_STATE_REVERTED: _PolicyState.ValueType  # 6
     """Taken back."""
     POLICY_STATE_SUSPENDED: _PolicyState.ValueType  # 7
-    """Out of force because its concept is not in the promoted dictionary; see `state_reason`."""
+    """Out of force because a concept of it is gone, or may not be what it was when the policy was made; see `state_reason`."""
 
 class PolicyState(_PolicyState, metaclass=_PolicyStateEnumTypeWrapper):
     """State of a policy."""
@@ -98,7 +98,7 @@ POLICY_STATE_EXPIRED: PolicyState.ValueType  # 5
 POLICY_STATE_REVERTED: PolicyState.ValueType  # 6
 """Taken back."""
 POLICY_STATE_SUSPENDED: PolicyState.ValueType  # 7
-"""Out of force because its concept is not in the promoted dictionary; see `state_reason`."""
+"""Out of force because a concept of it is gone, or may not be what it was when the policy was made; see `state_reason`."""
 Global___PolicyState: _TypeAlias = PolicyState  # noqa: Y015
 
 @_typing.final
@@ -187,6 +187,7 @@ class Policy(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    DICTIONARY_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id made by the server, e.g. "p-01hx..."."""
     name: _builtins.str
@@ -205,6 +206,8 @@ class Policy(_message.Message):
     """Salt of the sticky rollout, made by the server."""
     created_by: _builtins.str
     """Who made it: the authenticated principal, or "anonymous" on loopback without credentials."""
+    dictionary_version: _builtins.str
+    """Dictionary its concepts were named for; empty for policies of releases that did not write it down."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
         """1 to 16 changes, each concept at most once."""
@@ -242,10 +245,11 @@ class Policy(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
+        dictionary_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "scope", b"scope", "updated_at", b"updated_at", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "id", b"id", "model", b"model", "name", b"name", "operations", b"operations", "priority", b"priority", "revision", b"revision", "salt", b"salt", "scope", b"scope", "state", b"state", "state_reason", b"state_reason", "updated_at", b"updated_at", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "dictionary_version", b"dictionary_version", "id", b"id", "model", b"model", "name", b"name", "operations", b"operations", "priority", b"priority", "revision", b"revision", "salt", b"salt", "scope", b"scope", "state", b"state", "state_reason", b"state_reason", "updated_at", b"updated_at", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

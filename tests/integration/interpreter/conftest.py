@@ -225,6 +225,18 @@ def promote(redis_url: str, published: Published) -> Callable[..., int]:
 
 
 @pytest.fixture
+def point(redis_url: str) -> Callable[[Triple], None]:
+    """Points production at a triple."""
+
+    def to(triple: Triple) -> None:
+        change = change_now(actor="test", action="channel.promote", reason="a test", request_id="r")
+        with connect(redis_url) as client:
+            RedisChannelStore(client).point(MODEL, PRODUCTION, triple, change)
+
+    return to
+
+
+@pytest.fixture
 def candidate(promote: Callable[..., int]) -> Callable[[int], int]:
     """Points the candidate channel at triple `number`."""
     return lambda number: promote(number, CANDIDATE)

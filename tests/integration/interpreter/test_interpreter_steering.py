@@ -272,7 +272,7 @@ def test_a_new_dictionary_without_the_concept_suspends_the_policy_with_the_reaso
     swapped(interpreter, 1)
     policy = interpreter.steering.GetPolicy(steering_pb2.GetPolicyRequest(policy_id=created.policy.id)).policy
     assert policy.state == steering_pb2.POLICY_STATE_SUSPENDED
-    assert "c-0-3 not in the promoted dictionary" in policy.state_reason
+    assert "c-0-3 is not in dictionary" in policy.state_reason
     (plan,) = wait_for_plans(interpreter, created.plan_revision + 1).plans
     assert not plan.policies
 

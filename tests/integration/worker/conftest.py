@@ -55,6 +55,13 @@ class Plugin(recommender_pb2_grpc.ActivationExporterServicer, recommender_pb2_gr
         self.index = {item: number for number, item in enumerate(self.ids)}
         self.broken = ""
         self.exports = 0
+        self.version = MODEL_VERSION
+
+    def retrain(self) -> None:
+        """Another version of the model: it knows the same, in a space that is turned."""
+        turn = np.linalg.qr(np.random.default_rng(9).normal(size=(DIM, DIM)))[0]
+        self.vectors = (self.vectors @ turn).astype(np.float32)
+        self.version = "beadedbeadedbead"
 
     def GetModel(
         self, request: recommender_pb2.GetModelRequest, context: grpc.ServicerContext
@@ -65,7 +72,7 @@ class Plugin(recommender_pb2_grpc.ActivationExporterServicer, recommender_pb2_gr
             name="sequence", side=common_pb2.SIDE_USER, dim=DIM, steerable=True, all_positions=True
         )
         info = recommender_pb2.ModelInfo(
-            name=request.model, version=MODEL_VERSION, family="plugin", hooks=[hook], max_history=MAX_HISTORY,
+            name=request.model, version=self.version, family="plugin", hooks=[hook], max_history=MAX_HISTORY,
             item_count=N_ITEMS, head=recommender_pb2.HEAD_KIND_DOT_PRODUCT, max_export_rows=512,
         )  # fmt: skip
         return recommender_pb2.GetModelResponse(model=info, available_models=[request.model])
@@ -88,7 +95,7 @@ class Plugin(recommender_pb2_grpc.ActivationExporterServicer, recommender_pb2_gr
                     rows.append(state)
                     subjects.append(common_pb2.RowSubject(position=position, history_index=number))
         batch = common_pb2.ActivationBatch(
-            model=request.model, model_version=MODEL_VERSION, hook="sequence", side=common_pb2.SIDE_USER,
+            model=request.model, model_version=self.version, hook="sequence", side=common_pb2.SIDE_USER,
             activations=to_tensor(np.stack(rows).astype(np.float32)), subjects=subjects,
         )  # fmt: skip
         return recommender_pb2.ExportActivationsResponse(batch=batch)
@@ -97,7 +104,7 @@ class Plugin(recommender_pb2_grpc.ActivationExporterServicer, recommender_pb2_gr
         self, request: recommender_pb2.ExportItemsRequest, context: grpc.ServicerContext
     ) -> recommender_pb2.ExportItemsResponse:
         return recommender_pb2.ExportItemsResponse(
-            item_ids=self.ids, vectors=to_tensor(self.vectors), model_version=MODEL_VERSION
+            item_ids=self.ids, vectors=to_tensor(self.vectors), model_version=self.version
         )
 
     def Recommend(
@@ -118,7 +125,7 @@ class Plugin(recommender_pb2_grpc.ActivationExporterServicer, recommender_pb2_gr
             best = [int(at) for at in np.argsort(-row, kind="stable") if int(at) not in out][: request.k]
             items = [common_pb2.ScoredItem(item_id=self.ids[at], score=float(row[at])) for at in best]
             lists.append(recommender_pb2.RankedList(items=items))
-        return recommender_pb2.RankResponse(lists=lists, model_version=MODEL_VERSION)
+        return recommender_pb2.RankResponse(lists=lists, model_version=self.version)
 
 
 @dataclass

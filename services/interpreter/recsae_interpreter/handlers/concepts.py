@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from recsae.concepts.dictionary import ConceptOrder
+from recsae.concepts.origins import Fate, Lineage
 from recsae.concepts.records import ConceptRecord, ConceptStatus
 from recsae.concepts.search import ConceptHit
 from recsae.errors import InvalidRequestError
@@ -36,6 +37,15 @@ class FoundConcept:
     """One concept."""
 
     concept: ConceptRecord
+    triple: Triple
+
+
+@dataclass(frozen=True)
+class FoundLineage:
+    """What became of the dictionary before (None = there was none), and the fates asked for."""
+
+    lineage: Lineage | None
+    fates: Sequence[Fate]
     triple: Triple
 
 
@@ -73,6 +83,20 @@ class ConceptsHandler:
         """One concept; NotFoundError names the id."""
         loaded = self._library.model(model)
         return FoundConcept(loaded.dictionary.by_id(concept_id), loaded.triple)
+
+    def lineage(self, model: str, concept_id: str) -> FoundLineage:
+        """What became of all concepts of the dictionary before, or of those one concept is or carries on.
+
+        NotFoundError for an id neither dictionary has.
+        """
+        loaded = self._library.model(model)
+        lineage = loaded.machine.lineage
+        fates = lineage.fates if lineage else ()
+        if concept_id:
+            fates = tuple(fate for fate in fates if fate.id == concept_id or concept_id in fate.to_ids)
+            if not fates:
+                loaded.machine.by_id(concept_id)
+        return FoundLineage(lineage, fates, loaded.triple)
 
     def search(self, model: str, query: str, limit: int, *, by_meaning: bool = False) -> FoundConcepts:
         """Concepts that hold every word of the query, or the nearest by meaning.

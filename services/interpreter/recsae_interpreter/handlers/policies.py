@@ -54,8 +54,10 @@ class PoliciesHandler:
         validate_reason(query.reason)
         now = time()
         validate_draft(query.draft, now)
-        check_concepts(query.draft.operations, self._library.model(query.draft.model).basis)
-        policy = new_policy(query.draft, actor=info.principal, now=now)
+        basis = self._library.model(query.draft.model).basis
+        check_concepts(query.draft.operations, basis)
+        version = basis.triple.dictionary_version
+        policy = new_policy(query.draft, actor=info.principal, now=now, dictionary_version=version)
         idempotency = Idempotency.of(query.idempotency_key, actor=info.principal, request=query.request)
         change = change_now(
             actor=info.principal, action="policy.create", reason=query.reason, request_id=info.request_id

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.inputs import DictionaryInputs
-from recsae.concepts.matching import Previous
 from recsae.concepts.output_differences import Rank, ScoredLists
 from recsae.concepts.sampling import ROWS_PER_PART
 from recsae.concepts.splits import UserPart, split_users
@@ -21,16 +19,15 @@ from recsae.errors import FailedPreconditionError
 from recsae.pipeline.advance import read_facts
 from recsae.pipeline.lanes import Lane
 from recsae.pipeline.sources import SourceModel
+from recsae.pipeline.stages.before import dictionary_before
+from recsae.pipeline.stages.embedding import embedder
 from recsae.pipeline.stages.evidence import has_evidence, merged_evidence
 from recsae.pipeline.stages.material import CollectedShards, Part, RunData, load_run_data, read_plan
 from recsae.pipeline.stages.train import sae_folder
 from recsae.pipeline.steps import StepContext
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.weights import load_weights
-from recsae.store.channels import PRODUCTION
 
-Embed = Callable[[Sequence[NDArray[np.int32]]], NDArray[np.float32]]
-_EMBEDDED_AT_ONCE = 2_048
 # The longest list a recommender gives, and lists asked for between two looks at the lease.
 _LISTED, _RANKED_AT_ONCE = 1_000, 256
 
@@ -63,10 +60,10 @@ def dictionary_inputs(
         item_ids=items.ids,
         titles=items.titles,
         facets=build_facets(items, data.histories, together=_sae_users(data)),
-        embed=_embedder(context, model, data),
+        embed=embedder(context, model, data),
         max_history=model.max_history,
         item_vectors=_item_vectors(context, model, data),
-        previous=None if lane.prefix else _previous(context, model),
+        previous=None if lane.prefix else dictionary_before(context),
         control=control,
         rows_per_part=lane.rows_per_part or ROWS_PER_PART,
         evidence=partial(merged_evidence, context, lane, *parts) if has_evidence(context, lane) else None,
@@ -84,20 +81,6 @@ def _sae_users(data: RunData) -> Histories:
 def published_sae(context: StepContext) -> str:
     """Version of the SAE the evaluate stage published."""
     return str(read_facts(context.workspace, "evaluate")["sae_version"])
-
-
-def _embedder(context: StepContext, model: SourceModel, data: RunData) -> Embed:
-    """Histories of item indices to their last activation, through the recommender."""
-
-    def embed(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-        parts = [np.zeros((0, model.dim), np.float32)]
-        for begin in range(0, len(histories), _EMBEDDED_AT_ONCE):
-            context.lease.check()
-            ids = [data.item_ids(history) for history in histories[begin : begin + _EMBEDDED_AT_ONCE]]
-            parts.append(context.platform.source.last_position(model, ids))
-        return np.concatenate(parts)
-
-    return embed
 
 
 def _ranker(context: StepContext, model: SourceModel, data: RunData) -> Rank:
@@ -132,18 +115,3 @@ def _item_vectors(context: StepContext, model: SourceModel, data: RunData) -> ND
         )
     vectors = exported.vectors[[row_of[item_id] for item_id in data.dataset.items.ids]]
     return np.concatenate([np.zeros((1, model.dim), np.float32), vectors]).astype(np.float32)
-
-
-def _previous(context: StepContext, model: SourceModel) -> Previous | None:
-    """Ids and decoder of what is in production, so that concepts found again keep their ids.
-
-    None for another version of the model: its activations span another space, and ids are never guessed.
-    """
-    triple = context.platform.channels.read(context.run.config.model).channel(PRODUCTION).triple
-    if not triple.dictionary_version or triple.model_version != model.version:
-        return None
-    artifacts = context.platform.artifacts
-    folder = artifacts.fetch("dictionary", triple.dictionary_version).folder
-    dictionary = Dictionary.load(folder, triple.dictionary_version)
-    sae = SparseAutoencoder.load(artifacts.fetch("sae", triple.sae_version).folder, triple.sae_version)
-    return Previous(tuple(concept.id for concept in dictionary.concepts), sae.w_dec)

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from recsae.concepts.construction import describe as describe_latents
+from recsae.concepts.probe_set import make_probe_set
 from recsae.pipeline.advance import StepResult
 from recsae.pipeline.lanes import Lane, lane_of
 from recsae.pipeline.stages.concepts import DESCRIBED, dictionary_inputs, published_sae
@@ -24,6 +25,7 @@ def describe(context: StepContext) -> StepResult:
     description = describe_latents(inputs, context.report)
     with tempfile.TemporaryDirectory() as folder:
         description.save(Path(folder))
+        make_probe_set(inputs).save(Path(folder))
         context.workspace.put_folder(description_folder(lane), Path(folder))
     labelled = sum(bool(concept.label) for concept in description.draft.concepts)
     return StepResult({"concepts.labelled": float(labelled)}, {}, f"{labelled:,} latents described")

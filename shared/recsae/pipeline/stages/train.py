@@ -8,7 +8,7 @@ from recsae.pipeline.advance import StepResult
 from recsae.pipeline.lanes import Lane, lane_of
 from recsae.pipeline.stages.material import read_plan
 from recsae.pipeline.stages.training import SaeRequest, train_owned
-from recsae.pipeline.stages.warm_start import start_of
+from recsae.pipeline.stages.warm_start import start_folder, start_of
 from recsae.pipeline.steps import StepContext
 
 
@@ -23,7 +23,7 @@ def train(context: StepContext) -> StepResult:
     plan = read_plan(context.workspace, lane)
     config = context.run.config.completed(plan.model.dim)
     start = start_of(context, lane, plan.model, config.width)
-    folder = context.platform.artifacts.fetch("sae", start.sae_version).folder if start.sae_version else None
+    folder = start_folder(context, lane, start)
 
     def report(detail: str, done: float, measures: Mapping[str, float]) -> None:
         context.report("; ".join(filter(None, (detail, start.words))), done, measures)

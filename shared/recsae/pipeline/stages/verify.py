@@ -10,6 +10,8 @@ from typing import Any
 from recsae.concepts.description import Description
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.judgement import verify as judge
+from recsae.concepts.origins import Lineage
+from recsae.concepts.probe_set import load_probe_set
 from recsae.pipeline.advance import StepResult, read_facts
 from recsae.pipeline.lanes import Lane, lane_of
 from recsae.pipeline.stages.concepts import VERIFIED, dictionary_inputs, published_sae
@@ -34,14 +36,18 @@ def verify(context: StepContext) -> StepResult:
     if context.run.config.control_model:
         control = read_facts(context.workspace, "control_verify")["summary"]
     inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), control=control, parts=VERIFIED)
-    description = Description.load(context.workspace.fetch_folder(description_folder(lane)))
+    described = context.workspace.fetch_folder(description_folder(lane))
+    description, probe = Description.load(described), load_probe_set(described)
     sae = SparseAutoencoder.load(context.workspace.fetch_folder(sae_folder(lane)), published_sae(context))
     dictionary = judge(inputs, description, context.report, ranked_rows(context, lane, inputs, sae))
     with tempfile.TemporaryDirectory() as folder:
         dictionary.save(Path(folder))
+        if probe is not None:
+            probe.save(Path(folder))
         context.workspace.put_folder(dictionary_folder(lane), Path(folder))
     summary = dict(dictionary.summary)
-    return StepResult(summary_scores("concepts", summary), {"summary": summary}, _sentence(dictionary))
+    scores = summary_scores("concepts", summary) | lineage_scores(dictionary.lineage)
+    return StepResult(scores, {"summary": summary}, _sentence(dictionary))
 
 
 def summary_scores(prefix: str, summary: Mapping[str, Any]) -> dict[str, float]:
@@ -59,6 +65,23 @@ def summary_scores(prefix: str, summary: Mapping[str, Any]) -> dict[str, float]:
     return scores
 
 
+def lineage_scores(lineage: Lineage | None) -> dict[str, float]:
+    """The figures of a lineage that run records carry; none where there was no dictionary before."""
+    if lineage is None:
+        return {}
+    summary = lineage.summary()
+    scores = {f"lineage.{status}": float(found["count"]) for status, found in summary["live"].items()}
+    scores |= {"lineage.kept": float(summary["kept"]), "lineage.false_match_rate": summary["false_match_rate"]}
+    if summary["kept_share"] is not None:
+        scores["lineage.kept_share_of_verified"] = summary["kept_share"]
+    return scores
+
+
 def _sentence(dictionary: Dictionary) -> str:
     verified, live = dictionary.summary["verified"]["count"], dictionary.summary["live"]
-    return f"{verified} of {live} live concepts verified"
+    words = f"{verified} of {live} live concepts verified"
+    if dictionary.lineage is None:
+        return words
+    before = dictionary.lineage.summary()
+    found = sum(int(one["count"]) for one in before["verified"].values())
+    return f"{words}; {before['kept']} of {found} verified concepts of the dictionary before kept"
