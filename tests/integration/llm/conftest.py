@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.llm.chat_server import ChatServer, Says
 
 from recsae.concepts.llm.asking import Asker
 from recsae.concepts.llm.cache import FolderCache
 from recsae.concepts.llm.client import Timing
 from recsae.concepts.llm.options import LlmOptions
-from tests.integration.llm.chat_server import ChatServer, Says
 
 
 @dataclass

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.integration.llm.chat_server import ChatServer, Says, prompt_of
 
 from recsae.concepts.llm.asking import Asker
 from recsae.concepts.llm.chat import ChatRequest, Message
 from recsae.concepts.llm.usage import Usage
 from recsae.errors import FailedPreconditionError, UnavailableError
-from tests.integration.llm.chat_server import ChatServer, Says, prompt_of
 
 if TYPE_CHECKING:
     from tests.integration.llm.conftest import Waits
@@ -141,7 +141,7 @@ def test_an_endpoint_that_is_down_ends_the_asking_and_keeps_what_was_answered(
     server: ChatServer, make_asker: Make
 ) -> None:
     server.script = lambda body: Says("fine") if prompt_of(body) < f"{5:010}" else Says("down", status=502)
-    with pytest.raises(UnavailableError, match="3 questions in a row got no answer .*RECSAE_WORKER_LLM_URL.*HTTP 502"):
+    with pytest.raises(UnavailableError, match=r"3 questions in a row got no answer .*RECSAE_WORKER_LLM_URL.*HTTP 502"):
         make_asker({"concurrency": 1, "retries": 0}).ask_all(questions(50))
     assert server.requests == 8
     server.script = lambda _body: Says("fine")
@@ -211,18 +211,18 @@ def test_a_run_that_is_stopped_goes_on_without_paying_again(server: ChatServer, 
     """Stopped in the middle, as a kill or a cancelled run would: answers are in the cache, the cost is recorded."""
     recorded: list[Usage] = []
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         """The run was cancelled."""
 
     def stop(done: int, _spend: object) -> None:
         if done >= 10:
-            raise Stopped
+            raise StoppedError
 
     blocked = threading.Event()
     answered = iter(range(1000))
     server.script = lambda _body: Says("fine", until=blocked if next(answered) >= 10 else None)
     first = make_asker({"concurrency": 1}, record=recorded.append)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         first.ask_all(questions(30), stop)
     blocked.set()
     assert server.requests == 11

@@ -7,12 +7,13 @@ import re
 from typing import Any
 
 from recsae.concepts.describers import Words
-from recsae.concepts.llm.prompts import MAX_DESCRIPTION, clean
+from recsae.concepts.llm.prompts import DESCRIBE, MAX_DESCRIPTION, clean, repeats_prompt
 from recsae.errors import InvalidRequestError
 
 MAX_LABEL = 80
 _STRONGEST = 10
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_STRENGTH = re.compile(r'"strength"\s*:\s*"?(\d{1,3}(?:\.\d+)?)')
 _SHOWN = 120
 
 
@@ -27,15 +28,23 @@ def read_words(answer: str) -> Words:
     if not isinstance(label, str) or not isinstance(description, str):
         raise UnreadableAnswerError(f"the answer is no JSON object with a label and a description: {_shown(answer)}")
     words = Words(clean(label, MAX_LABEL), clean(description, MAX_DESCRIPTION))
-    if not words.label or not words.description:
+    if not _says_something(words.label) or not _says_something(words.description):
         raise UnreadableAnswerError(f"the label or the description is empty: {_shown(answer)}")
+    if repeats_prompt(words.label, DESCRIBE) or repeats_prompt(words.description, DESCRIBE):
+        raise UnreadableAnswerError(f"the answer gives the instructions back: {_shown(answer)}")
     return words
 
 
 def read_rating(answer: str) -> float:
-    """The strength of an answer, 0 to 10: of its JSON object, else the one number it holds ("8", "8/10")."""
+    """The strength of an answer, 0 to 10.
+
+    That of its JSON object, whole or cut short, else the one number the answer holds ("8", "8/10").
+    """
     found = _object(answer)
-    rating = found.get("strength") if found else _only_number(answer)
+    rating: Any = found.get("strength") if found else None
+    if found is None:
+        named = _STRENGTH.search(answer)
+        rating = float(named[1]) if named else _only_number(answer)
     if isinstance(rating, str):
         rating = _only_number(rating)
     if isinstance(rating, bool) or not isinstance(rating, int | float) or not 0 <= rating <= _STRONGEST:
@@ -61,6 +70,10 @@ def _object(answer: str) -> dict[str, Any] | None:
 def _only_number(text: str) -> float | None:
     numbers = {float(number) for number in _NUMBER.findall(text.replace("/10", ""))}
     return numbers.pop() if len(numbers) == 1 else None
+
+
+def _says_something(text: str) -> bool:
+    return any(character.isalnum() for character in text)
 
 
 def _shown(answer: str) -> str:

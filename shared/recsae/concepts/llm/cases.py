@@ -47,10 +47,14 @@ DEFAULT_MIX = Mix()
 
 @dataclass(frozen=True)
 class Case:
-    """A history to rate, oldest title first, with what the rater must not know: the true strength, user and kind."""
+    """A history to rate, oldest title first, with what the rater must not know: true strength, row, user and kind.
+
+    `row` is that of the verification rows it was drawn from.
+    """
 
     titles: tuple[str, ...]
     strength: float
+    row: int
     user: int
     kind: CaseKind
 
@@ -86,7 +90,7 @@ class CaseSource:
         value = dict(zip(rows.tolist(), values.tolist(), strict=True))
         p95 = float(self.p95[latent])
         return tuple(
-            Case(newest_titles(self.part, row, self.titles), value.get(row, 0.0) / p95, int(users[row]), kind)
+            Case(newest_titles(self.part, row, self.titles), value.get(row, 0.0) / p95, row, int(users[row]), kind)
             for kind, row in chosen
         )
 

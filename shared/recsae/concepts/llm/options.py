@@ -15,7 +15,8 @@ class LlmOptions:
 
     `url` is the base URL (".../v1") of a server that speaks the chat-completions protocol; `timeout_s` the deadline of
     one call; `retries` how often a call is tried again. Prices are per million tokens, `max_cost` is in their currency;
-    `max_tokens` bounds tokens in and out together, whatever they cost. `answer_tokens` bounds one answer.
+    `max_tokens` bounds tokens in and out together, whatever they cost. `answer_tokens` bounds a description and
+    `rating_tokens` a rating; a model that thinks aloud before it answers needs more.
     """
 
     url: str
@@ -29,6 +30,7 @@ class LlmOptions:
     max_cost: float = 5.0
     max_tokens: int = 5_000_000
     answer_tokens: int = 300
+    rating_tokens: int = 32
 
     def __post_init__(self) -> None:
         """InvalidRequestError names the setting that can never work."""
@@ -38,7 +40,13 @@ class LlmOptions:
             raise InvalidRequestError(
                 f"{SETTINGS_PREFIX}URL is set and {SETTINGS_PREFIX}MODEL is not; name the model the endpoint serves"
             )
-        for name, least in (("concurrency", 1), ("retries", 0), ("answer_tokens", 1), ("max_tokens", 1)):
+        for name, least in (
+            ("concurrency", 1),
+            ("retries", 0),
+            ("answer_tokens", 1),
+            ("rating_tokens", 1),
+            ("max_tokens", 1),
+        ):
             if getattr(self, name) < least:
                 raise InvalidRequestError(
                     f"{SETTINGS_PREFIX}{name.upper()} is {getattr(self, name)}; give at least {least}"

@@ -26,6 +26,8 @@ MAX_DESCRIPTION = 600
 _SECTION = re.compile(r"^# (system|user)$", re.MULTILINE)
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
 _NONE = "(none)"
+# Shorter phrases ("a genre") may be said by chance.
+_PHRASE = 16
 
 
 def describe_messages(evidence: LatentEvidence) -> tuple[Message, ...]:
@@ -39,12 +41,22 @@ def verify_messages(description: str, titles: Sequence[str]) -> tuple[Message, .
     return _rendered(VERIFY, {"description": clean(description, MAX_DESCRIPTION), "titles": _titles(titles)})
 
 
+def repeats_prompt(text: str, version: str) -> bool:
+    """True when a text is one of the prompt's own phrases: small models give the instructions back."""
+    words = _plain(text)
+    return len(words) >= _PHRASE and any(words in _plain(part) for _, part in _sections(version))
+
+
 def clean(text: str, limit: int = MAX_TITLE) -> str:
     """Untrusted text as one line of at most `limit` characters that cannot close a tag."""
     spaced = "".join(" " if character.isspace() else character for character in unicodedata.normalize("NFC", text))
     kept = "".join(character for character in spaced if unicodedata.category(character)[0] != "C")
     line = " ".join(kept.replace("<", "‹").replace(">", "›").split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def _examples(examples: Sequence[Example]) -> str:

@@ -34,7 +34,7 @@ def rate(asker: Asker, questions: Sequence[Question], asked: Asked = lambda _don
     """A rating per question, in the same order."""
     options = asker.options
     requests = [
-        ChatRequest(options.model, VERIFY, verify_messages(one.description, one.titles), options.answer_tokens)
+        ChatRequest(options.model, VERIFY, verify_messages(one.description, one.titles), options.rating_tokens)
         for one in questions
     ]
     ratings = []
