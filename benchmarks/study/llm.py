@@ -60,7 +60,7 @@ def llm_study(
     found["always_true_f1"] = _always_true_f1(mix)
     found["rules_f1"] = _mean(_rules_f1(dictionary, inputs, run, sorted(rated)))
     found["recsae_10_case"] = _ten_cases(list(rated.values()))
-    found["unrated_share"] = _share_unrated(list(rated.values()))
+    found["unrated_share"] = _share_unrated(list(run.records.values()))
     found["failures"] = [record.failure for record in run.records.values() if record.failure][:_SHOWN]
     found["examples"] = [_example(dictionary, latent, record) for latent, record in rated.items()][:_SHOWN]
     return found | {"stopped": run.spend.stopped, "seconds": round(time.perf_counter() - started, 1)}

@@ -23,6 +23,7 @@ from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.steering.wire_plans import triple_message
 from recsae.v1 import common_pb2, interpreter_pb2
+from recsae_interpreter.convert_llm import llm_message
 from recsae_interpreter.handlers.attribute import Attribution, Firing
 from recsae_interpreter.handlers.concepts import ConceptPage, FoundConcept, FoundConcepts
 from recsae_interpreter.handlers.encode import Encoded
@@ -202,6 +203,7 @@ def _detail_message(concept: ConceptRecord) -> interpreter_pb2.ConceptDetail:
         decoder_neighbours=[_neighbour(one) for one in concept.decoder_neighbours],
         input_facets=_lifts(concept.input_facets),
         output_facets=_lifts(concept.output_facets),
+        llm=None if concept.llm is None else llm_message(concept.llm),
     )
 
 

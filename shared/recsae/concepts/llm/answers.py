@@ -14,6 +14,7 @@ MAX_LABEL = 80
 _STRONGEST = 10
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _STRENGTH = re.compile(r'"strength"\s*:\s*"?(\d{1,3}(?:\.\d+)?)')
+_TRIES = 20
 _SHOWN = 120
 
 
@@ -22,9 +23,12 @@ class UnreadableAnswerError(InvalidRequestError):
 
 
 def read_words(answer: str) -> Words:
-    """Label and description of an answer; UnreadableAnswerError shows its beginning."""
+    """Label and description of an answer; UnreadableAnswerError shows its beginning.
+
+    Its JSON object may be cut short: a model that rambles on after the two fields has answered.
+    """
     found = _object(answer)
-    label, description = (found.get(name) if found else None for name in ("label", "description"))
+    label, description = (found.get(name) if found else _text(answer, name) for name in ("label", "description"))
     if not isinstance(label, str) or not isinstance(description, str):
         raise UnreadableAnswerError(f"the answer is no JSON object with a label and a description: {_shown(answer)}")
     words = Words(clean(label, MAX_LABEL), clean(description, MAX_DESCRIPTION))
@@ -55,21 +59,32 @@ def read_rating(answer: str) -> float:
 def _object(answer: str) -> dict[str, Any] | None:
     """The first JSON object in an answer, whatever stands around it (fences, thoughts, a second try)."""
     decoder = json.JSONDecoder()
-    at = answer.find("{")
-    while at >= 0:
+    at = -1
+    for _ in range(_TRIES):
+        at = answer.find("{", at + 1)
+        if at < 0:
+            break
         try:
             value, _ = decoder.raw_decode(answer, at)
         except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
             return value
-        at = answer.find("{", at + 1)
     return None
 
 
 def _only_number(text: str) -> float | None:
     numbers = {float(number) for number in _NUMBER.findall(text.replace("/10", ""))}
     return numbers.pop() if len(numbers) == 1 else None
+
+
+def _text(answer: str, name: str) -> str | None:
+    """A text field that is whole, of an object that is not."""
+    found = re.search(rf'"{name}"\s*:\s*("(?:[^"\\]|\\.)*")', answer)
+    try:
+        return None if found is None else str(json.loads(found[1]))
+    except ValueError:
+        return None
 
 
 def _says_something(text: str) -> bool:

@@ -54,10 +54,14 @@ class Asker:
     def ask_all(self, requests: Sequence[ChatRequest], asked: Asked = lambda _done, _spend: None) -> list[Answer]:
         """Answers in the order of the requests, which are begun in that order too.
 
-        A question without an answer fails alone. UnavailableError and FailedPreconditionError end it all: see
-        `LlmClient.ask`; so does whatever `asked` raises.
+        The same question twice is asked once. A question without an answer fails alone; UnavailableError and
+        FailedPreconditionError end it all (see `LlmClient.ask`), and so does whatever `asked` raises.
         """
-        return asyncio.run(self._ask_all(requests, asked))
+        distinct = {request.key: request for request in requests}
+        repeated = len(requests) - len(distinct)
+        answers = asyncio.run(self._ask_all(list(distinct.values()), lambda done, spend: asked(repeated + done, spend)))
+        by_key = dict(zip(distinct, answers, strict=True))
+        return [by_key[request.key] for request in requests]
 
     async def _ask_all(self, requests: Sequence[ChatRequest], asked: Asked) -> list[Answer]:
         budget = Budget(self.options, self.spend.usage, self._record)

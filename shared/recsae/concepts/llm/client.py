@@ -26,7 +26,12 @@ _SHOWN = 200
 
 
 class CallFailedError(UnavailableError):
-    """This question got no answer; others may."""
+    """This question got no answer; others may. `brief` leaves out what the server said."""
+
+    def __init__(self, message: str, brief: str) -> None:
+        """The message may quote the server, and a server may quote the titles it was sent: it is not for logs."""
+        super().__init__(message)
+        self.brief = brief
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,8 @@ class LlmClient:
                 if self._failed_in_a_row >= _GIVE_UP_AFTER:
                     raise UnavailableError(
                         f"{self._failed_in_a_row} questions in a row got no answer from {self.options.url} "
-                        f"({SETTINGS_PREFIX}URL); last: {error}; answers so far are kept"
-                    ) from error
+                        f"({SETTINGS_PREFIX}URL); last: {error.brief}; answers so far are kept"
+                    ) from None
                 raise
             self._failed_in_a_row = 0
             await asyncio.to_thread(self._cache.put, request.key, reply)
@@ -102,7 +107,7 @@ class LlmClient:
             self._refuse(outcome)
             wait_s = wait_before(attempt, outcome, self._timing.jitter(), self._timing.clock())
             if attempt > self.options.retries or wait_s is None:
-                raise CallFailedError(f"no answer after {attempt} tries: {_words(outcome)}")
+                raise CallFailedError(f"no answer after {attempt} tries: {_words(outcome)}", _brief(outcome))
             await self._timing.wait(wait_s)
 
     def _refuse(self, outcome: Outcome) -> None:
@@ -117,9 +122,11 @@ class LlmClient:
                 f"check {SETTINGS_PREFIX}URL and {SETTINGS_PREFIX}MODEL"
             )
         if outcome.status == 200:
-            raise CallFailedError(f"the response is no chat completion: {_shown(outcome.body)}")
+            raise CallFailedError(
+                f"the response is no chat completion: {_shown(outcome.body)}", "the response is no chat completion"
+            )
         if not passes_by(outcome):
-            raise CallFailedError(f"the request was refused: {_words(outcome)}")
+            raise CallFailedError(f"the request was refused: {_words(outcome)}", _brief(outcome))
 
 
 def _used(request: ChatRequest, outcome: Outcome, reply: ChatReply | None) -> Usage:
@@ -132,6 +139,10 @@ def _used(request: ChatRequest, outcome: Outcome, reply: ChatReply | None) -> Us
 
 def _words(outcome: Outcome) -> str:
     return outcome.problem or f"HTTP {outcome.status}: {_shown(outcome.body)}"
+
+
+def _brief(outcome: Outcome) -> str:
+    return outcome.problem or f"HTTP {outcome.status}"
 
 
 def _shown(body: bytes) -> str:

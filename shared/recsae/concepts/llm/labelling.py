@@ -46,10 +46,17 @@ class LlmRun:
 
 
 def largest_concepts(dictionary: Dictionary, count: int) -> list[int]:
-    """Latents of the `count` concepts of most activation mass (density times mean value) that are not dead."""
+    """Latents of the `count` concepts of most activation mass (density times mean value), largest first.
+
+    Those without any on construction users, dead or not, have no evidence and are left out.
+    """
     arrays: ConceptArrays = dictionary.arrays
     mass = arrays.density * arrays.mean
-    alive = [concept.latent for concept in dictionary.concepts if concept.status is not ConceptStatus.DEAD]
+    alive = [
+        concept.latent
+        for concept in dictionary.concepts
+        if concept.status is not ConceptStatus.DEAD and mass[concept.latent] > 0
+    ]
     return sorted(alive, key=lambda latent: (-float(mass[latent]), latent))[:count]
 
 
