@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recsae.concepts.llm.settings import LlmOptions
 
 from benchmarks.machine import machine
 from benchmarks.study.page import write_page
 from benchmarks.study.parts import SETTINGS, Study, parts_of, run_part
 from benchmarks.study.results import results_of
-from recsae.concepts.llm.settings import LlmOptions
 from recsae.store.files import write_json_atomic
 
 

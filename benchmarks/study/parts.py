@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from recsae.concepts.llm.settings import LlmOptions
+
 from benchmarks.study.coherence import coherence_study
 from benchmarks.study.controls import untrained_material
 from benchmarks.study.debiasing import debiasing_study
@@ -26,11 +28,10 @@ from benchmarks.study.planted import planted_study
 from benchmarks.study.probing import probing_study
 from benchmarks.study.quality import kept_study
 from benchmarks.study.rating import rating_study
-from benchmarks.study.refresh import refresh_study
 from benchmarks.study.refresh import Setting as RefreshSetting
+from benchmarks.study.refresh import refresh_study
 from benchmarks.study.stability import stability_study
 from benchmarks.study.steering import steering
-from recsae.concepts.llm.settings import LlmOptions
 from recsae.store.files import canonical_json, write_json_atomic
 
 KEPT_KS = (4, 8, 16, 32)
@@ -47,7 +48,7 @@ class Setting:
 
     @property
     def sae(self) -> dict[str, int]:
-        """k and width."""
+        """K and width."""
         return {"k": self.k, "width": self.width}
 
 

@@ -24,6 +24,7 @@ from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.steering.wire_plans import triple_message
 from recsae.v1 import common_pb2, interpreter_pb2
 from recsae_interpreter.convert_identity import LABEL_SOURCES, origin_message
+from recsae_interpreter.convert_llm import llm_message
 from recsae_interpreter.handlers.attribute import Attribution, Firing
 from recsae_interpreter.handlers.concepts import ConceptPage, FoundConcept, FoundConcepts
 from recsae_interpreter.handlers.encode import Encoded
@@ -207,6 +208,7 @@ def _detail_message(concept: ConceptRecord) -> interpreter_pb2.ConceptDetail:
         input_facets=_lifts(concept.input_facets),
         output_facets=_lifts(concept.output_facets),
         origin=origin_message(concept.origin) if concept.origin else None,
+        llm=None if concept.llm is None else llm_message(concept.llm),
     )
 
 

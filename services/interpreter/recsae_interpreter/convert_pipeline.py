@@ -27,6 +27,7 @@ def run_config(message: pipeline_pb2.RefreshConfig) -> RunConfig:
         control_model=message.control_model,
         variant=message.variant or "topk",
         warm_start=message.warm_start,
+        llm_concepts=message.llm_concepts,
     )
 
 
@@ -57,6 +58,7 @@ def run_message(run: Run, *, points: bool = True) -> pipeline_pb2.Run:
             control_model=config.control_model,
             variant=config.variant,
             warm_start=config.warm_start,
+            llm_concepts=config.llm_concepts,
         ),
         state=_STATES[run.state],
         reason=run.reason,

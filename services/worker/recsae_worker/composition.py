@@ -42,6 +42,8 @@ def platform_of(settings: WorkerSettings) -> Platform:
         execution=settings.execution(),
         train_processes=settings.train_processes,
         checkpoint_every_s=settings.checkpoint_every_s,
+        llm=settings.llm(),
+        llm_cache=settings.llm_cache,
     )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from recsae.concepts.llm.options import LlmOptions
+from recsae.errors import InvalidRequestError
 from recsae.rpc.settings import Port, ServiceSettings
 from recsae.sae.execution import Backend, Execution, Nomination
 
@@ -40,6 +44,54 @@ class WorkerSettings(ServiceSettings):
         default=1, ge=1, le=64, description="Processes that train one SAE together on this machine."
     )
     checkpoint_every_s: float = Field(default=10.0, gt=0, description="Seconds between checkpoints of SAE training.")
+    llm_url: str = Field(
+        default="",
+        description="Base URL (.../v1) of an OpenAI-compatible chat endpoint, asked about concepts when a refresh says "
+        "so; empty = off. It is sent item titles of histories and strengths, and no id of a person or an item.",
+    )
+    llm_model: str = Field(default="", description="Model the endpoint is asked for.")
+    llm_api_key: SecretStr | None = Field(default=None, description="Bearer key of the endpoint.")
+    llm_concurrency: int = Field(default=4, ge=1, le=64, description="Calls to the endpoint in flight at once.")
+    llm_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="Deadline of one call.")
+    llm_retries: int = Field(default=4, ge=0, le=20, description="Times a call is tried again.")
+    llm_price_in: float = Field(default=0.0, ge=0, description="Price of a million tokens the model reads.")
+    llm_price_out: float = Field(default=0.0, ge=0, description="Price of a million tokens the model writes.")
+    llm_max_cost: float = Field(default=5.0, ge=0, description="Most a run may cost, in the currency of the prices.")
+    llm_max_tokens: int = Field(default=5_000_000, ge=1, description="Most tokens of a run, in and out together.")
+    llm_answer_tokens: int = Field(default=300, ge=1, le=100_000, description="Most tokens of a description.")
+    llm_rating_tokens: int = Field(
+        default=32, ge=1, le=100_000, description="Most tokens of a rating; more for a model that thinks aloud."
+    )
+    llm_cache: str = Field(
+        default="", description="URL answers are kept below; empty = llm-answers in the artifact store."
+    )
+
+    @model_validator(mode="after")
+    def _llm_agrees(self) -> Self:
+        try:
+            self.llm()
+        except InvalidRequestError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def llm(self) -> LlmOptions | None:
+        """The language model's endpoint; None when there is none."""
+        if not self.llm_url:
+            return None
+        return LlmOptions(
+            url=self.llm_url,
+            model=self.llm_model,
+            api_key=self.llm_api_key.get_secret_value() if self.llm_api_key else "",
+            concurrency=self.llm_concurrency,
+            timeout_s=self.llm_timeout_s,
+            retries=self.llm_retries,
+            price_in=self.llm_price_in,
+            price_out=self.llm_price_out,
+            max_cost=self.llm_max_cost,
+            max_tokens=self.llm_max_tokens,
+            answer_tokens=self.llm_answer_tokens,
+            rating_tokens=self.llm_rating_tokens,
+        )
 
     def execution(self) -> Execution:
         """How SAE training runs; InvalidRequestError when the settings contradict each other."""

@@ -62,12 +62,15 @@ def bar_text(stage: pipeline_pb2.Stage) -> str:
 
 
 def measures_text(measures: Mapping[str, float]) -> str:
-    """Measures of training in one line, e.g. "412k act/s · FVU .021 · L0 16.0 · 0 dead · 12 s left"."""
+    """Measures in one line, of training e.g. "412k act/s · FVU .021 · L0 16.0 · 0 dead · 12 s left"."""
     words: dict[str, Callable[[float], str]] = {
         "activations_per_s": lambda value: f"{short_count(value)} act/s",
         "fvu": lambda value: f"FVU {value:.3f}".replace(" 0.", " ."),
         "l0": lambda value: f"L0 {value:.1f}",
         "dead": lambda value: f"{value:,.0f} dead",
+        "llm_requests": lambda value: f"{value:,.0f} requests",
+        "llm_tokens": lambda value: f"{short_count(value)} tokens",
+        "llm_cost": lambda value: f"cost {value:.3f}",
         "eta_s": lambda value: f"{short_time(value)} left",
     }
     return " · ".join(write(measures[name]) for name, write in words.items() if name in measures)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from recsae.cli import example_views
 from recsae.cli.identity_views import origin
+from recsae.cli.llm_views import llm_lines
 from recsae.cli.output import bar, share, table
 from recsae.v1 import common_pb2, interpreter_pb2, steering_pb2
 
@@ -51,6 +52,7 @@ def concept_detail(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
         head,
         _scores(detail),
         example_views.health(detail),
+        *llm_lines(detail),
         *(evidence_lines(detail.evidence)),
         example_views.examples("Random firings of strength .5 or more", detail.random_evidence),
         example_views.examples("Near misses: just below the cut", detail.near_misses),

@@ -132,8 +132,12 @@ class LabelSource(StrEnum):
 class LlmRecord:
     """What a language model made of a latent, and how its description predicts strengths on verification users.
 
-    `model` and `prompts` (versions) say who wrote it; `correlation` is Pearson's between rated and true strength,
-    `precision`, `recall` and `f1` of "rated 5 or more of 10" against strength >= .5, at the mix of the `cases` rated.
+    `model` and `prompts` (versions) say who wrote it; `failure` says in a sentence why there are no words. Over the
+    `cases` rated, at the mix of `recsae.concepts.llm.cases`: `correlation` is Pearson's between rated and true
+    strength, `precision`, `recall` and `f1` those of "rated 5 or more of 10" against strength >= .5; `unrated` cases
+    got no readable answer and are left out. `recsae_10_case` is RecSAE's own confidence, the share right of 5
+    positives and 5 random negatives (a coin flip gets 8 right in 5.5 % of tries), `swapped_10_case` the same with
+    another concept's description, a control; None where there were fewer cases or the budget ended.
     """
 
     label: str
@@ -145,6 +149,10 @@ class LlmRecord:
     precision: Estimate = UNKNOWN
     recall: Estimate = UNKNOWN
     f1: Estimate = UNKNOWN
+    unrated: int = 0
+    recsae_10_case: float | None = None
+    swapped_10_case: float | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from recsae.store.artifacts import ArtifactStore
 from recsae.store.channels import ChannelStore
 
 if TYPE_CHECKING:
+    from recsae.concepts.llm.options import LlmOptions
     from recsae.pipeline.sources import ModelSource
 
 
@@ -37,6 +38,10 @@ class Platform:
     train_processes: int = 1
     """Processes that train one SAE together, each on its part of every batch."""
     checkpoint_every_s: float = 10.0
+    llm: LlmOptions | None = None
+    """Endpoint of the language model that describes concepts; None = this worker has none."""
+    llm_cache: str = ""
+    """URL its answers are kept below; empty = `llm-answers` below `artifact_root`."""
     clock: Callable[[], float] = time.time
     lease_ttl_s: float = 15.0
 

@@ -19,6 +19,7 @@ from recsae.pipeline.triples import Triple
 from recsae.sae.config import VARIANTS
 
 MAX_REASON = 500
+MAX_LLM_CONCEPTS = 10_000
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -42,7 +43,8 @@ class RunState(StrEnum):
 class RunConfig:
     """What to train and on what. Zeros stand for defaults until `completed` fills them in.
 
-    With a `sweep` the run trains every point of that grid instead, and publishes nothing.
+    `llm_concepts` are described by a language model too, most activation mass first. With a `sweep` the run trains
+    every point of that grid instead, and publishes nothing.
     """
 
     model: str
@@ -55,6 +57,7 @@ class RunConfig:
     control_model: str = ""
     variant: str = "topk"
     warm_start: bool = False
+    llm_concepts: int = 0
     sweep: SweepGrid | None = None
 
     def validate(self) -> None:
@@ -79,9 +82,15 @@ class RunConfig:
             raise InvalidRequestError(f"seed {self.seed} is out of range; give 0 to 2^63 - 1")
         if self.variant not in VARIANTS:
             raise InvalidRequestError(f"variant {self.variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
+        if not 0 <= self.llm_concepts <= MAX_LLM_CONCEPTS:
+            raise InvalidRequestError(
+                f"llm_concepts {self.llm_concepts} is out of range; give 1 to {MAX_LLM_CONCEPTS:,}, or 0 for none"
+            )
         if self.sweep is not None:
-            if self.promote or self.control_model or self.warm_start:
-                raise InvalidRequestError("a sweep promotes nothing, has no control and starts cold; leave those out")
+            if self.promote or self.control_model or self.warm_start or self.llm_concepts:
+                raise InvalidRequestError(
+                    "a sweep promotes nothing, has no control, starts cold and describes nothing; leave those out"
+                )
             self.sweep.validate()
 
     def completed(self, dim: int) -> RunConfig:
@@ -155,9 +164,10 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
     if config.sweep is not None:
         return ("collect", "sweep", "report")
     control = ("control_collect", "control_train", "control_verify") if config.control_model else ()
+    llm = ("llm",) if config.llm_concepts else ()
     promote = ("promote",) if config.promote else ()
     # The control comes first: the dictionary's summary states its distance to it.
-    return ("collect", "train", "evaluate", "evidence", *control, "describe", "verify", "publish", *promote)
+    return ("collect", "train", "evaluate", "evidence", *control, "describe", "verify", *llm, "publish", *promote)
 
 
 def new_run(config: RunConfig, now: float) -> Run:

@@ -657,6 +657,7 @@ class ConceptDetail(_message.Message):
     BANDS_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    LLM_FIELD_NUMBER: _builtins.int
     positives: _builtins.int
     """Verification cases, >= 0."""
     users: _builtins.int
@@ -739,6 +740,10 @@ class ConceptDetail(_message.Message):
     def origin(self) -> Global___Origin:
         """What became of it at the last refresh; absent when there was no dictionary before."""
 
+    @_builtins.property
+    def llm(self) -> Global___LlmDescription:
+        """What a language model says; absent when none was asked about it."""
+
     def __init__(
         self,
         *,
@@ -764,14 +769,102 @@ class ConceptDetail(_message.Message):
         bands: _abc.Iterable[Global___QuantileBand] | None = ...,
         scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         origin: Global___Origin | None = ...,
+        llm: Global___LlmDescription | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "concept", b"concept", "f1", b"f1", "hard_f1", b"hard_f1", "matched_f1", b"matched_f1", "origin", b"origin", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "concept", b"concept", "f1", b"f1", "hard_f1", b"hard_f1", "llm", b"llm", "matched_f1", b"matched_f1", "origin", b"origin", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "bands", b"bands", "concept", b"concept", "decoder_neighbours", b"decoder_neighbours", "effective_items", b"effective_items", "evidence", b"evidence", "f1", b"f1", "hard_f1", b"hard_f1", "input_facets", b"input_facets", "matched_f1", b"matched_f1", "near_misses", b"near_misses", "neighbours", b"neighbours", "origin", b"origin", "output_facets", b"output_facets", "positives", b"positives", "precision", b"precision", "promoted", b"promoted", "random_evidence", b"random_evidence", "recall", b"recall", "scores", b"scores", "suppressed", b"suppressed", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "bands", b"bands", "concept", b"concept", "decoder_neighbours", b"decoder_neighbours", "effective_items", b"effective_items", "evidence", b"evidence", "f1", b"f1", "hard_f1", b"hard_f1", "input_facets", b"input_facets", "llm", b"llm", "matched_f1", b"matched_f1", "near_misses", b"near_misses", "neighbours", b"neighbours", "origin", b"origin", "output_facets", b"output_facets", "positives", b"positives", "precision", b"precision", "promoted", b"promoted", "random_evidence", b"random_evidence", "recall", b"recall", "scores", b"scores", "suppressed", b"suppressed", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConceptDetail: _TypeAlias = ConceptDetail  # noqa: Y015
+
+@_typing.final
+class LlmDescription(_message.Message):
+    """What a language model made of a concept, and how its words predict strengths on verification users. It rated
+    histories by its own description and never saw the true strength.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    F1_FIELD_NUMBER: _builtins.int
+    UNRATED_FIELD_NUMBER: _builtins.int
+    RECSAE_10_CASE_FIELD_NUMBER: _builtins.int
+    SWAPPED_10_CASE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Label; empty when there is a failure."""
+    description: _builtins.str
+    """On which histories it fires, in a sentence or two."""
+    model: _builtins.str
+    """Name of the model."""
+    prompts: _builtins.str
+    """Versions of the prompts."""
+    cases: _builtins.int
+    """Histories rated: half positives, the rest random, matched in popularity and hard negatives; 0 = not verified."""
+    unrated: _builtins.int
+    """Cases whose answer could not be read; left out of the scores."""
+    recsae_10_case: _builtins.float
+    """RecSAE's confidence: share right of 5 positives and 5 random negatives. A coin flip gets 8 right in 5.5 % of tries."""
+    swapped_10_case: _builtins.float
+    """The same with the description of another concept: a control."""
+    failure: _builtins.str
+    """Why there are no words, in a sentence."""
+    @_builtins.property
+    def correlation(self) -> Global___Estimate:
+        """Pearson's correlation of rated and true strength, -1 to 1."""
+
+    @_builtins.property
+    def precision(self) -> Global___Estimate:
+        """Precision of "rated 5 or more of 10" at the mix of the cases."""
+
+    @_builtins.property
+    def recall(self) -> Global___Estimate:
+        """Its recall."""
+
+    @_builtins.property
+    def f1(self) -> Global___Estimate:
+        """Its F1; a rater that always says yes has 2/3."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        description: _builtins.str = ...,
+        model: _builtins.str = ...,
+        prompts: _builtins.str = ...,
+        cases: _builtins.int = ...,
+        correlation: Global___Estimate | None = ...,
+        precision: Global___Estimate | None = ...,
+        recall: Global___Estimate | None = ...,
+        f1: Global___Estimate | None = ...,
+        unrated: _builtins.int = ...,
+        recsae_10_case: _builtins.float | None = ...,
+        swapped_10_case: _builtins.float | None = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_recsae_10_case", b"_recsae_10_case", "_swapped_10_case", b"_swapped_10_case", "correlation", b"correlation", "f1", b"f1", "precision", b"precision", "recall", b"recall", "recsae_10_case", b"recsae_10_case", "swapped_10_case", b"swapped_10_case"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_recsae_10_case", b"_recsae_10_case", "_swapped_10_case", b"_swapped_10_case", "cases", b"cases", "correlation", b"correlation", "description", b"description", "f1", b"f1", "failure", b"failure", "label", b"label", "model", b"model", "precision", b"precision", "prompts", b"prompts", "recall", b"recall", "recsae_10_case", b"recsae_10_case", "swapped_10_case", b"swapped_10_case", "unrated", b"unrated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__recsae_10_case: _TypeAlias = _typing.Literal["recsae_10_case"]  # noqa: Y015
+    _WhichOneofArgType__recsae_10_case: _TypeAlias = _typing.Literal["_recsae_10_case", b"_recsae_10_case"]  # noqa: Y015
+    _WhichOneofReturnType__swapped_10_case: _TypeAlias = _typing.Literal["swapped_10_case"]  # noqa: Y015
+    _WhichOneofArgType__swapped_10_case: _TypeAlias = _typing.Literal["_swapped_10_case", b"_swapped_10_case"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recsae_10_case) -> _WhichOneofReturnType__recsae_10_case | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swapped_10_case) -> _WhichOneofReturnType__swapped_10_case | None: ...
+
+Global___LlmDescription: _TypeAlias = LlmDescription  # noqa: Y015
 
 @_typing.final
 class Evidence(_message.Message):

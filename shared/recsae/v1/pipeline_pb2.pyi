@@ -73,6 +73,7 @@ class RefreshConfig(_message.Message):
     CONTROL_MODEL_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     WARM_START_FIELD_NUMBER: _builtins.int
+    LLM_CONCEPTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name."""
     dataset_version: _builtins.str
@@ -95,6 +96,10 @@ class RefreshConfig(_message.Message):
     """True trains from the SAE in production when its model dimension and width fit; the train stage's detail says
     whether they did.
     """
+    llm_concepts: _builtins.int
+    """Concepts a language model describes and verifies too, most activation mass first, 0 to 10,000; 0 = none. Needs
+    workers with an endpoint (RECSAE_WORKER_LLM_URL).
+    """
     def __init__(
         self,
         *,
@@ -108,10 +113,11 @@ class RefreshConfig(_message.Message):
         control_model: _builtins.str = ...,
         variant: _builtins.str = ...,
         warm_start: _builtins.bool = ...,
+        llm_concepts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_model", b"control_model", "dataset_version", b"dataset_version", "epochs", b"epochs", "k", b"k", "model", b"model", "promote", b"promote", "seed", b"seed", "variant", b"variant", "warm_start", b"warm_start", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_model", b"control_model", "dataset_version", b"dataset_version", "epochs", b"epochs", "k", b"k", "llm_concepts", b"llm_concepts", "model", b"model", "promote", b"promote", "seed", b"seed", "variant", b"variant", "warm_start", b"warm_start", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -497,7 +503,9 @@ class Stage(_message.Message):
 
     @_builtins.property
     def measures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """What it measured last: of training "activations_per_s", "fvu", "l0", "dead" (latents) and, while it runs, "eta_s"."""
+        """What it measured last: of training "activations_per_s", "fvu", "l0", "dead" (latents) and, while it runs, "eta_s";
+        of a language model "llm_requests", "llm_tokens" and "llm_cost" (in the currency of the worker's prices).
+        """
 
     def __init__(
         self,

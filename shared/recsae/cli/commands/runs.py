@@ -41,13 +41,15 @@ def refresh(
     seed: Annotated[int, typer.Option(help="Seed")] = 0,
     control: Annotated[str, typer.Option(help="Untrained model to compare with; empty = none")] = "",
     warm_start: Annotated[bool, typer.Option(help="Train from the SAE in production when it fits")] = False,
+    llm: Annotated[int, typer.Option(min=0, help="Concepts a language model describes too; 0 = none")] = 0,
     promote: Annotated[bool, typer.Option(help="Promote to production when the gates pass")] = True,
     wait: Annotated[bool, typer.Option(help="Follow it to its end")] = True,
     json: JsonFlag = False,
 ) -> None:
     """Collect activations, train an SAE, build and verify the dictionary, publish, promote.
 
-    Examples: [bold]recsae refresh[/] · [bold]recsae refresh --width 2048 --k 16 --no-promote[/]
+    Examples: [bold]recsae refresh[/] · [bold]recsae refresh --width 2048 --k 16 --no-promote[/] ·
+    [bold]recsae refresh --llm 100[/]
     """
     context = context_of(ctx)
     entry = context.workspace.model(model)
@@ -64,6 +66,7 @@ def refresh(
         control_model=control,
         variant=variant,
         warm_start=warm_start,
+        llm_concepts=llm,
     )
     run = start_refresh(context.platform, config)
     if wait:

@@ -19,9 +19,9 @@ from recsae.drift.counters import ConceptCounters
 from recsae.drift.reference import save_reference
 from recsae.pipeline.advance import StepResult, read_facts
 from recsae.pipeline.lanes import Lane, lane_of
+from recsae.pipeline.stages.llm import finished_folder
 from recsae.pipeline.stages.material import Part, load_run_data, newest_rows, open_shards, read_plan
 from recsae.pipeline.stages.train import sae_folder
-from recsae.pipeline.stages.verify import dictionary_folder
 from recsae.pipeline.steps import StepContext
 from recsae.pipeline.triples import Triple
 from recsae.sae.runtime import SparseAutoencoder
@@ -39,7 +39,7 @@ def publish(context: StepContext) -> StepResult:
     run = context.platform.runs.get(context.run.id)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "dictionary"
-        shutil.copytree(context.workspace.fetch_folder(dictionary_folder(lane)), folder)
+        shutil.copytree(context.workspace.fetch_folder(finished_folder(lane, context.run.config)), folder)
         save_reference(reference_counters(context, lane), folder)
         save_meanings(folder)
         context.lease.check()
