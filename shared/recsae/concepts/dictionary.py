@@ -19,6 +19,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from recsae.concepts.estimates import Estimate
+from recsae.concepts.handles import Handle, load_handles, save_handles
 from recsae.concepts.records import (
     ConceptKind,
     ConceptRecord,
@@ -90,7 +91,8 @@ class ConceptArrays:
 class Dictionary:
     """All concepts of one SAE version; `concepts[j]` is latent j, dead latents included.
 
-    `model_version` and `sae_version` say what it belongs to; `summary` holds the shares over all live latents.
+    `model_version` and `sae_version` say what it belongs to; `summary` holds the shares over all live latents,
+    `handles` what turns a facet by several concepts.
     """
 
     version: str
@@ -99,6 +101,7 @@ class Dictionary:
     concepts: tuple[ConceptRecord, ...]
     arrays: ConceptArrays
     summary: Mapping[str, Any]
+    handles: tuple[Handle, ...] = ()
 
     @property
     def width(self) -> int:
@@ -143,7 +146,7 @@ class Dictionary:
         return strengths
 
     def save(self, folder: Path) -> None:
-        """Writes `concepts.json` and `arrays.safetensors` into `folder`, ready to be published."""
+        """Writes `concepts.json`, `arrays.safetensors` and `handles.json` (if any) into `folder`, ready to publish."""
         stored = {
             "schema_version": SCHEMA_VERSION,
             "model_version": self.model_version,
@@ -156,6 +159,7 @@ class Dictionary:
         write_atomic(folder / _CONCEPTS, plain.encode())
         arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in vars(self.arrays).items()}
         write_atomic(folder / _ARRAYS, safetensors.numpy.save(arrays))
+        save_handles(self.handles, folder)
 
     @classmethod
     def load(cls, folder: Path, version: str) -> Dictionary:
@@ -176,4 +180,6 @@ class Dictionary:
                 f"dictionary {version} has {len(concepts)} concepts but arrays of {arrays.width} latents; "
                 "publish it again"
             )
-        return cls(version, stored["model_version"], stored["sae_version"], concepts, arrays, stored["summary"])
+        handles = load_handles(folder)
+        summary = stored["summary"]
+        return cls(version, stored["model_version"], stored["sae_version"], concepts, arrays, summary, handles)

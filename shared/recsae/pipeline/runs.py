@@ -157,7 +157,7 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
     control = ("control_collect", "control_train", "control_verify") if config.control_model else ()
     promote = ("promote",) if config.promote else ()
     # The control comes first: the dictionary's summary states its distance to it.
-    return ("collect", "train", "evaluate", "evidence", *control, "describe", "verify", "publish", *promote)
+    return ("collect", "train", "evaluate", "evidence", *control, "describe", "verify", "causal", "publish", *promote)
 
 
 def new_run(config: RunConfig, now: float) -> Run:

@@ -109,7 +109,10 @@ class PolicyDraft:
 
 @dataclass(frozen=True)
 class Policy:
-    """A steering rule. `revision` counts its changes, from 1, and guards every write."""
+    """A steering rule. `revision` counts its changes, from 1, and guards every write.
+
+    `outside_safe_range` says why it was not known to be safe when it was made all the same; "" = it was.
+    """
 
     id: str
     name: str
@@ -125,6 +128,7 @@ class Policy:
     created_by: str
     state_reason: str = ""
     revision: int = 1
+    outside_safe_range: str = ""
 
 
 def validate_draft(draft: PolicyDraft, now: float) -> None:
@@ -169,7 +173,7 @@ def validate_reason(reason: str) -> None:
         raise InvalidRequestError(f"reason has {len(reason)} characters; say why in 1 to {MAX_REASON}")
 
 
-def new_policy(draft: PolicyDraft, *, actor: str, now: float) -> Policy:
+def new_policy(draft: PolicyDraft, *, actor: str, now: float, outside_safe_range: str = "") -> Policy:
     """A live policy for a valid draft, with a fresh id and salt. The id sorts by the time it was made."""
     validate_draft(draft, now)
     now = round(now, 6)
@@ -186,6 +190,7 @@ def new_policy(draft: PolicyDraft, *, actor: str, now: float) -> Policy:
         created_at=now,
         updated_at=now,
         created_by=actor,
+        outside_safe_range=outside_safe_range,
     )
 
 

@@ -44,4 +44,5 @@ def policy_from_json(text: str) -> Policy:
         created_by=message.created_by,
         state_reason=message.state_reason,
         revision=message.revision,
+        outside_safe_range=message.outside_safe_range,
     )

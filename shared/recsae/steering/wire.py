@@ -55,6 +55,7 @@ def policy_message(policy: Policy) -> steering_pb2.Policy:
         created_at=timestamp(policy.created_at),
         updated_at=timestamp(policy.updated_at),
         created_by=policy.created_by,
+        outside_safe_range=policy.outside_safe_range,
     )
 
 

@@ -17,11 +17,11 @@ from recsae.concepts.meaning import embed_concepts
 from recsae.concepts.minilm import MiniLm
 from recsae.drift.counters import ConceptCounters
 from recsae.drift.reference import save_reference
-from recsae.pipeline.advance import StepResult, read_facts
+from recsae.pipeline.advance import StepResult, manifest_name, read_facts
 from recsae.pipeline.lanes import Lane, lane_of
+from recsae.pipeline.stages import causal, verify
 from recsae.pipeline.stages.material import Part, load_run_data, newest_rows, open_shards, read_plan
 from recsae.pipeline.stages.train import sae_folder
-from recsae.pipeline.stages.verify import dictionary_folder
 from recsae.pipeline.steps import StepContext
 from recsae.pipeline.triples import Triple
 from recsae.sae.runtime import SparseAutoencoder
@@ -39,7 +39,7 @@ def publish(context: StepContext) -> StepResult:
     run = context.platform.runs.get(context.run.id)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "dictionary"
-        shutil.copytree(context.workspace.fetch_folder(dictionary_folder(lane)), folder)
+        shutil.copytree(context.workspace.fetch_folder(finished_dictionary(context, lane)), folder)
         save_reference(reference_counters(context, lane), folder)
         save_meanings(folder)
         context.lease.check()
@@ -61,6 +61,12 @@ def save_meanings(folder: Path) -> None:
     embedder = MiniLm.installed()
     if embedder is not None:
         embed_concepts(Dictionary.load(folder, "").concepts, embedder).save(folder)
+
+
+def finished_dictionary(context: StepContext, lane: Lane) -> str:
+    """Where the dictionary to publish lies; a run begun by a release that measured no effects has none of those."""
+    measured = context.workspace.exists(manifest_name(lane.stage("causal"), "all"))
+    return causal.dictionary_folder(lane) if measured else verify.dictionary_folder(lane)
 
 
 def reference_counters(context: StepContext, lane: Lane) -> ConceptCounters:

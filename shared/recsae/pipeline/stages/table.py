@@ -56,6 +56,7 @@ STAGES: Mapping[str, StageFunction] = {
     "evidence": _Lazy("evidence", "evidence"),
     "describe": _Lazy("describe", "describe"),
     "verify": _Lazy("verify", "verify"),
+    "causal": _Lazy("causal", "causal"),
     "control_collect": _Lazy("collect", "collect"),
     "control_train": _Lazy("train", "train"),
     "control_verify": _Lazy("control", "control_verify"),
