@@ -16,6 +16,8 @@ from benchmarks.study.steering import LOSSES, steering, untagged
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsae.concepts.causal.board import Head
+from recsae.concepts.causal.completing import complete
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.records import ConceptRecord, ConceptStatus, FacetLift
 from recsae.concepts.splits import split_users
@@ -138,3 +140,18 @@ def test_combinations_report_what_several_cost_beside_their_summed_bounds(materi
     for name, facts in found.items():
         if name.endswith("concepts"):
             assert facts["mean_loss"] <= facts["mean_summed_bound"]
+
+
+def test_a_dictionary_is_completed_with_effects_and_handles_and_stays_as_it_was_without_targets(material: Any) -> None:
+    inputs = SimpleNamespace(**vars(material.inputs), sae=material.sae, seed=0)
+    head, rows, targets = Head(material.item_vectors), material.inputs.shards, material.split.test
+    done = complete(material.dictionary, inputs, head, rows, targets)  # type: ignore[arg-type]
+    assert all(one.causal is not None for one in done.dictionary.concepts)
+    assert [one.facet for one in done.dictionary.handles] == [FACET]
+    assert done.dictionary.summary["causal"] == done.facts
+    assert (done.facts["measured"], done.facts["handles"]) == (WIDTH, 1)
+    few = complete(material.dictionary, inputs, head, rows, targets, most=3)  # type: ignore[arg-type]
+    assert sum(one.causal is not None for one in few.dictionary.concepts) == 3
+    none = complete(material.dictionary, inputs, head, rows, np.zeros_like(targets))  # type: ignore[arg-type]
+    assert none.dictionary is material.dictionary
+    assert "not measured: no user" in none.detail
