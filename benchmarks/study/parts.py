@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recsae.concepts.llm.settings import LlmOptions
-
 from benchmarks.study.coherence import coherence_study
 from benchmarks.study.controls import untrained_material
 from benchmarks.study.debiasing import debiasing_study
@@ -32,6 +30,7 @@ from benchmarks.study.refresh import Setting as RefreshSetting
 from benchmarks.study.refresh import refresh_study
 from benchmarks.study.stability import stability_study
 from benchmarks.study.steering import steering
+from recsae.concepts.llm.options import LlmOptions
 from recsae.store.files import canonical_json, write_json_atomic
 
 KEPT_KS = (4, 8, 16, 32)
@@ -75,7 +74,8 @@ class Study:
     def material(self) -> Material:
         """The base model opened up."""
         base = load_base(self.setting.base, self.data, self.cache, threads=self.threads)
-        opened = open_up(base, self.cache, **self.setting.sae, threads=self.threads)
+        setting = self.setting
+        opened = open_up(base, self.cache, k=setting.k, width=setting.width, threads=self.threads)
         return replace(opened, rows_per_part=ROWS_PER_PART)
 
     @cached_property
@@ -90,7 +90,7 @@ Part = Callable[[Study], Mapping[str, Any]]
 def _base(study: Study) -> Mapping[str, Any]:
     record, dataset = study.material.base.record, study.material.dataset
     return {
-        "users": dataset.users.count,
+        "users": len(dataset.users.ids),
         "items": dataset.items.count,
         "interactions": len(dataset.histories.items),
         "test": record["test"],
@@ -109,7 +109,7 @@ def _steering(study: Study) -> Mapping[str, Any]:
 
 
 def _refresh(study: Study) -> Mapping[str, Any]:
-    setting = RefreshSetting(**study.setting.sae, threads=study.threads)
+    setting = RefreshSetting(k=study.setting.k, width=study.setting.width, threads=study.threads)
     return refresh_study(study.data, study.cache, setting)
 
 

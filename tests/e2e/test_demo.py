@@ -40,6 +40,20 @@ class TestPlatformAfterTheDemo:
         assert shown["detail"]["concept"]["label"] == concepts[0]["label"]
         assert shown["detail"]["evidence"]
 
+    def test_what_turning_a_concept_does_was_measured_and_bounds_policies(self, recsae: Recsae) -> None:
+        concept = json.loads(recsae("concepts", "list", "--json").stdout)["concepts"][0]["id"]
+        detail = json.loads(recsae("concepts", "show", concept, "--json").stdout)["detail"]
+        assert detail["causal"]["panel_users"] > 0
+        assert {one["operation"] for one in detail["safe_ranges"]} == {"add", "ablate", "scale", "set", "cap"}
+        asked = ("steer", "create", "Too much", "--op", f"{concept}:add=9", "--reason", "test", "--lasts", "1h")
+        refused = recsae(*asked)
+        assert refused.returncode == 1
+        assert f"{concept}:add=9" in refused.stderr
+        assert "safe range" in refused.stderr or "no safe dose" in refused.stderr
+        made = json.loads(recsae(*asked, "--allow-outside-safe-range", "--json").stdout)["policy"]
+        assert f"{concept}:add=9" in made["outside_safe_range"]
+        assert recsae("steer", "delete", made["id"]).returncode == 0
+
     def test_the_audit_trail_survived(self, recsae: Recsae) -> None:
         actions = [event["action"] for event in json.loads(recsae("steer", "audit", "--json").stdout)["events"]]
         assert {"policy.create", "policy.delete"} <= set(actions)

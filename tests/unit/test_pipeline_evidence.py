@@ -97,7 +97,7 @@ STAGES: dict[str, StageFunction] = {
     "collect": collecting.collect,
     "train": train,
     "evidence": evidence,
-} | dict.fromkeys(("evaluate", "describe", "verify", "publish"), nothing)
+} | dict.fromkeys(("evaluate", "describe", "verify", "causal", "publish"), nothing)
 
 
 @pytest.fixture

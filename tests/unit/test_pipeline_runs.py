@@ -48,7 +48,7 @@ def test_a_config_that_can_never_work_is_refused_by_field(change: dict[str, obje
 def test_stages_include_control_and_promotion_only_when_asked() -> None:
     plain = [stage.name for stage in new_run(CONFIG, 0.0).stages]
     full = [stage.name for stage in new_run(replace(CONFIG, control_model="untrained", promote=True), 0.0).stages]
-    assert plain == ["collect", "train", "evaluate", "evidence", "describe", "verify", "publish"]
+    assert plain == ["collect", "train", "evaluate", "evidence", "describe", "verify", "causal", "publish"]
     assert full[-1] == "promote"
     assert "control_train" in full
 

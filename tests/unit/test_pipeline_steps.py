@@ -79,7 +79,7 @@ def fine(context: StepContext) -> StepResult:
 
 
 EVERY_STAGE: Mapping[str, StageFunction] = dict.fromkeys(
-    ("collect", "train", "evaluate", "evidence", "describe", "verify", "publish"), fine
+    ("collect", "train", "evaluate", "evidence", "describe", "verify", "causal", "publish"), fine
 )
 
 
@@ -104,7 +104,7 @@ def test_a_run_goes_through_every_stage_in_order_and_gathers_scores(
     done = drain(platform, queue, EVERY_STAGE)
     assert done == [
         "collect/plan", "collect/a", "collect/b", "train/all",
-        "evaluate/all", "evidence/all", "describe/all", "verify/all", "publish/all",
+        "evaluate/all", "evidence/all", "describe/all", "verify/all", "causal/all", "publish/all",
     ]  # fmt: skip
     finished = platform.runs.get(run.id)
     assert finished.state is RunState.SUCCEEDED

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from recsae.concepts.dictionary import ConceptOrder
-from recsae.concepts.estimates import Estimate
 from recsae.concepts.records import (
     ConceptKind,
     ConceptRecord,
@@ -23,6 +22,7 @@ from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.steering.wire_plans import triple_message
 from recsae.v1 import common_pb2, interpreter_pb2
+from recsae_interpreter.convert_effects import causal_summary, dose_message, estimate_message, safe_range_message
 from recsae_interpreter.convert_identity import LABEL_SOURCES, origin_message
 from recsae_interpreter.convert_llm import llm_message
 from recsae_interpreter.handlers.attribute import Attribution, Firing
@@ -187,12 +187,12 @@ def concept_message(concept: ConceptRecord) -> interpreter_pb2.Concept:
 def _detail_message(concept: ConceptRecord) -> interpreter_pb2.ConceptDetail:
     return interpreter_pb2.ConceptDetail(
         concept=concept_message(concept),
-        precision=_estimate(concept.precision),
-        recall=_estimate(concept.recall),
-        f1=_estimate(concept.f1),
-        balanced_f1=_estimate(concept.balanced_f1),
-        matched_f1=_estimate(concept.matched_f1),
-        hard_f1=_estimate(concept.hard_f1),
+        precision=estimate_message(concept.precision),
+        recall=estimate_message(concept.recall),
+        f1=estimate_message(concept.f1),
+        balanced_f1=estimate_message(concept.balanced_f1),
+        matched_f1=estimate_message(concept.matched_f1),
+        hard_f1=estimate_message(concept.hard_f1),
         positives=concept.positives,
         users=concept.users,
         effective_items=concept.effective_items,
@@ -209,6 +209,9 @@ def _detail_message(concept: ConceptRecord) -> interpreter_pb2.ConceptDetail:
         output_facets=_lifts(concept.output_facets),
         origin=origin_message(concept.origin) if concept.origin else None,
         llm=None if concept.llm is None else llm_message(concept.llm),
+        safe_ranges=[safe_range_message(one) for one in concept.causal.safe_ranges] if concept.causal else [],
+        doses=[dose_message(one) for one in concept.causal.doses] if concept.causal else [],
+        causal=causal_summary(concept.causal) if concept.causal else None,
     )
 
 
@@ -255,10 +258,6 @@ def _attribution(one: Attribution) -> interpreter_pb2.ItemAttribution:
         unexplained=one.unexplained,
         catalogue_mean=one.catalogue_mean,
     )
-
-
-def _estimate(one: Estimate) -> interpreter_pb2.Estimate:
-    return interpreter_pb2.Estimate(value=one.value, low=one.low, high=one.high)
 
 
 def _item_scores(items: Sequence[ItemScore]) -> list[common_pb2.ScoredItem]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import to_tensor
 from recsae.steering.delta import Steered
@@ -12,7 +14,8 @@ from recsae.steering.wire_plans import plan_set_message, receipt_message, triple
 from recsae.store.events import AuditEvent
 from recsae.v1 import steering_pb2
 from recsae_interpreter.convert import item_message
-from recsae_interpreter.handlers.policies import CreateQuery
+from recsae_interpreter.convert_effects import safe_range_message
+from recsae_interpreter.handlers.policies import CreateQuery, HandleDose
 from recsae_interpreter.handlers.preview import Preview, PreviewQuery
 from recsae_interpreter.handlers.watch import Heartbeat
 
@@ -24,6 +27,8 @@ def create_query(request: steering_pb2.CreatePolicyRequest) -> CreateQuery:
         reason=request.reason,
         idempotency_key=request.idempotency_key,
         request=request.SerializeToString(deterministic=True),
+        handles=_handles(request.handles),
+        allow_outside_safe_range=request.allow_outside_safe_range,
     )
 
 
@@ -50,6 +55,7 @@ def preview_query(request: steering_pb2.PreviewRequest, info: RequestInfo) -> Pr
         user_id=request.user_id,
         history=list(request.history.item_ids) if request.WhichOneof("subject") == "history" else None,
         k=request.k,
+        handles=_handles(request.handles),
         deadline=info.deadline,
     )
 
@@ -66,10 +72,15 @@ def preview_response(found: Preview) -> steering_pb2.PreviewResponse:
         receipt=receipt_message(found.receipt),
         strengths=[
             steering_pb2.StrengthChange(
-                concept_id=one.concept_id, label=one.label, before=one.before, target=one.target
+                concept_id=one.concept_id,
+                label=one.label,
+                before=one.before,
+                target=one.target,
+                safe_range=safe_range_message(one.safe_range) if one.safe_range else None,
             )
             for one in found.strengths
         ],
+        outside_safe_range=found.outside_safe_range,
     )
 
 
@@ -94,3 +105,7 @@ def watch_response(event: PlanSet | Heartbeat) -> steering_pb2.WatchPlansRespons
     if isinstance(event, Heartbeat):
         return steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=event.revision))
     return steering_pb2.WatchPlansResponse(plans=plan_set_message(event))
+
+
+def _handles(messages: Iterable[steering_pb2.HandleOperation]) -> tuple[HandleDose, ...]:
+    return tuple(HandleDose(message.facet, message.dose) for message in messages)

@@ -9,7 +9,7 @@ import grpc
 from recsae.rpc.request import require_request
 from recsae.steering.wire_plans import triple_from
 from recsae.v1 import interpreter_pb2, interpreter_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
-from recsae_interpreter import convert, convert_compare, convert_identity, convert_pipeline
+from recsae_interpreter import convert, convert_compare, convert_effects, convert_identity, convert_pipeline
 from recsae_interpreter.handlers.channels import ChannelsHandler
 from recsae_interpreter.handlers.compare import CompareHandler
 from recsae_interpreter.handlers.concepts import ConceptsHandler
@@ -93,6 +93,12 @@ class InterpreterServicer(interpreter_pb2_grpc.InterpreterServicer):
     ) -> interpreter_pb2.GetLineageResponse:
         """What became of the dictionary before."""
         return convert_identity.lineage_response(self.concepts.lineage(request.model, request.concept_id))
+
+    def ListHandles(
+        self, request: interpreter_pb2.ListHandlesRequest, context: grpc.ServicerContext
+    ) -> interpreter_pb2.ListHandlesResponse:
+        """Handles of the promoted dictionary."""
+        return convert_effects.handles_response(self.concepts.handles(request.model))
 
     def Observe(
         self, request: interpreter_pb2.ObserveRequest, context: grpc.ServicerContext

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from recsae.cli import example_views
+from recsae.cli.effects_view import effects, range_words
 from recsae.cli.identity_views import origin
 from recsae.cli.llm_views import llm_lines
 from recsae.cli.output import bar, share, table
@@ -61,6 +62,7 @@ def concept_detail(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
         _items("Suppresses", detail.suppressed),
         _neighbours("Fires together with", "correlation", detail.neighbours),
         _neighbours("Decodes in like directions", "cosine", detail.decoder_neighbours),
+        effects(detail),
     )
 
 
@@ -154,13 +156,22 @@ def receipt(value: common_pb2.Receipt) -> Text:
 def preview(reply: steering_pb2.PreviewResponse) -> RenderableType:
     """Before and after of a preview, with strengths and receipt."""
     strengths = [
-        (change.concept_id, escape(change.label), f"{change.before:.2f}", f"{change.target:.2f}")
+        (
+            change.concept_id,
+            escape(change.label),
+            f"{change.before:.2f}",
+            f"{change.target:.2f}",
+            range_words(change.safe_range) if change.HasField("safe_range") else "not measured",
+        )
         for change in reply.strengths
     ]
     return Group(
-        table("Strengths", ["concept", "label", ">before", ">asked for"], strengths),
+        table("Strengths", ["concept", "label", ">before", ">asked for", "safe doses"], strengths),
         before_after(reply.before, [item.item for item in reply.after], f"Preview, overlap {reply.overlap:.2f}"),
         receipt(reply.receipt),
+        Text(
+            f"Not known to be safe: {reply.outside_safe_range}" if reply.outside_safe_range else "Within what is safe."
+        ),
     )
 
 

@@ -19,6 +19,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from recsae.concepts.estimates import Estimate
+from recsae.concepts.handles import Handle, load_handles, save_handles
 from recsae.concepts.origins import Lineage, doubt_since, lineage_from_json
 from recsae.concepts.records import (
     ConceptKind,
@@ -94,7 +95,7 @@ class Dictionary:
 
     `model_version` and `sae_version` say what it belongs to; `summary` holds the shares over all live latents;
     `lineage` what became of the dictionary before (None = there was none); `learnt` the item ids of facets in its rules
-    that were learnt from histories (`learnt_facets`), by name.
+    that were learnt from histories (`learnt_facets`), by name; `handles` what turns a facet by several concepts.
     """
 
     version: str
@@ -105,6 +106,7 @@ class Dictionary:
     summary: Mapping[str, Any]
     lineage: Lineage | None = None
     learnt: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    handles: tuple[Handle, ...] = ()
 
     @property
     def width(self) -> int:
@@ -169,7 +171,7 @@ class Dictionary:
         return strengths
 
     def save(self, folder: Path) -> None:
-        """Writes `concepts.json`, `arrays.safetensors` and `lineage.json` (when there is one) into `folder`."""
+        """Writes `concepts.json`, `arrays.safetensors`, and `lineage.json` and `handles.json` if any, into `folder`."""
         stored = {
             "schema_version": SCHEMA_VERSION,
             "model_version": self.model_version,
@@ -185,6 +187,7 @@ class Dictionary:
         write_atomic(folder / _ARRAYS, safetensors.numpy.save(arrays))
         if self.lineage is not None:
             write_atomic(folder / _LINEAGE, self.lineage.as_json().encode())
+        save_handles(self.handles, folder)
 
     @classmethod
     def load(cls, folder: Path, version: str) -> Dictionary:
@@ -209,4 +212,5 @@ class Dictionary:
         lineage = lineage_from_json(path.read_bytes()) if path.is_file() else None
         learnt = {name: tuple(ids) for name, ids in stored.get("learnt", {}).items()}
         about = (stored["model_version"], stored["sae_version"])
-        return cls(version, *about, concepts, arrays, stored["summary"], lineage, learnt)
+        handles = load_handles(folder)
+        return cls(version, *about, concepts, arrays, stored["summary"], lineage, learnt, handles)

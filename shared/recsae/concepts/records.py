@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
-from recsae.concepts.effects import CausalRecord
+from recsae.concepts.effects import CausalRecord, doses_as_rows, doses_from_rows
 from recsae.concepts.estimates import UNKNOWN, Estimate
 from recsae.concepts.origins import Origin
 
@@ -120,6 +120,12 @@ class RuleRecord:
     levels: tuple[float, ...] = ()
 
 
+def _causal_from_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {**value, "doses": doses_from_rows(value["doses"])}
+    return value
+
+
 class LabelSource(StrEnum):
     """Who wrote a label."""
 
@@ -201,7 +207,7 @@ class ConceptRecord:
     machine_label: str = ""
     note: str = ""
     origin: Origin | None = None
-    causal: CausalRecord | None = None
+    causal: Annotated[CausalRecord | None, BeforeValidator(_causal_from_plain)] = None
     llm: LlmRecord | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
 
@@ -234,6 +240,9 @@ def rule_from_json(value: Mapping[str, Any]) -> RuleRecord:
 def _plain(value: Any) -> Any:
     if isinstance(value, RuleRecord):
         return rule_as_json(value)
+    if isinstance(value, CausalRecord):
+        plain = {name: _plain(each) for name, each in vars(value).items() if name != "doses"}
+        return {**plain, "doses": doses_as_rows(value.doses)}
     if is_dataclass(value):
         return {name: _plain(each) for name, each in vars(value).items()}
     if isinstance(value, Mapping):

@@ -167,7 +167,19 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
     llm = ("llm",) if config.llm_concepts else ()
     promote = ("promote",) if config.promote else ()
     # The control comes first: the dictionary's summary states its distance to it.
-    return ("collect", "train", "evaluate", "evidence", *control, "describe", "verify", *llm, "publish", *promote)
+    return (
+        "collect",
+        "train",
+        "evaluate",
+        "evidence",
+        *control,
+        "describe",
+        "verify",
+        "causal",
+        *llm,
+        "publish",
+        *promote,
+    )
 
 
 def new_run(config: RunConfig, now: float) -> Run:

@@ -112,6 +112,7 @@ class Policy:
     """A steering rule. `revision` counts its changes, from 1, and guards every write.
 
     `dictionary_version`: the dictionary its concepts were named for; "" where a release before did not write it down.
+    `outside_safe_range` says why it was not known to be safe when it was made all the same; "" = it was.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Policy:
     state_reason: str = ""
     revision: int = 1
     dictionary_version: str = ""
+    outside_safe_range: str = ""
 
 
 def validate_draft(draft: PolicyDraft, now: float) -> None:
@@ -173,7 +175,9 @@ def validate_reason(reason: str) -> None:
         raise InvalidRequestError(f"reason has {len(reason)} characters; say why in 1 to {MAX_REASON}")
 
 
-def new_policy(draft: PolicyDraft, *, actor: str, now: float, dictionary_version: str = "") -> Policy:
+def new_policy(
+    draft: PolicyDraft, *, actor: str, now: float, dictionary_version: str = "", outside_safe_range: str = ""
+) -> Policy:
     """A live policy for a valid draft, with a fresh id and salt. The id sorts by the time it was made."""
     validate_draft(draft, now)
     now = round(now, 6)
@@ -191,6 +195,7 @@ def new_policy(draft: PolicyDraft, *, actor: str, now: float, dictionary_version
         updated_at=now,
         created_by=actor,
         dictionary_version=dictionary_version,
+        outside_safe_range=outside_safe_range,
     )
 
 

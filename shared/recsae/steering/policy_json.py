@@ -45,4 +45,5 @@ def policy_from_json(text: str) -> Policy:
         state_reason=message.state_reason,
         revision=message.revision,
         dictionary_version=message.dictionary_version,
+        outside_safe_range=message.outside_safe_range,
     )

@@ -56,6 +56,7 @@ def policy_message(policy: Policy) -> steering_pb2.Policy:
         updated_at=timestamp(policy.updated_at),
         created_by=policy.created_by,
         dictionary_version=policy.dictionary_version,
+        outside_safe_range=policy.outside_safe_range,
     )
 
 

@@ -698,3 +698,45 @@ class TimeWindow(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TimeWindow: _TypeAlias = TimeWindow  # noqa: Y015
+
+@_typing.final
+class SafeRange(_message.Message):
+    """Doses of one operation that may be used, around the dose that changes nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    LIMITED_BY_FIELD_NUMBER: _builtins.int
+    LIMITED_BELOW_FIELD_NUMBER: _builtins.int
+    EMPTY_FIELD_NUMBER: _builtins.int
+    operation: _builtins.str
+    """"add", "ablate", "scale", "set" or "cap"."""
+    low: _builtins.float
+    """Lowest dose: a factor for "scale", else a strength."""
+    high: _builtins.float
+    """Highest dose."""
+    limited_by: _builtins.str
+    """What the next dose above breaks: "ndcg", "off_target", or "measured" where the grid of doses ended."""
+    limited_below: _builtins.str
+    """The same below."""
+    empty: _builtins.bool
+    """True when no dose that changes anything may be used."""
+    def __init__(
+        self,
+        *,
+        operation: _builtins.str = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        limited_by: _builtins.str = ...,
+        limited_below: _builtins.str = ...,
+        empty: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["empty", b"empty", "high", b"high", "limited_below", b"limited_below", "limited_by", b"limited_by", "low", b"low", "operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SafeRange: _TypeAlias = SafeRange  # noqa: Y015

@@ -658,6 +658,9 @@ class ConceptDetail(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     LLM_FIELD_NUMBER: _builtins.int
+    SAFE_RANGES_FIELD_NUMBER: _builtins.int
+    DOSES_FIELD_NUMBER: _builtins.int
+    CAUSAL_FIELD_NUMBER: _builtins.int
     positives: _builtins.int
     """Verification cases, >= 0."""
     users: _builtins.int
@@ -744,6 +747,18 @@ class ConceptDetail(_message.Message):
     def llm(self) -> Global___LlmDescription:
         """What a language model says; absent when none was asked about it."""
 
+    @_builtins.property
+    def safe_ranges(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.SafeRange]:
+        """Doses that may be used, one per operation; empty = not measured."""
+
+    @_builtins.property
+    def doses(self) -> _containers.RepeatedCompositeFieldContainer[Global___DoseEffect]:
+        """Effects on the panel, dose by dose."""
+
+    @_builtins.property
+    def causal(self) -> Global___CausalSummary:
+        """What the effects were measured on, and how they stand beside nulls; absent = not measured."""
+
     def __init__(
         self,
         *,
@@ -770,10 +785,13 @@ class ConceptDetail(_message.Message):
         scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         origin: Global___Origin | None = ...,
         llm: Global___LlmDescription | None = ...,
+        safe_ranges: _abc.Iterable[_common_pb2.SafeRange] | None = ...,
+        doses: _abc.Iterable[Global___DoseEffect] | None = ...,
+        causal: Global___CausalSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "concept", b"concept", "f1", b"f1", "hard_f1", b"hard_f1", "llm", b"llm", "matched_f1", b"matched_f1", "origin", b"origin", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "causal", b"causal", "concept", b"concept", "f1", b"f1", "hard_f1", b"hard_f1", "llm", b"llm", "matched_f1", b"matched_f1", "origin", b"origin", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "bands", b"bands", "concept", b"concept", "decoder_neighbours", b"decoder_neighbours", "effective_items", b"effective_items", "evidence", b"evidence", "f1", b"f1", "hard_f1", b"hard_f1", "input_facets", b"input_facets", "llm", b"llm", "matched_f1", b"matched_f1", "near_misses", b"near_misses", "neighbours", b"neighbours", "origin", b"origin", "output_facets", b"output_facets", "positives", b"positives", "precision", b"precision", "promoted", b"promoted", "random_evidence", b"random_evidence", "recall", b"recall", "scores", b"scores", "suppressed", b"suppressed", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balanced_f1", b"balanced_f1", "bands", b"bands", "causal", b"causal", "concept", b"concept", "decoder_neighbours", b"decoder_neighbours", "doses", b"doses", "effective_items", b"effective_items", "evidence", b"evidence", "f1", b"f1", "hard_f1", b"hard_f1", "input_facets", b"input_facets", "llm", b"llm", "matched_f1", b"matched_f1", "near_misses", b"near_misses", "neighbours", b"neighbours", "origin", b"origin", "output_facets", b"output_facets", "positives", b"positives", "precision", b"precision", "promoted", b"promoted", "random_evidence", b"random_evidence", "recall", b"recall", "safe_ranges", b"safe_ranges", "scores", b"scores", "suppressed", b"suppressed", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -865,6 +883,258 @@ class LlmDescription(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__swapped_10_case) -> _WhichOneofReturnType__swapped_10_case | None: ...
 
 Global___LlmDescription: _TypeAlias = LlmDescription  # noqa: Y015
+
+@_typing.final
+class DoseEffect(_message.Message):
+    """One operation at one dose, on the panel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    DOSE_FIELD_NUMBER: _builtins.int
+    FACET_LOG_ODDS_FIELD_NUMBER: _builtins.int
+    NDCG_KEPT_FIELD_NUMBER: _builtins.int
+    NDCG_KEPT_INSIDE_FIELD_NUMBER: _builtins.int
+    NDCG_KEPT_OUTSIDE_FIELD_NUMBER: _builtins.int
+    OFF_TARGET_FIELD_NUMBER: _builtins.int
+    LISTS_CHANGED_FIELD_NUMBER: _builtins.int
+    LOSS_UPPER_FIELD_NUMBER: _builtins.int
+    OFF_TARGET_UPPER_FIELD_NUMBER: _builtins.int
+    SURVIVES_FIELD_NUMBER: _builtins.int
+    FACET_SHARE_FIELD_NUMBER: _builtins.int
+    operation: _builtins.str
+    """"add", "ablate", "scale", "set" or "cap"."""
+    dose: _builtins.float
+    """As in a policy: a factor for "scale", strengths for "add", "set" and "cap", 0 for "ablate"."""
+    lists_changed: _builtins.float
+    """Share of panel users whose top 10 changed."""
+    loss_upper: _builtins.float
+    """Simultaneous 95 % upper bound of the NDCG loss over the doses of the operation."""
+    off_target_upper: _builtins.float
+    """The same of `off_target`."""
+    survives: _builtins.float
+    """Of "add": share of the added strength that the encoder finds in the changed activation."""
+    facet_share: _builtins.float
+    """Share of the facet in the top 10 at this dose."""
+    @_builtins.property
+    def facet_log_odds(self) -> Global___Estimate:
+        """Change of the log-odds of the facet's share of the top 10, natural log."""
+
+    @_builtins.property
+    def ndcg_kept(self) -> Global___Estimate:
+        """NDCG@10 over the unsteered one."""
+
+    @_builtins.property
+    def ndcg_kept_inside(self) -> Global___Estimate:
+        """The same where the target is in the facet."""
+
+    @_builtins.property
+    def ndcg_kept_outside(self) -> Global___Estimate:
+        """The same where it is not."""
+
+    @_builtins.property
+    def off_target(self) -> Global___Estimate:
+        """Share of the top 10 that changed beyond what direct re-ranking by the facet changes at an equal share."""
+
+    def __init__(
+        self,
+        *,
+        operation: _builtins.str = ...,
+        dose: _builtins.float = ...,
+        facet_log_odds: Global___Estimate | None = ...,
+        ndcg_kept: Global___Estimate | None = ...,
+        ndcg_kept_inside: Global___Estimate | None = ...,
+        ndcg_kept_outside: Global___Estimate | None = ...,
+        off_target: Global___Estimate | None = ...,
+        lists_changed: _builtins.float = ...,
+        loss_upper: _builtins.float = ...,
+        off_target_upper: _builtins.float = ...,
+        survives: _builtins.float = ...,
+        facet_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facet_log_odds", b"facet_log_odds", "ndcg_kept", b"ndcg_kept", "ndcg_kept_inside", b"ndcg_kept_inside", "ndcg_kept_outside", b"ndcg_kept_outside", "off_target", b"off_target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dose", b"dose", "facet_log_odds", b"facet_log_odds", "facet_share", b"facet_share", "lists_changed", b"lists_changed", "loss_upper", b"loss_upper", "ndcg_kept", b"ndcg_kept", "ndcg_kept_inside", b"ndcg_kept_inside", "ndcg_kept_outside", b"ndcg_kept_outside", "off_target", b"off_target", "off_target_upper", b"off_target_upper", "operation", b"operation", "survives", b"survives"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DoseEffect: _TypeAlias = DoseEffect  # noqa: Y015
+
+@_typing.final
+class CausalSummary(_message.Message):
+    """What effects were measured on, and beside what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACET_FIELD_NUMBER: _builtins.int
+    FACET_SHARE_FIELD_NUMBER: _builtins.int
+    PANEL_USERS_FIELD_NUMBER: _builtins.int
+    PANEL_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    NULL_PERCENTILE_FIELD_NUMBER: _builtins.int
+    DIRECTION_PERCENTILE_FIELD_NUMBER: _builtins.int
+    facet: _builtins.str
+    """Output facet shares are counted of; empty = the promoted items themselves."""
+    facet_share: _builtins.float
+    """Its share of unsteered top 10s."""
+    panel_users: _builtins.int
+    """Users of the panel."""
+    panel: _builtins.str
+    """Names the panel's users, 16 hex digits."""
+    agreement: _builtins.bool
+    """True when input and output label name the same facet."""
+    null_percentile: _builtins.float
+    """Where the gain of half a strength added lies among random latents of like density moved as far, 0 to 1."""
+    direction_percentile: _builtins.float
+    """The same among random directions."""
+    def __init__(
+        self,
+        *,
+        facet: _builtins.str = ...,
+        facet_share: _builtins.float = ...,
+        panel_users: _builtins.int = ...,
+        panel: _builtins.str = ...,
+        agreement: _builtins.bool = ...,
+        null_percentile: _builtins.float = ...,
+        direction_percentile: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "direction_percentile", b"direction_percentile", "facet", b"facet", "facet_share", b"facet_share", "null_percentile", b"null_percentile", "panel", b"panel", "panel_users", b"panel_users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CausalSummary: _TypeAlias = CausalSummary  # noqa: Y015
+
+@_typing.final
+class ListHandlesRequest(_message.Message):
+    """Asks for handles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model name; empty = the only one there is."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHandlesRequest: _TypeAlias = ListHandlesRequest  # noqa: Y015
+
+@_typing.final
+class ListHandlesResponse(_message.Message):
+    """Handles of the promoted dictionary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLES_FIELD_NUMBER: _builtins.int
+    TRIPLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Handle]:
+        """In the order of their facets."""
+
+    @_builtins.property
+    def triple(self) -> _common_pb2.Triple:
+        """Versions they belong to."""
+
+    def __init__(
+        self,
+        *,
+        handles: _abc.Iterable[Global___Handle] | None = ...,
+        triple: _common_pb2.Triple | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handles", b"handles", "triple", b"triple"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHandlesResponse: _TypeAlias = ListHandlesResponse  # noqa: Y015
+
+@_typing.final
+class Handle(_message.Message):
+    """A facet that is turned by several concepts at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACET_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    DOSES_FIELD_NUMBER: _builtins.int
+    SAFE_RANGE_FIELD_NUMBER: _builtins.int
+    PANEL_USERS_FIELD_NUMBER: _builtins.int
+    FACET_SHARE_FIELD_NUMBER: _builtins.int
+    facet: _builtins.str
+    """e.g. "genre=Horror"."""
+    panel_users: _builtins.int
+    """Users it was measured on."""
+    facet_share: _builtins.float
+    """Share of the facet in unsteered top 10s."""
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandleWeight]:
+        """What a dose of 1 adds to each concept."""
+
+    @_builtins.property
+    def doses(self) -> _containers.RepeatedCompositeFieldContainer[Global___DoseEffect]:
+        """Effects as a whole, on verification users of the panel; the operation is "add"."""
+
+    @_builtins.property
+    def safe_range(self) -> _common_pb2.SafeRange:
+        """Doses of the handle that may be used."""
+
+    def __init__(
+        self,
+        *,
+        facet: _builtins.str = ...,
+        weights: _abc.Iterable[Global___HandleWeight] | None = ...,
+        doses: _abc.Iterable[Global___DoseEffect] | None = ...,
+        safe_range: _common_pb2.SafeRange | None = ...,
+        panel_users: _builtins.int = ...,
+        facet_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["safe_range", b"safe_range"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doses", b"doses", "facet", b"facet", "facet_share", b"facet_share", "panel_users", b"panel_users", "safe_range", b"safe_range", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Handle: _TypeAlias = Handle  # noqa: Y015
+
+@_typing.final
+class HandleWeight(_message.Message):
+    """One concept of a handle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    concept_id: _builtins.str
+    """Stable concept id."""
+    label: _builtins.str
+    """Its label."""
+    weight: _builtins.float
+    """Strength (multiples of p95) that a dose of 1 adds; may be negative."""
+    def __init__(
+        self,
+        *,
+        concept_id: _builtins.str = ...,
+        label: _builtins.str = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_id", b"concept_id", "label", b"label", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandleWeight: _TypeAlias = HandleWeight  # noqa: Y015
 
 @_typing.final
 class Evidence(_message.Message):

@@ -80,6 +80,11 @@ class InterpreterStub(object):
                 request_serializer=recsae_dot_v1_dot_interpreter__pb2.CompareGroupsRequest.SerializeToString,
                 response_deserializer=recsae_dot_v1_dot_interpreter__pb2.CompareGroupsResponse.FromString,
                 _registered_method=True)
+        self.ListHandles = channel.unary_unary(
+                '/recsae.v1.Interpreter/ListHandles',
+                request_serializer=recsae_dot_v1_dot_interpreter__pb2.ListHandlesRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_interpreter__pb2.ListHandlesResponse.FromString,
+                _registered_method=True)
         self.Observe = channel.unary_unary(
                 '/recsae.v1.Interpreter/Observe',
                 request_serializer=recsae_dot_v1_dot_interpreter__pb2.ObserveRequest.SerializeToString,
@@ -154,6 +159,13 @@ class InterpreterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListHandles(self, request, context):
+        """Facets that can be turned by several concepts at once. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Observe(self, request, context):
         """Takes sampled live activations for drift. Best effort: callers drop and count, they never retry.
         """
@@ -208,6 +220,11 @@ def add_InterpreterServicer_to_server(servicer, server):
                     servicer.CompareGroups,
                     request_deserializer=recsae_dot_v1_dot_interpreter__pb2.CompareGroupsRequest.FromString,
                     response_serializer=recsae_dot_v1_dot_interpreter__pb2.CompareGroupsResponse.SerializeToString,
+            ),
+            'ListHandles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHandles,
+                    request_deserializer=recsae_dot_v1_dot_interpreter__pb2.ListHandlesRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_interpreter__pb2.ListHandlesResponse.SerializeToString,
             ),
             'Observe': grpc.unary_unary_rpc_method_handler(
                     servicer.Observe,
@@ -459,6 +476,33 @@ class Interpreter(object):
             '/recsae.v1.Interpreter/CompareGroups',
             recsae_dot_v1_dot_interpreter__pb2.CompareGroupsRequest.SerializeToString,
             recsae_dot_v1_dot_interpreter__pb2.CompareGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHandles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Interpreter/ListHandles',
+            recsae_dot_v1_dot_interpreter__pb2.ListHandlesRequest.SerializeToString,
+            recsae_dot_v1_dot_interpreter__pb2.ListHandlesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,8 @@ class InterpreterStub:
     """What became of the concepts of the dictionary before. Idempotent."""
     CompareGroups: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.CompareGroupsRequest, _interpreter_pb2.CompareGroupsResponse]
     """Which concepts tell two groups of users apart. Idempotent."""
+    ListHandles: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.ListHandlesRequest, _interpreter_pb2.ListHandlesResponse]
+    """Facets that can be turned by several concepts at once. Idempotent."""
     Observe: _grpc.UnaryUnaryMultiCallable[_interpreter_pb2.ObserveRequest, _interpreter_pb2.ObserveResponse]
     """Takes sampled live activations for drift. Best effort: callers drop and count, they never retry."""
 
@@ -77,6 +79,8 @@ class InterpreterAsyncStub(InterpreterStub):
     """What became of the concepts of the dictionary before. Idempotent."""
     CompareGroups: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.CompareGroupsRequest, _interpreter_pb2.CompareGroupsResponse]  # type: ignore[assignment]
     """Which concepts tell two groups of users apart. Idempotent."""
+    ListHandles: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.ListHandlesRequest, _interpreter_pb2.ListHandlesResponse]  # type: ignore[assignment]
+    """Facets that can be turned by several concepts at once. Idempotent."""
     Observe: _aio.UnaryUnaryMultiCallable[_interpreter_pb2.ObserveRequest, _interpreter_pb2.ObserveResponse]  # type: ignore[assignment]
     """Takes sampled live activations for drift. Best effort: callers drop and count, they never retry."""
 
@@ -154,6 +158,14 @@ class InterpreterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_interpreter_pb2.CompareGroupsResponse, _abc.Awaitable[_interpreter_pb2.CompareGroupsResponse]]:
         """Which concepts tell two groups of users apart. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ListHandles(
+        self,
+        request: _interpreter_pb2.ListHandlesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_interpreter_pb2.ListHandlesResponse, _abc.Awaitable[_interpreter_pb2.ListHandlesResponse]]:
+        """Facets that can be turned by several concepts at once. Idempotent."""
 
     @_abc_1.abstractmethod
     def Observe(

@@ -188,6 +188,7 @@ class Policy(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     DICTIONARY_VERSION_FIELD_NUMBER: _builtins.int
+    OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id made by the server, e.g. "p-01hx..."."""
     name: _builtins.str
@@ -208,6 +209,8 @@ class Policy(_message.Message):
     """Who made it: the authenticated principal, or "anonymous" on loopback without credentials."""
     dictionary_version: _builtins.str
     """Dictionary its concepts were named for; empty for policies of releases that did not write it down."""
+    outside_safe_range: _builtins.str
+    """Why it was not known to be safe when it was made with `allow_outside_safe_range`; empty = it was."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
         """1 to 16 changes, each concept at most once."""
@@ -246,10 +249,11 @@ class Policy(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
         dictionary_version: _builtins.str = ...,
+        outside_safe_range: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "scope", b"scope", "updated_at", b"updated_at", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "dictionary_version", b"dictionary_version", "id", b"id", "model", b"model", "name", b"name", "operations", b"operations", "priority", b"priority", "revision", b"revision", "salt", b"salt", "scope", b"scope", "state", b"state", "state_reason", b"state_reason", "updated_at", b"updated_at", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "dictionary_version", b"dictionary_version", "id", b"id", "model", b"model", "name", b"name", "operations", b"operations", "outside_safe_range", b"outside_safe_range", "priority", b"priority", "revision", b"revision", "salt", b"salt", "scope", b"scope", "state", b"state", "state_reason", b"state_reason", "updated_at", b"updated_at", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,13 +268,21 @@ class CreatePolicyRequest(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    ALLOW_OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
+    HANDLES_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why, for the audit trail, 1 to 500 characters."""
     idempotency_key: _builtins.str
     """Makes a repeated call return the first call's policy; at most 64 characters; empty = none."""
+    allow_outside_safe_range: _builtins.bool
+    """True takes operations that were not measured to be safe; the policy and its audit event say so."""
     @_builtins.property
     def policy(self) -> Global___Policy:
         """name, model, operations, scope, window and priority are read; everything else is the server's."""
+
+    @_builtins.property
+    def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandleOperation]:
+        """Handles; each becomes one ADD operation per concept, after those of `policy`."""
 
     def __init__(
         self,
@@ -278,14 +290,42 @@ class CreatePolicyRequest(_message.Message):
         policy: Global___Policy | None = ...,
         reason: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
+        allow_outside_safe_range: _builtins.bool = ...,
+        handles: _abc.Iterable[Global___HandleOperation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "policy", b"policy", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_outside_safe_range", b"allow_outside_safe_range", "handles", b"handles", "idempotency_key", b"idempotency_key", "policy", b"policy", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreatePolicyRequest: _TypeAlias = CreatePolicyRequest  # noqa: Y015
+
+@_typing.final
+class HandleOperation(_message.Message):
+    """A handle at a dose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACET_FIELD_NUMBER: _builtins.int
+    DOSE_FIELD_NUMBER: _builtins.int
+    facet: _builtins.str
+    """Facet of the handle, e.g. "genre=Horror"."""
+    dose: _builtins.float
+    """Multiple of its weights; 1 is what cost 2 % of NDCG@10 on the users the weights were found on."""
+    def __init__(
+        self,
+        *,
+        facet: _builtins.str = ...,
+        dose: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dose", b"dose", "facet", b"facet"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandleOperation: _TypeAlias = HandleOperation  # noqa: Y015
 
 @_typing.final
 class CreatePolicyResponse(_message.Message):
@@ -586,6 +626,7 @@ class PreviewRequest(_message.Message):
     HISTORY_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
+    HANDLES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name; empty = the only one there is."""
     user_id: _builtins.str
@@ -600,6 +641,10 @@ class PreviewRequest(_message.Message):
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
         """1 to 16 changes."""
 
+    @_builtins.property
+    def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandleOperation]:
+        """Handles; each becomes one ADD operation per concept, after `operations`."""
+
     def __init__(
         self,
         *,
@@ -608,10 +653,11 @@ class PreviewRequest(_message.Message):
         history: _common_pb2.History | None = ...,
         operations: _abc.Iterable[Global___Operation] | None = ...,
         k: _builtins.int = ...,
+        handles: _abc.Iterable[Global___HandleOperation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "k", b"k", "model", b"model", "operations", b"operations", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handles", b"handles", "history", b"history", "k", b"k", "model", b"model", "operations", b"operations", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["user_id", "history"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -631,8 +677,11 @@ class PreviewResponse(_message.Message):
     OVERLAP_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     STRENGTHS_FIELD_NUMBER: _builtins.int
+    OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
     overlap: _builtins.float
     """Shared items of the two lists over k, 0 to 1."""
+    outside_safe_range: _builtins.str
+    """Why these operations are not known to be safe, in a sentence; empty = they are."""
     @_builtins.property
     def triple(self) -> _common_pb2.Triple:
         """Versions both lists were computed from."""
@@ -662,10 +711,11 @@ class PreviewResponse(_message.Message):
         overlap: _builtins.float = ...,
         receipt: _common_pb2.Receipt | None = ...,
         strengths: _abc.Iterable[Global___StrengthChange] | None = ...,
+        outside_safe_range: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "overlap", b"overlap", "receipt", b"receipt", "strengths", b"strengths", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "outside_safe_range", b"outside_safe_range", "overlap", b"overlap", "receipt", b"receipt", "strengths", b"strengths", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -709,6 +759,7 @@ class StrengthChange(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
+    SAFE_RANGE_FIELD_NUMBER: _builtins.int
     concept_id: _builtins.str
     """Stable concept id."""
     label: _builtins.str
@@ -717,6 +768,10 @@ class StrengthChange(_message.Message):
     """Before, >= 0."""
     target: _builtins.float
     """What the operations ask for."""
+    @_builtins.property
+    def safe_range(self) -> _common_pb2.SafeRange:
+        """Safe range of this operation on this concept; absent = not measured."""
+
     def __init__(
         self,
         *,
@@ -724,10 +779,11 @@ class StrengthChange(_message.Message):
         label: _builtins.str = ...,
         before: _builtins.float = ...,
         target: _builtins.float = ...,
+        safe_range: _common_pb2.SafeRange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["safe_range", b"safe_range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "concept_id", b"concept_id", "label", b"label", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "concept_id", b"concept_id", "label", b"label", "safe_range", b"safe_range", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

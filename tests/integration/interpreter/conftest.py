@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
+from recsae.concepts.effects import CausalRecord, DoseEffect, range_of
+from recsae.concepts.estimates import UNKNOWN, Estimate
+from recsae.concepts.handles import Handle
 from recsae.concepts.records import ConceptRecord, ConceptStatus
 from recsae.datasets.schema import Dataset, Histories, ItemTable, UserTable, save_dataset
 from recsae.pipeline.triples import Triple
@@ -39,7 +42,24 @@ MODEL = "tiny"
 N_ITEMS, N_USERS, MAX_HISTORY, DIM = 60, 12, 8, 16
 WIDTH, K = 48, 6
 DEAD = WIDTH - 1
+UNMEASURED = WIDTH - 2
 NOTHING_IS_EXPLAINABLE = 1e-9
+
+
+def _dose(operation: str, dose: float) -> DoseEffect:
+    nothing = Estimate(1.0, 1.0, 1.0)
+    return DoseEffect(operation, dose, UNKNOWN, nothing, nothing, nothing, UNKNOWN, 0.5, 0.009, 0.01, 0.5, 0.25)
+
+
+# Every operation costs at most 0.9 % of NDCG@10 at every dose measured: five together are within 5 %, six are not.
+ADDED = tuple(_dose("add", dose) for dose in (-2.0, 2.0))
+DOSES = (
+    *ADDED,
+    _dose("ablate", 0.0),
+    *(_dose(operation, dose) for operation in ("scale", "set", "cap") for dose in (0.0, 3.0)),
+)
+RANGES = tuple(range_of(operation, DOSES) for operation in ("add", "ablate", "scale", "set", "cap"))
+EFFECTS = CausalRecord("genre=Horror", 2_000, DOSES, RANGES, True, 0.99, 0.98, 0.2, "f" * 16)
 
 
 @dataclass(frozen=True)
@@ -105,13 +125,15 @@ def publish_triple(
             density=0.1,
             p95=0.5,
             confidence=latent / WIDTH,
+            causal=None if latent >= UNMEASURED else EFFECTS,
         )
         for latent in range(WIDTH)
     )
     halves = np.full(WIDTH, 0.5, np.float32)
     folder = folders.mktemp("dictionary")
     arrays = ConceptArrays(halves, halves, halves, halves, np.full(WIDTH, 0.1, np.float32))
-    Dictionary("", model_version, sae_version, concepts, arrays, {}).save(folder)
+    handle = Handle("genre=Horror", (f"c-{seed}-6", f"c-{seed}-7"), (0.5, -0.25), ADDED, range_of("add", ADDED), 2_000)
+    Dictionary("", model_version, sae_version, concepts, arrays, {}, handles=(handle,)).save(folder)
     lineage = {"model": model_version, "sae": sae_version}
     version = store.publish("dictionary", folder, config={"model": MODEL, "hook": "sequence"}, lineage=lineage)
     return Triple(model_version, sae_version, version)

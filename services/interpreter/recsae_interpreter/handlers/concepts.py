@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from recsae.concepts.dictionary import ConceptOrder
+from recsae.concepts.handles import Handle
 from recsae.concepts.origins import Fate, Lineage
 from recsae.concepts.records import ConceptRecord, ConceptStatus
 from recsae.concepts.search import ConceptHit
@@ -57,6 +58,22 @@ class FoundConcepts:
     triple: Triple
 
 
+@dataclass(frozen=True)
+class LabelledHandle:
+    """A handle, and the labels of its concepts in order."""
+
+    handle: Handle
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FoundHandles:
+    """Handles of the promoted dictionary."""
+
+    handles: Sequence[LabelledHandle]
+    triple: Triple
+
+
 class ConceptsHandler:
     """Reads the promoted dictionary."""
 
@@ -97,6 +114,16 @@ class ConceptsHandler:
             if not fates:
                 loaded.machine.by_id(concept_id)
         return FoundLineage(lineage, fates, loaded.triple)
+
+    def handles(self, model: str) -> FoundHandles:
+        """Every handle, by facet."""
+        loaded = self._library.model(model)
+        listed = sorted(loaded.dictionary.handles, key=lambda handle: handle.facet)
+        labelled = [
+            LabelledHandle(one, tuple(loaded.dictionary.by_id(concept).label for concept in one.concept_ids))
+            for one in listed
+        ]
+        return FoundHandles(labelled, loaded.triple)
 
     def search(self, model: str, query: str, limit: int, *, by_meaning: bool = False) -> FoundConcepts:
         """Concepts that hold every word of the query, or the nearest by meaning.

@@ -5,10 +5,11 @@ Each write names who (the authenticated principal) and why; the store makes writ
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from time import time
 
-from recsae.errors import ConflictError, InvalidRequestError
+from recsae.errors import ConflictError, FailedPreconditionError, InvalidRequestError
 from recsae.rpc.request import RequestInfo
 from recsae.steering.plans import Basis
 from recsae.steering.policies import (
@@ -22,8 +23,10 @@ from recsae.steering.policies import (
     validate_reason,
 )
 from recsae.steering.policy_store import Idempotency, PolicyStore, Written
+from recsae.steering.safety import Effects, HandleUse, expanded, find_handle, outside_safe_range
 from recsae.store.events import AuditEvent, AuditTrail, change_now
 from recsae_interpreter.library import Library
+from recsae_interpreter.loading import LoadedTriple
 from recsae_interpreter.policy_view import as_shown
 
 DEFAULT_EVENTS = 100
@@ -31,13 +34,26 @@ MOST_EVENTS = 1_000
 
 
 @dataclass(frozen=True)
+class HandleDose:
+    """The facet of a handle, and the dose."""
+
+    facet: str
+    dose: float
+
+
+@dataclass(frozen=True)
 class CreateQuery:
-    """A draft, why, the caller's key, and the request as bytes, which recognise a repeated call."""
+    """A draft, why, the caller's key, and the request as bytes, which recognise a repeated call.
+
+    `handles` are turned besides the draft's operations.
+    """
 
     draft: PolicyDraft
     reason: str
     idempotency_key: str
     request: bytes
+    handles: tuple[HandleDose, ...] = ()
+    allow_outside_safe_range: bool = False
 
 
 class PoliciesHandler:
@@ -50,14 +66,25 @@ class PoliciesHandler:
         self._library = library
 
     def create(self, query: CreateQuery, info: RequestInfo) -> Written:
-        """A live policy, once it is stored with its event. InvalidRequestError, NotFoundError as they say."""
+        """A live policy, once it is stored with its event. InvalidRequestError, NotFoundError as they say.
+
+        FailedPreconditionError when it is not known to be safe and that was not asked for.
+        """
         validate_reason(query.reason)
         now = time()
-        validate_draft(query.draft, now)
-        basis = self._library.model(query.draft.model).basis
-        check_concepts(query.draft.operations, basis)
-        version = basis.triple.dictionary_version
-        policy = new_policy(query.draft, actor=info.principal, now=now, dictionary_version=version)
+        asked = query.draft
+        uses = handle_uses(query.handles, self._library.model(asked.model)) if query.handles else ()
+        draft = replace(asked, operations=expanded(asked.operations, uses))
+        validate_draft(draft, now)
+        loaded = self._library.model(draft.model)
+        check_concepts(draft.operations, loaded.basis)
+        outside = outside_safe_range(asked.operations, uses, effects_of(loaded))
+        if outside and not query.allow_outside_safe_range:
+            raise FailedPreconditionError(outside)
+        version = loaded.basis.triple.dictionary_version
+        policy = new_policy(
+            draft, actor=info.principal, now=now, dictionary_version=version, outside_safe_range=outside
+        )
         idempotency = Idempotency.of(query.idempotency_key, actor=info.principal, request=query.request)
         change = change_now(
             actor=info.principal, action="policy.create", reason=query.reason, request_id=info.request_id
@@ -115,6 +142,16 @@ def check_concepts(operations: tuple[Operation, ...], basis: Basis) -> None:
                 f"concept {operation.concept_id!r} is no live concept of dictionary {basis.triple.dictionary_version}, "
                 f"which is promoted for {basis.model}; list or search for its id"
             )
+
+
+def handle_uses(handles: Iterable[HandleDose], loaded: LoadedTriple) -> tuple[HandleUse, ...]:
+    """Handles of the promoted dictionary by their facets; NotFoundError names those there are."""
+    return tuple(find_handle(loaded.dictionary.handles, one.facet, one.dose) for one in handles)
+
+
+def effects_of(loaded: LoadedTriple) -> Effects:
+    """What is known of a concept's effects, by its id."""
+    return lambda concept_id: loaded.dictionary.by_id(concept_id).causal
 
 
 def _at(policy: Policy, revision: int) -> Policy:

@@ -8,6 +8,7 @@ from time import time
 
 import numpy as np
 
+from recsae.concepts.effects import SafeRange
 from recsae.errors import InvalidRequestError
 from recsae.pipeline.triples import Triple
 from recsae.rpc.deadline import Deadline
@@ -16,7 +17,8 @@ from recsae.steering.matching import SteerContext
 from recsae.steering.plans import Plan, PlanPolicy, plan_operation
 from recsae.steering.policies import Operation, OperationKind, Scope, Window, validate_operations
 from recsae.steering.receipts import PolicyRef, Receipt
-from recsae_interpreter.handlers.policies import check_concepts
+from recsae.steering.safety import expanded, outside_safe_range
+from recsae_interpreter.handlers.policies import HandleDose, check_concepts, effects_of, handle_uses
 from recsae_interpreter.library import Library
 from recsae_interpreter.loading import LoadedTriple
 from recsae_interpreter.recommender import Recommender, Row, ScoredItem
@@ -29,13 +31,14 @@ PREVIEW = PolicyRef("preview", 1)
 
 @dataclass(frozen=True)
 class PreviewQuery:
-    """Operations for a user, or for a history when given; `k` 0 = ten items."""
+    """Operations and handles for a user, or for a history when given; `k` 0 = ten items."""
 
     operations: tuple[Operation, ...]
     model: str = ""
     user_id: str = ""
     history: Sequence[str] | None = None
     k: int = 0
+    handles: tuple[HandleDose, ...] = ()
     deadline: Deadline = field(default_factory=Deadline)
 
 
@@ -49,17 +52,21 @@ class MovedItem:
 
 @dataclass(frozen=True)
 class StrengthChange:
-    """Strength of one concept before, and what the operation asks for."""
+    """Strength of one concept before, what the operation asks for, and its safe range (None = not measured)."""
 
     concept_id: str
     label: str
     before: float
     target: float
+    safe_range: SafeRange | None
 
 
 @dataclass(frozen=True)
 class Preview:
-    """Both lists, what they share over k, and the receipt the change would carry."""
+    """Both lists, what they share over k, and the receipt the change would carry.
+
+    `outside_safe_range` says why the operations are not known to be safe; "" = they are.
+    """
 
     triple: Triple
     before: Sequence[ScoredItem]
@@ -67,6 +74,7 @@ class Preview:
     overlap: float
     receipt: Receipt
     strengths: Sequence[StrengthChange]
+    outside_safe_range: str
 
 
 class PreviewHandler:
@@ -81,15 +89,19 @@ class PreviewHandler:
     def __call__(self, query: PreviewQuery) -> Preview:
         """The preview; FailedPreconditionError when the model version has no promoted SAE."""
         k = _list_length(query.k)
-        validate_operations(query.operations)
+        if not query.handles:
+            validate_operations(query.operations)
         if not query.user_id and query.history is None:
             raise InvalidRequestError("no subject came; set user_id or history")
         model = query.model or self._library.model("").model
         row = self._recommender.embed(model, query.user_id, query.history, query.deadline)
         loaded = self._library.version(row.model, row.model_version)
-        check_concepts(query.operations, loaded.basis)
+        uses = handle_uses(query.handles, loaded)
+        operations = expanded(query.operations, uses)
+        validate_operations(operations)
+        check_concepts(operations, loaded.basis)
         x = row.activation[None]
-        steered = Steerer(self._plan(loaded, query.operations), loaded.encoder).steer(x, [SteerContext()], time())
+        steered = Steerer(self._plan(loaded, operations), loaded.encoder).steer(x, [SteerContext()], time())
         if steered.error is not None:
             raise steered.error
         stack = np.concatenate([x, steered.activation])
@@ -101,7 +113,8 @@ class PreviewHandler:
             after=[MovedItem(item, ranks.get(item.item_id, 0)) for item in after],
             overlap=sum(item.item_id in ranks for item in after) / k,
             receipt=steered.receipts[0],
-            strengths=_strengths(loaded, row, query.operations),
+            strengths=_strengths(loaded, row, operations),
+            outside_safe_range=outside_safe_range(query.operations, uses, effects_of(loaded)),
         )
 
     def _plan(self, loaded: LoadedTriple, operations: tuple[Operation, ...]) -> Plan:
@@ -132,5 +145,6 @@ def _strengths(loaded: LoadedTriple, row: Row, operations: tuple[Operation, ...]
         before = latent_values(codes, concept.latent) / float(loaded.basis.p95[concept.latent])
         kind = operation.kind
         target = target_values(kind, 0.0 if kind is OperationKind.ABLATE else operation.value, before)
-        changes.append(StrengthChange(concept.id, concept.label, float(before[0]), float(target[0])))
+        safe = concept.causal.safe_range(kind.value) if concept.causal else None
+        changes.append(StrengthChange(concept.id, concept.label, float(before[0]), float(target[0]), safe))
     return changes

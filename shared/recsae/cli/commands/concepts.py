@@ -1,4 +1,4 @@
-"""`recsae concepts list | show | search` and `recsae explain`: what the model has learned, and what fires for whom."""
+"""`recsae concepts list | show | search | handles` and `recsae explain`: what a model learned, what fires for whom."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import typer
 
 from recsae.cli.commands import concepts_compare, concepts_out
 from recsae.cli.context import JsonFlag, ModelName, context_of
+from recsae.cli.effects_view import handles as handles_view
 from recsae.cli.output import console, print_json
 from recsae.cli.views import concept_detail, concept_hits, concept_list, explanation
 from recsae.v1 import common_pb2, interpreter_pb2
 
-app = typer.Typer(help="Concepts: list, show, search, compare, report, export.", no_args_is_help=True)
+app = typer.Typer(help="Concepts: list, show, search, compare, handles, report, export.", no_args_is_help=True)
 concepts_compare.register(app)
 concepts_out.register(app)
 
@@ -85,6 +86,17 @@ def search(
     request = interpreter_pb2.SearchConceptsRequest(model=model, query=" ".join(words), limit=limit, mode=mode)
     reply = platform.call(platform.interpreter.SearchConcepts, request)
     print_json(reply) if json else console.print(concept_hits(reply))
+
+
+@app.command()
+def handles(ctx: typer.Context, model: ModelName = "", json: JsonFlag = False) -> None:
+    """List handles: facets that are turned by several concepts at once, with the doses that are safe.
+
+    Example: [bold]recsae concepts handles[/]
+    """
+    platform = context_of(ctx).platform
+    reply = platform.call(platform.interpreter.ListHandles, interpreter_pb2.ListHandlesRequest(model=model))
+    print_json(reply) if json else console.print(handles_view(reply))
 
 
 def explain(

@@ -20,6 +20,7 @@ from recsae.cli.commands.platform import addresses_table, stop_on_signals
 from recsae.cli.commands.runs import start_refresh
 from recsae.cli.commands.steering import parse_duration, window_of
 from recsae.cli.context import CliContext, Platform, context_of, default_home
+from recsae.cli.insisting import create_or_insist, visible_strength
 from recsae.cli.output import console, share, table
 from recsae.cli.quality import dictionary_quality, sae_quality
 from recsae.cli.run_bars import fail_unless_succeeded, follow
@@ -43,7 +44,6 @@ _POLL_S = 0.05
 _CONCEPTS_SHOWN = 10
 _CONCEPTS_READ = 200
 _USERS_TRIED = 50
-_UP_STRENGTH = 1.5
 _PLANTED_SIZES = (256, 8)  # width and k: a dozen known causes need no thousand latents
 
 
@@ -180,22 +180,21 @@ def _steer_and_undo(
 ) -> None:
     off = max(reply.firings, key=lambda found: found.confidence)
     firing = {found.concept_id for found in reply.firings}
-    up = next((detail.concept for detail in concepts if detail.concept.id not in firing), concepts[-1].concept)
+    raised = next((detail for detail in concepts if detail.concept.id not in firing), concepts[-1])
+    up, strength = raised.concept, visible_strength(raised)
     console.print(Rule(f"4 · More “{up.label}”, no “{off.label}”", align="left"))
     before = _recommend(platform, model, user_id)
     policy = steering_pb2.Policy(
         name=f"Demo: more {up.label}"[:120],
         model=model,
         operations=[
-            steering_pb2.Operation(concept_id=up.id, kind=steering_pb2.OPERATION_KIND_ADD, value=_UP_STRENGTH),
+            steering_pb2.Operation(concept_id=up.id, kind=steering_pb2.OPERATION_KIND_ADD, value=strength),
             steering_pb2.Operation(concept_id=off.concept_id, kind=steering_pb2.OPERATION_KIND_ABLATE),
         ],
         scope=steering_pb2.Scope(user_ids=[user_id]),
         window=window_of(parse_duration("1h")),
     )
-    created = platform.call(
-        platform.steering.CreatePolicy, steering_pb2.CreatePolicyRequest(policy=policy, reason="demonstration")
-    )
+    created = create_or_insist(platform, policy)
     live_after = _until("the policy was live", lambda: bool(_recommend(platform, model, user_id).receipt.applied))
     during = _recommend(platform, model, user_id)
     console.print(before_after(before.items, during.items, f"Top 10 of user {user_id}"))
@@ -224,7 +223,7 @@ def _show_how_to_go_on(context: CliContext, user_id: str, concept_id: str) -> No
         ("by words", f"recsae {home}concepts search horror"),
         ("a user", f"recsae {home}explain {user_id}"),
         ("what if", f"recsae {home}preview {user_id} --op {concept_id}:add=1.5"),
-        ("steer", f"recsae {home}steer create Test --op {concept_id}:add=1.5 --reason trying --lasts 1h"),
+        ("steer", f"recsae {home}steer create Test --op {concept_id}:add=0.05 --reason trying --lasts 1h"),
         ("who did what", f"recsae {home}steer audit"),
         ("refresh again", f"recsae {home}refresh"),
     ]

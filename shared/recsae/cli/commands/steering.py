@@ -24,8 +24,12 @@ _OPERATION = re.compile(
 )
 _DURATION = re.compile(r"(?P<number>\d{1,6}(?:\.\d+)?)(?P<unit>[mhd])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+_HANDLE = re.compile(r"(?P<facet>.+)=(?P<dose>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 Operations = Annotated[
-    list[str], typer.Option("--op", help="CONCEPT:ablate, or CONCEPT:scale|add|set|cap=VALUE; repeatable")
+    list[str] | None, typer.Option("--op", help="CONCEPT:ablate, or CONCEPT:scale|add|set|cap=VALUE; repeatable")
+]
+Handles = Annotated[
+    list[str] | None, typer.Option("--handle", help="FACET=DOSE, see `recsae concepts handles`; repeatable")
 ]
 Reason = Annotated[str, typer.Option(help="Why, for the audit trail")]
 
@@ -39,34 +43,46 @@ def register(app: typer.Typer) -> None:
 def create(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Name for people")],
-    op: Operations,
     reason: Reason,
+    op: Operations = None,
+    handle: Handles = None,
     model: ModelName = "",
     user: Annotated[list[str] | None, typer.Option("--user", help="Only these users; repeatable")] = None,
     rollout: Annotated[float, typer.Option(min=0, max=100, help="Per cent of users it holds for")] = 100.0,
     lasts: Annotated[str, typer.Option(help="How long it holds, e.g. 30m, 12h, 7d")] = "7d",
     priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Higher wins")] = 0,
+    allow_outside_safe_range: Annotated[
+        bool, typer.Option(help="Make it even if it is not known to be safe; the audit trail says so")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Make a policy; it is live within a second.
 
-    Example: [bold]recsae steer create "More horror" --op c-4f1a90be:add=1.5 --reason halloween --lasts 3d[/]
+    Examples: [bold]recsae steer create "More horror" --op c-4f1a90be:add=0.1 --reason halloween --lasts 3d[/] ·
+    [bold]recsae steer create "More horror" --handle genre=Horror=0.5 --reason halloween[/]
     """
     context = context_of(ctx)
     policy = steering_pb2.Policy(
         name=name,
         model=model or context.workspace.model("").name,
-        operations=[parse_operation(text) for text in op],
+        operations=[parse_operation(text) for text in op or []],
         scope=steering_pb2.Scope(user_ids=user or [], rollout_percent=rollout),
         window=window_of(parse_duration(lasts)),
         priority=priority,
     )
-    request = steering_pb2.CreatePolicyRequest(policy=policy, reason=reason)
+    request = steering_pb2.CreatePolicyRequest(
+        policy=policy,
+        reason=reason,
+        handles=[parse_handle(text) for text in handle or []],
+        allow_outside_safe_range=allow_outside_safe_range,
+    )
     reply = context.platform.call(context.platform.steering.CreatePolicy, request)
     if json:
         print_json(reply)
         return
     console.print(_policies([reply.policy]))
+    if reply.policy.outside_safe_range:
+        console.print(f"Not known to be safe: {escape(reply.policy.outside_safe_range)}", style="yellow")
     console.print(f"In force from plan revision {reply.plan_revision}. Undo: recsae steer delete {reply.policy.id}")
 
 
@@ -146,9 +162,10 @@ def audit(
 
 def preview(
     ctx: typer.Context,
-    op: Operations,
     user: Annotated[str, typer.Argument(help="User id; leave out when --item is given")] = "",
     item: Annotated[list[str] | None, typer.Option("--item", help="History, repeatable, oldest first")] = None,
+    op: Operations = None,
+    handle: Handles = None,
     model: ModelName = "",
     k: Annotated[int, typer.Option(min=1, max=100, help="Length of the lists")] = 10,
     json: JsonFlag = False,
@@ -160,7 +177,12 @@ def preview(
     if bool(user) == bool(item):
         raise typer.BadParameter("give either a user id or --item, e.g. `recsae preview 42 --op c-4f1a90be:ablate`")
     platform = context_of(ctx).platform
-    request = steering_pb2.PreviewRequest(model=model, operations=[parse_operation(text) for text in op], k=k)
+    request = steering_pb2.PreviewRequest(
+        model=model,
+        operations=[parse_operation(text) for text in op or []],
+        handles=[parse_handle(text) for text in handle or []],
+        k=k,
+    )
     if item:
         request.history.CopyFrom(common_pb2.History(item_ids=item))
     else:
@@ -176,6 +198,14 @@ def parse_operation(text: str) -> steering_pb2.Operation:
         raise InvalidRequestError(f"{text!r} is not an operation; write e.g. c-4f1a90be:ablate or c-4f1a90be:add=1.5")
     kind = steering_pb2.OperationKind.Value(f"OPERATION_KIND_{match['kind'].upper()}")
     return steering_pb2.Operation(concept_id=match["concept"], kind=kind, value=float(match["value"] or 0.0))
+
+
+def parse_handle(text: str) -> steering_pb2.HandleOperation:
+    """`FACET=DOSE` as a handle at a dose; InvalidRequestError shows the form."""
+    match = _HANDLE.fullmatch(text)
+    if match is None:
+        raise InvalidRequestError(f"{text!r} is not a handle at a dose; write e.g. genre=Horror=0.5")
+    return steering_pb2.HandleOperation(facet=match["facet"], dose=float(match["dose"]))
 
 
 def parse_duration(text: str) -> timedelta:

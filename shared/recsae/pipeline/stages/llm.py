@@ -20,9 +20,9 @@ from recsae.pipeline.advance import StepResult
 from recsae.pipeline.lanes import Lane, lane_of
 from recsae.pipeline.platform import Platform
 from recsae.pipeline.runs import RunConfig
+from recsae.pipeline.stages.causal import measured_folder
 from recsae.pipeline.stages.concepts import dictionary_inputs, published_sae
 from recsae.pipeline.stages.material import Part
-from recsae.pipeline.stages.verify import dictionary_folder
 from recsae.pipeline.steps import StepContext
 from recsae.pipeline.workspace import Workspace
 
@@ -31,9 +31,14 @@ _SPENT = "llm/spent.json"
 _READ = (Part.CONSTRUCTION, Part.VERIFICATION)
 
 
-def finished_folder(lane: Lane, config: RunConfig) -> str:
+def folder_with_words(lane: Lane) -> str:
+    """Where the dictionary with a language model's words lies in the work folder."""
+    return f"{lane.stage('llm')}/dictionary"
+
+
+def finished_folder(context: StepContext, lane: Lane) -> str:
     """Where the dictionary to publish lies: with a language model's words when the run asked for them."""
-    return f"{lane.stage('llm')}/dictionary" if config.llm_concepts else dictionary_folder(lane)
+    return folder_with_words(lane) if context.run.config.llm_concepts else measured_folder(context, lane)
 
 
 def llm(context: StepContext) -> StepResult:
@@ -46,7 +51,7 @@ def llm(context: StepContext) -> StepResult:
         before=_spent(context.workspace),
         record=lambda used: context.workspace.write_json(_SPENT, vars(used)),
     )
-    dictionary = Dictionary.load(context.workspace.fetch_folder(dictionary_folder(lane)), "")
+    dictionary = Dictionary.load(context.workspace.fetch_folder(measured_folder(context, lane)), "")
     run = label_concepts(
         dictionary,
         dictionary_inputs(context, lane, sae_version=published_sae(context), parts=_READ),
@@ -56,7 +61,7 @@ def llm(context: StepContext) -> StepResult:
     )
     with tempfile.TemporaryDirectory() as folder:
         with_llm(dictionary, run).save(Path(folder))
-        context.workspace.put_folder(finished_folder(lane, config), Path(folder))
+        context.workspace.put_folder(folder_with_words(lane), Path(folder))
     scores = {f"llm.{name}": value for name, value in figures(run).items()}
     return StepResult(scores, {"model": options.model, "stopped": run.spend.stopped}, _sentence(run, config))
 

@@ -39,7 +39,7 @@ def publish(context: StepContext) -> StepResult:
     run = context.platform.runs.get(context.run.id)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "dictionary"
-        shutil.copytree(context.workspace.fetch_folder(finished_folder(lane, context.run.config)), folder)
+        shutil.copytree(context.workspace.fetch_folder(finished_folder(context, lane)), folder)
         save_reference(reference_counters(context, lane), folder)
         save_meanings(folder)
         context.lease.check()

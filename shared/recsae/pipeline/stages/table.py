@@ -57,6 +57,7 @@ STAGES: Mapping[str, StageFunction] = {
     "describe": _Lazy("describe", "describe"),
     "verify": _Lazy("verify", "verify"),
     "llm": _Lazy("llm", "llm"),
+    "causal": _Lazy("causal", "causal"),
     "control_collect": _Lazy("collect", "collect"),
     "control_train": _Lazy("train", "train"),
     "control_verify": _Lazy("control", "control_verify"),

@@ -1,0 +1,1 @@
+"""What turning concepts does to recommendations: effects, safe ranges, nulls, handles (docs/method.md, section 7)."""
