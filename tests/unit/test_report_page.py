@@ -12,7 +12,7 @@ import pytest
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.effects import CausalRecord, DoseEffect, SafeRange
 from recsae.concepts.estimates import Estimate
-from recsae.concepts.origins import Origin
+from recsae.concepts.origins import Fate, Lineage, Origin
 from recsae.concepts.records import (
     ConceptKind,
     ConceptRecord,
@@ -193,11 +193,25 @@ def test_what_later_stages_add_is_told_where_it_is_there() -> None:
         )
     ).words  # fmt: skip
     told = (
-        "Steering frontier", "0 to 2.5", "2,000 users", "97.0 % of random latents", "Tremors", "label by a person",
-        "merged , carries on c-00000000 c-gone", "its old rule still holds", "Films that frighten.",
+        "Steering frontier", "0 to 2.5", "2,000 users", "97.0 % of random latents of like density", "Tremors",
+        "label by a person", "merged , carries on c-00000000 c-gone", "its old rule still holds",
+        "Films that frighten.",
         "correlation with true strength .60 [.50, .70]",
     )  # fmt: skip
     assert [part for part in told if part not in words] == []
+
+
+def test_what_became_of_the_dictionary_before_is_told_beside_chance() -> None:
+    fates = (
+        Fate("c-1", "Horror", "stable", ("c-00000000",), verified=True, kept=True),
+        Fate("c-2", "Comedy", "lost", verified=True, kept=False),
+        Fate("c-3", "Western", "lost"),
+    )
+    lineage = Lineage(("e" * 16,), "b" * 16, "a" * 16, 1_000, None, 0.012, fates)
+    words = Parsed(render(replace(make_dictionary(known_concept(0)), lineage=lineage), Facts("movies"))).words
+    assert "50.0 % of what was verified before the last refresh" in words
+    assert f"1 of 2 verified concepts of dictionary {'e' * 16}" in words
+    assert "In an unrelated dictionary 1.2 % of latents would be matched." in words
 
 
 def test_figures_stand_beside_their_controls() -> None:

@@ -5,7 +5,8 @@ A version needs the workspace alone; a channel is asked of the platform that run
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,10 @@ import typer
 
 from recsae.cli.context import CliContext
 from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.records import ConceptRecord, LabelSource
 from recsae.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from recsae.store.artifacts import Artifact
-from recsae.v1 import pipeline_pb2
+from recsae.v1 import interpreter_pb2, pipeline_pb2
 
 ChannelName = Annotated[str, typer.Option("--channel", help="production or candidate")]
 DictionaryVersion = Annotated[
@@ -54,7 +56,19 @@ def published_dictionary(context: CliContext, model: str, channel: str, version:
         artifact = context.workspace.artifacts().fetch("dictionary", version)
     except NotFoundError as error:
         raise NotFoundError(f"{error}; dictionaries in {context.workspace.home}: {_known(context)}") from error
-    return PublishedDictionary(Dictionary.load(artifact.folder, version), artifact, "" if named else channel)
+    dictionary = Dictionary.load(artifact.folder, version)
+    if not named:
+        dictionary = with_edits(dictionary, _edits(context, str(artifact.config.get("model", "")), version))
+    return PublishedDictionary(dictionary, artifact, "" if named else channel)
+
+
+def with_edits(dictionary: Dictionary, edits: Iterable[interpreter_pb2.LabelEdit]) -> Dictionary:
+    """The dictionary with people's words over it; those in doubt are left out."""
+    words = {edit.concept_id: edit for edit in edits if not edit.doubt}
+    return replace(
+        dictionary,
+        concepts=tuple(_edited(one, words[one.id]) if one.id in words else one for one in dictionary.concepts),
+    )
 
 
 def check_file(path: Path, *, force: bool) -> None:
@@ -83,6 +97,21 @@ def _of_channel(context: CliContext, model: str, channel: str) -> str:
             "run a refresh, or name a version with --version"
         )
     return versions[channel]
+
+
+def _edited(concept: ConceptRecord, edit: interpreter_pb2.LabelEdit) -> ConceptRecord:
+    if not edit.label:
+        return replace(concept, note=edit.note)
+    return replace(
+        concept, label=edit.label, machine_label=concept.label, label_source=LabelSource.HUMAN, note=edit.note
+    )
+
+
+def _edits(context: CliContext, model: str, version: str) -> Sequence[interpreter_pb2.LabelEdit]:
+    """What people wrote about the dictionary in production; none for another one."""
+    request = interpreter_pb2.ListLabelEditsRequest(model=model)
+    reply = context.platform.call(context.platform.interpreter.ListLabelEdits, request)
+    return reply.edits if reply.triple.dictionary_version == version else ()
 
 
 def _known(context: CliContext) -> str:

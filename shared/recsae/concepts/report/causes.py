@@ -30,7 +30,8 @@ def causes(record: CausalRecord | None) -> Markup | None:
     of = record.facet or "the items it promotes"
     parts = [
         f"Measured on {record.panel_users:,} users; shares are of {of}.",
-        f"Its effect lies above {percent(record.null_percentile)} of random latents of like density and size.",
+        f"Half a strength added does more than {percent(record.null_percentile)} of random latents of like density "
+        f"moved as far, and than {percent(record.direction_percentile)} of random directions.",
         "Input and output label name the same facet." if record.agreement else "Input and output label differ.",
     ]
     ranges = tag("ul", [tag("li", _range_words(one)) for one in record.safe_ranges], class_="items")
@@ -53,10 +54,26 @@ def steering(material: Material) -> Markup | None:
         f"{len(measured)} concepts were turned on a fixed panel of users. What is gained is the share of the concept's "
         "facet among the first ten; what is paid is ranking quality."
     )
-    return section(
-        "What turning concepts costs", tag("div", _frontier(measured), class_="figures"), _ranges(measured),
-        lead=lead, id_="steering",
-    )  # fmt: skip
+    plots = tag("div", _frontier(measured), class_="figures")
+    handles = _handles(material)
+    return section("What turning concepts costs", plots, _ranges(measured), handles, lead=lead, id_="steering")
+
+
+def _handles(material: Material) -> Markup | None:
+    """Facets turned by several concepts at once, at the largest safe dose of each."""
+    rows = []
+    for handle in material.dictionary.handles:
+        safe = handle.safe_range
+        best = max(
+            (one for one in handle.doses if safe.low <= one.dose <= safe.high), key=lambda one: one.dose, default=None
+        )
+        concepts = [(link(one, one), " ") for one in handle.concept_ids]
+        gains = [interval(best.facet_log_odds), interval(best.ndcg_kept)] if best else ["", ""]
+        rows.append([handle.facet, "none" if safe.empty else f"{safe.low:.3g} to {safe.high:.3g}", *gains, concepts])
+    if not rows:
+        return None
+    columns = ("Facet", "Safe doses", "Log-odds at the largest", "NDCG kept", "Concepts")
+    return scrolled(table(columns, rows, caption="Handles: a facet by several concepts at once"), "Handles")
 
 
 def _frontier(measured: Sequence[ConceptRecord]) -> Markup:
@@ -98,15 +115,19 @@ def _ranges(measured: Sequence[ConceptRecord]) -> Markup | None:
 
 
 def _doses_of(one: SafeRange | None) -> Markup | str:
-    return (
-        Markup(f"{one.low:.3g} to {one.high:.3g} " + tag("small", _LIMITS.get(one.limited_by, one.limited_by)))
-        if one
-        else ""
-    )
+    if one is None:
+        return ""
+    why = tag("small", _LIMITS.get(one.limited_by, one.limited_by))
+    return Markup(f"none {why}") if one.empty else Markup(f"{one.low:.3g} to {one.high:.3g} {why}")
 
 
 def _range_words(one: SafeRange) -> str:
-    return f"{one.operation}: {one.low:.3g} to {one.high:.3g} is safe ({_LIMITS.get(one.limited_by, one.limited_by)})"
+    why = _LIMITS.get(one.limited_by, one.limited_by)
+    return (
+        f"{one.operation}: no dose is safe ({why})"
+        if one.empty
+        else (f"{one.operation}: {one.low:.3g} to {one.high:.3g} is safe ({why})")
+    )
 
 
 def _by_operation(doses: Sequence[DoseEffect]) -> list[tuple[str, list[DoseEffect]]]:

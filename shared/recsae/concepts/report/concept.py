@@ -66,7 +66,9 @@ def _head(concept: ConceptRecord) -> Markup:
     about = [f"{concept.id} · latent {concept.latent}", _AUTHORS[concept.label_source]]
     meta = tag("p", chip(concept), *(tag("span", words) for words in about if words), class_="meta")
     rule = tag("p", tag("code", concept.predicate), class_="rule") if concept.predicate else None
-    return tag("header", tag("h3", named(concept)), meta, rule)
+    before = tag("p", f"The rules called it: {concept.machine_label}", class_="note") if concept.machine_label else None
+    note = tag("p", concept.note, class_="note") if concept.note else None
+    return tag("header", tag("h3", named(concept)), meta, before, note, rule)
 
 
 def _key_figures(material: Material, concept: ConceptRecord) -> Markup:
@@ -197,7 +199,7 @@ def _origin(material: Material, concept: ConceptRecord) -> Markup | None:
     parts: list[Child] = [tag("strong", origin.status)]
     if before:
         parts += [", carries on ", *(part for one in before for part in (one, " "))]
-    rest = "; ".join(words for words in (signals, kept) if words)
+    rest = "; ".join(words for words in (signals, kept, origin.doubt and f"in doubt: {origin.doubt}") if words)
     return block("Since the refresh before", tag("p", parts, f" ({rest})" if rest else None))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from recsae.concepts.origins import Lineage
 from recsae.concepts.report.markup import Child, Markup, tag
 from recsae.concepts.report.material import STANDINGS, Material
 from recsae.concepts.report.wording import percent, score, section
@@ -94,6 +95,8 @@ def figures_beside_controls(material: Material) -> Markup:
     if isinstance(described, Mapping) and "score" in described:
         cards.append(_described_card(described))
     cards += [_class_card(summary, *one) for one in _CLASSES if isinstance(summary.get(one[0]), Mapping)]
+    if lineage := material.dictionary.lineage:
+        cards.append(_kept_card(lineage))
     further = [(name, value) for name, value in _flat(summary) if name.partition(".")[0] not in _TOLD]
     table = _further(further) if further else None
     return section("At a glance", tag("div", cards, class_="cards"), table, id_="glance")
@@ -123,6 +126,15 @@ def _described_card(described: Mapping[str, Any]) -> Markup:
         "of the way from wrong descriptions to the SAE itself, when each concept is replaced by what its label says.",
         ["NDCG@10 kept: " + "; ".join(beside)] if beside else [],
     )
+
+
+def _kept_card(lineage: Lineage) -> Markup:
+    verified = [fate for fate in lineage.fates if fate.verified]
+    kept = sum(fate.kept is True for fate in verified)
+    note = f"{kept:,} of {len(verified):,} verified concepts of dictionary {lineage.ancestors[0]}"
+    chance = f"In an unrelated dictionary {percent(lineage.by_chance)} of latents would be matched."
+    meaning = "of what was verified before the last refresh is here again, and its old rule still holds."
+    return _card("Kept", percent(kept / max(1, len(verified))), meaning, [note], [chance])
 
 
 def _class_card(summary: Mapping[str, Any], name: str, title: str, meaning: str) -> Markup:

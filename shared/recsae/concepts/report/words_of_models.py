@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recsae.concepts.records import LlmRecord
 from recsae.concepts.report.markup import Markup, tag
-from recsae.concepts.report.wording import block, interval
+from recsae.concepts.report.wording import block, interval, score
 
 
 def language_model(record: LlmRecord | None) -> Markup | None:
@@ -21,6 +21,13 @@ def language_model(record: LlmRecord | None) -> Markup | None:
         )
         if interval(one)
     ]
+    if record.recsae_10_case is not None:
+        swapped = (
+            f" (words of another concept: {score(record.swapped_10_case)})"
+            if record.swapped_10_case is not None
+            else ""
+        )
+        scores.append(f"RecSAE's confidence on ten cases {score(record.recsae_10_case)}{swapped}")
     judged = f"{record.cases:,} cases it had not seen: {', '.join(scores)}." if scores else None
     return block(
         "In the words of a language model",
