@@ -51,7 +51,7 @@ class Setting:
         return {"k": self.k, "width": self.width}
 
 
-SETTINGS = {"ml-1m": Setting("ml-1m-d64", 4, 256), "amazon-beauty": Setting("amazon-beauty-d64", 4, 512)}
+SETTINGS = {"ml-1m": Setting("ml-1m-d64", 5, 128), "amazon-beauty": Setting("amazon-beauty-d64", 5, 128)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,261 @@
+"""`docs/results.md`: the study as one page, figures beside their controls, aims and public numbers, with plots.
+
+Not here: how anything is measured (the parts; docs/method.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import Machine
+from benchmarks.study.plots import draw
+
+_COMMAND = "make paper DATA=../shared/data"
+Found = Mapping[str, Mapping[str, Any]]
+
+
+def write_page(found: Found, out: Path, machine: Machine) -> None:
+    """Writes `results.md` and `results/*.svg` into `out`."""
+    plots = draw(found, out / "results")
+    lines = [
+        "# Results",
+        "",
+        f"Computed on {datetime.now(UTC):%Y-%m-%d} on {machine.cores} cores of {machine.processor} by `{_COMMAND}`; "
+        "base models were trained on one H200 and are read from the cache. Every score is defined in "
+        "[method.md](method.md); brackets are 95 % intervals over users unless said otherwise. As data: "
+        "[results.json](results.json).",
+        "",
+        *_main_table(found),
+        *_dictionaries(found),
+        *_kept(found),
+        *_probing(found),
+        *_coherence(found),
+        *_steering(found),
+        *_others(found),
+        *(f"![{caption}](results/{name})\n" for name, caption in plots),
+    ]
+    (out / "results.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+def _main_table(found: Found) -> list[str]:
+    rows = [
+        ("base SASRec, NDCG@10 / HR@10 (full ranking)", "", "", _base),
+        ("SAE: d, k, latents", "", "", _sae),
+        ("NDCG@10 kept by the SAE", "", ".981 (NDCG@20, k = 32 of 512, ELSA)", _side("sae")),
+        ("**described NDCG** kept", "", "nothing public", _side("described")),
+        ("- permuted descriptions", "", "", _side("permuted")),
+        ("- facets, no SAE, equal length", "", "", _side("linear")),
+        ("**described score**", ">= .45", "", lambda p: _interval(p["dictionary"]["sae"]["described_ndcg"]["score"])),
+        ("verified, share of live", ">= .60", "", _share("verified")),
+        ("verified, share of mass", ">= .75", "", lambda p: _number(p["dictionary"]["sae"]["verified"]["mass"])),
+        ("- untrained network", "", "", _share("verified", "untrained")),
+        ("- trained minus untrained", ">= .40", "", _difference("verified")),
+        ("semantic, share of live", ">= .35", "", _share("semantic")),
+        ("confidence >= .5, share of live", ">= .25", "", _share("confident")),
+        ("genre correlation", ">= .9 of the probe", ".658 (in-sample, L0 88)", _genre("sae")),
+        ("- linear probe", "", "", _genre("linear_probe")),
+        ("- data-point directions", "sae - .10", "", _genre("data_points")),
+        ("title coherence lift", ">= 3 (Beauty)", "1.68", _title("evidence")),
+        ("- RecSAE's own method, same SAE", "", "", _title("recsae")),
+        ("intruder found (chance .20)", "", "", _intruder),
+    ]
+    names = list(found)
+    head = ["", *names, "aim (MovieLens-1M)", "public"]
+    body = [[label, *(_safe(cell, found[name]) for name in names), aim, public] for label, aim, public, cell in rows]
+    return ["## In one table", "", *_table(head, body)]
+
+
+def _dictionaries(found: Found) -> list[str]:
+    lines = ["## Dictionaries beside their controls", ""]
+    kinds = ("verified", "semantic", "item_set", "confident", "too_rare")
+    for name, parts in found.items():
+        codes = {code: one for code, one in parts["dictionary"].items() if isinstance(one, dict) and "live" in one}
+        body = [
+            [
+                code.replace("_", " "),
+                str(one["live"]),
+                *(f"{one[kind]['share']:.1%} / {one[kind]['mass']:.1%}" for kind in kinds),
+                _number(one["described_ndcg"]["score"]["value"]),
+            ]
+            for code, one in codes.items()
+        ]
+        head = ["", "live", *(kind.replace("_", " ") for kind in kinds), "described score"]
+        lines += [f"{name}, share of live latents / of activation mass:", "", *_table(head, body)]
+        covered = parts["dictionary"]["sae"]["coverage"]
+        text = ", ".join(f"{threshold}: {one['share']:.1%} / {one['mass']:.1%}" for threshold, one in covered.items())
+        controls = parts["dictionary"]["sae"]["controls"]
+        lines += [
+            f"Coverage by balanced F1, count / mass: {text}. Mean F1 at the natural mix {controls['f1']:.3f}, "
+            f"beside label swaps {controls['swap_f1']:.3f}, the best popularity rule {controls['popularity_f1']:.3f}, "
+            f"always true {controls['always_true_f1']:.3f}.",
+            "",
+        ]
+    return lines
+
+
+def _kept(found: Found) -> list[str]:
+    lines = ["## Quality kept (NDCG@20)", ""]
+    for name, parts in found.items():
+        body = [
+            [
+                k + ("" if one["sparse"] else " (not sparse)"),
+                str(one["width"]),
+                f"{one['sae']:.3f} [{one['ci'][0]:.3f}, {one['ci'][1]:.3f}]",
+                f"{one['pca']:.3f}",
+                f"{one['adaptive_pca']:.3f}",
+                f"{one['fvu']:.3f}",
+                f"{one['dead']:.1%}",
+            ]
+            for k, one in parts["ndcg_kept"].items()
+            if k != "seconds"
+        ]
+        lines += [f"{name}:", "", *_table(["k", "latents", "SAE", "PCA-k", "adaptive PCA-k", "FVU", "dead"], body)]
+    return lines
+
+
+def _probing(found: Found) -> list[str]:
+    lines = ["## Probing", ""]
+    for name, parts in found.items():
+        genre = parts["probing"]["genre_corr"]["recent"]
+        body = [[label.replace("_", " "), _interval(one)] for label, one in genre.items() if _is_interval(one)]
+        lines += [f"{name}, mean correlation with an attribute's recency-weighted share:", "", *_table(["", ""], body)]
+    return lines
+
+
+def _coherence(found: Found) -> list[str]:
+    lines = ["## Are a latent's distinct items alike?", ""]
+    for name, parts in found.items():
+        title = parts["coherence"]["title"]
+        body = [
+            [way.replace("_", " "), _interval(one["lift"]), str(one["latents"]), f"{one['distinct_items']:.1f}"]
+            for way, one in title.items()
+            if isinstance(one, dict) and "lift" in one
+        ]
+        items = parts["coherence"]["effective_items"]
+        lines += [
+            f"{name}: titles (brand words removed), lift over random items of equal popularity; effective number of "
+            f"deciding items, median {items.get('median', items.get('p50', ''))}.",
+            "",
+            *_table(["chosen by", "lift", "latents", "distinct items"], body),
+        ]
+    return lines
+
+
+def _steering(found: Found) -> list[str]:
+    lines: list[str] = []
+    for name, parts in found.items():
+        if "steering" not in parts:
+            continue
+        body = [
+            [
+                one["facet"].partition("=")[2],
+                f"{one['dlogodds']:.2f} [{one['dlogodds_low']:.2f}, ...]",
+                f"{one['loss']:.1%} (upper {one['loss_upper']:.1%})",
+                f"{one['out_of_facet_loss']:.1%}",
+                f"{one['off_target_excess']:.3f}",
+                f"{one['null_percentile']:.2f}",
+                str(one["concepts"]),
+            ]
+            for one in parts["steering"]["facets"]
+        ]
+        head = ["facet", "log-odds of share", "NDCG loss", "loss outside", "off target", "null percentile", "concepts"]
+        lines += [f"## Steering ({name}), at a point loss of 2 %", "", *_table(head, body)]
+    return lines
+
+
+def _others(found: Found) -> list[str]:
+    lines = ["## Refresh, seeds, planted data", ""]
+    body: list[list[str]] = []
+    for name, parts in found.items():
+        stable = parts["seed_stability"]
+        body.append(
+            [
+                f"{name}: verified latents found by all of {stable['seeds']} seeds, count / mass",
+                f"{stable['verified']['count']:.1%} / {stable['verified']['mass']:.1%} "
+                f"(chance {stable['by_chance']['count']:.1%})",
+            ]
+        )
+        if "refresh" in parts:
+            refresh = parts["refresh"]
+            body += [[f"refresh, kept {way}", _interval(refresh[way])] for way in ("warm", "cold") if way in refresh]
+            body.append(["refresh, false matches", _interval(refresh["false_match"])])
+        if "planted" in parts:
+            planted = parts["planted"]
+            body.append(["planted: recovered with the right label", _number(planted["recovered"])])
+            body.append(["- frozen random SAE", _number(planted["frozen_random"]["recovered"])])
+            body.append(["planted: mean correlation of matched latents", _number(planted["mcc"])])
+    return [*lines, *_table(["", ""], body)]
+
+
+def _base(parts: Mapping[str, Any]) -> str:
+    test = parts["base"]["test"]
+    return f"{test['ndcg@10']:.4f} / {test['hr@10']:.4f}"
+
+
+def _sae(parts: Mapping[str, Any]) -> str:
+    return f"64, {parts['base']['sae']['k']}, {parts['base']['sae']['width']}"
+
+
+def _side(side: str) -> Any:
+    return lambda parts: _interval(parts["dictionary"]["sae"]["described_ndcg"][side])
+
+
+def _share(kind: str, code: str = "sae") -> Any:
+    def cell(parts: Mapping[str, Any]) -> str:
+        one = parts["dictionary"][code][kind]
+        return f"{one['share']:.3f} [{one['ci'][0]:.3f}, {one['ci'][1]:.3f}]"
+
+    return cell
+
+
+def _difference(kind: str) -> Any:
+    def cell(parts: Mapping[str, Any]) -> str:
+        one = parts["dictionary"]["trained_minus_untrained"][kind]
+        return f"{one['difference']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+
+    return cell
+
+
+def _genre(method: str) -> Any:
+    return lambda parts: _interval(parts["probing"]["genre_corr"]["recent"][method])
+
+
+def _title(way: str) -> Any:
+    return lambda parts: _interval(parts["coherence"]["title"][way]["lift"])
+
+
+def _intruder(parts: Mapping[str, Any]) -> str:
+    return _interval(parts["intruder"]["all"] if "all" in parts["intruder"] else parts["intruder"])
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys()
+
+
+def _interval(value: Any) -> str:
+    if _is_interval(value):
+        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return _number(value)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _number(value.get("value", ""))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _safe(cell: Any, parts: Mapping[str, Any]) -> str:
+    try:
+        text: str = cell(parts)
+    except KeyError:
+        return "-"
+    return text
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in body]
+    return [*lines, ""]
