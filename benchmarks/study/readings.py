@@ -5,7 +5,7 @@ Not here: fitting and scoring (`probing`, `recall`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ LEAST_ROWS = 100
 DATA_POINTS = ("data_points", "data_points_2", "data_points_3")
 _PROPERTY_FAMILIES = ("genre", "category")
 _MOST_PROPERTIES = 40
+_MOST_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ class Reading:
 
 
 def read(inputs: DictionaryInputs, k: int, *, only_latents: bool = False) -> Reading:
-    """Both parts; baselines code data points with `k` of them per row. `only_latents` leaves the baselines out."""
+    """Both parts, at most 50,000 rows of each; baselines code data points with `k` of them per row.
+
+    `only_latents` leaves the baselines out. Coordinates along every data point are dense: rows x width float32.
+    """
+    inputs = replace(inputs, rows_per_part=min(inputs.rows_per_part, _MOST_ROWS))
     parts = [read_part(inputs, part) for part in (UserPart.CONSTRUCTION, UserPart.VERIFICATION)]
     columns = _properties(inputs, parts)
     sides = [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmarks.study.coherence import coherence_of, top_pairs
 from benchmarks.study.planted import activation_rows, frozen_random, planted_inputs
 from benchmarks.study.probing import probing
+from benchmarks.study.rivals import RATE, recsae_saes
 from scipy import sparse
 
 from recsae.concepts.build import build_dictionary
@@ -19,6 +21,7 @@ from recsae.concepts.intruder_scores import intruder_scores
 from recsae.concepts.records import ConceptStatus, RuleRecord
 from recsae.concepts.splits import UserPart
 from recsae.datasets.planted_activations import PlantedActivations, PlantedSpec, make_planted_activations
+from recsae.sae.batches import ArrayRows
 from recsae.sae.export import TrainingFacts, export_sae
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.weights import SaeWeights
@@ -152,3 +155,14 @@ def test_the_intruder_test_of_a_dictionary_finds_true_latents_above_chance_and_t
     # A label that names the genre may not be judged by it.
     honest = intruder_scores(opened.true, part, opened.dictionary.arrays.p95, lag, concepts)
     assert honest.by_facets.overall(verified).value < found.by_facets.overall(verified).value
+
+
+def test_rivals_have_recsaes_settings_and_are_trained_once(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
+    first = recsae_saes(ArrayRows(x), "planted", tmp_path, ks=(2, 3), epochs=2)
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    again = recsae_saes(ArrayRows(x), "planted", tmp_path, ks=(2, 3), epochs=2)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == made
+    assert {name: (one.k, one.width) for name, one in again.items()} == {"k2": (2, 64), "k3": (3, 64)}
+    assert again["k2"].config["learning_rate"] == RATE
+    assert (again["k2"].w_dec == first["k2"].w_dec).all()

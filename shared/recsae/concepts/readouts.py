@@ -131,9 +131,11 @@ def _moments(features: Features, targets: Doubles, *, with_features: bool = True
     mean = np.asarray(features.mean(axis=0), np.float64).ravel()
     target_mean = targets.mean(axis=0)
     across = np.asarray(features.T @ targets, np.float64) / n - mean[:, None] * target_mean[None, :]
-    if with_features or not sparse.issparse(features):
+    if with_features:
         among = _product(features) / n - mean[:, None] * mean[None, :]
         variance = np.diag(among)
+    elif not sparse.issparse(features):
+        among, variance = np.zeros((0, 0)), np.var(features, axis=0, dtype=np.float64)
     else:
         among = np.zeros((0, 0))
         variance = np.asarray(features.multiply(features).mean(axis=0), np.float64).ravel() - mean**2
