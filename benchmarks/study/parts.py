@@ -28,6 +28,7 @@ from benchmarks.study.quality import kept_study
 from benchmarks.study.rating import rating_study
 from benchmarks.study.refresh import Setting as RefreshSetting
 from benchmarks.study.refresh import refresh_study
+from benchmarks.study.rivals import recsae_rivals
 from benchmarks.study.stability import stability_study
 from benchmarks.study.steering import steering
 from recsae.concepts.llm.options import LlmOptions
@@ -125,7 +126,9 @@ PARTS: Mapping[str, Part] = {
     "ndcg_kept": _kept,
     "dictionary": lambda study: dictionary_figures(study.material, study.cache, study.threads),
     "probing": lambda study: probing_study(study.material, study.untrained),
-    "coherence": lambda study: coherence_study(study.material),
+    "coherence": lambda study: coherence_study(
+        study.material, recsae_rivals(study.material, study.cache, threads=study.threads)
+    ),
     "intruder": lambda study: intruder_study(study.material),
     "deletion": lambda study: deletion_study(study.material),
     "seed_stability": lambda study: stability_study(study.material, study.cache, study.threads),

@@ -24,9 +24,8 @@ _COLOURS = {"handle": "#0b6e4f", "single": "#6fb98f", "difference_of_means": "#c
 def draw(found: Mapping[str, Mapping[str, Any]], out: Path) -> list[tuple[str, str]]:
     """Writes every plot there is material for; names of files and captions."""
     out.mkdir(parents=True, exist_ok=True)
-    mpl.rcParams.update(
-        {"svg.hashsalt": "recsae", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    )
+    mpl.rcParams.update({"svg.hashsalt": "recsae", "font.size": 9})
+    mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
     drawn = []
     for name, parts in found.items():
         drawn.append(_confidence(name, parts["dictionary"], out))
