@@ -94,14 +94,14 @@ class RunConfig:
             self.sweep.validate()
 
     def completed(self, dim: int) -> RunConfig:
-        """The configuration for activations of length `dim`: width 16 x d and k = d / 4 where they were left 0.
+        """The configuration for activations of length `dim`: width 4 x d and k = d / 8 where they were left 0.
 
         `epochs` stays 0 until the number of rows is known; the train stage chooses it.
         """
         if self.sweep is not None:
             return replace(self, sweep=self.sweep.completed(dim))
-        width = self.width or min(MAX_WIDTH, max(16, 16 * dim))
-        return replace(self, width=width, k=self.k or min(width, MAX_K, max(1, dim // 4)))
+        width = self.width or min(MAX_WIDTH, max(16, 4 * dim))
+        return replace(self, width=width, k=self.k or min(width, MAX_K, max(1, dim // 8)))
 
 
 @dataclass(frozen=True)
