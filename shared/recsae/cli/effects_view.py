@@ -12,6 +12,7 @@ from recsae.cli.output import share, table
 from recsae.v1 import common_pb2, interpreter_pb2
 
 _WHY = {"ndcg": "NDCG@10", "off_target": "off target", "measured": "measured no further"}
+_SHOWN_WEIGHTS, _LABEL = 4, 40
 _DOSE_COLUMNS = [
     "operation", ">dose", ">facet share", ">log-odds", ">NDCG@10 kept", ">in facet", ">others", ">off target",
     ">lists changed", ">survives",
@@ -65,7 +66,7 @@ def handles(reply: interpreter_pb2.ListHandlesResponse) -> RenderableType:
     rows = [
         (
             one.facet,
-            "\n".join(f"{weight.weight:+.2f} {weight.concept_id} {escape(weight.label)}" for weight in one.weights),
+            _weights(one.weights),
             range_words(one.safe_range),
             share(one.facet_share),
             _best(one),
@@ -84,6 +85,13 @@ def range_words(safe: common_pb2.SafeRange) -> str:
         return "allowed"
     ends = dict.fromkeys(_WHY.get(why, why) for why in (safe.limited_below, safe.limited_by))
     return f"{safe.low:g} to {safe.high:g} ({', '.join(ends)})"
+
+
+def _weights(weights: Iterable[interpreter_pb2.HandleWeight]) -> str:
+    """The largest few, one per line."""
+    ordered = sorted(weights, key=lambda one: -abs(one.weight))
+    lines = [f"{one.weight:+.2f} {one.concept_id} {escape(one.label[:_LABEL])}" for one in ordered[:_SHOWN_WEIGHTS]]
+    return "\n".join([*lines, f"and {len(ordered) - _SHOWN_WEIGHTS} more"] if len(ordered) > len(lines) else lines)
 
 
 def _best(handle: interpreter_pb2.Handle) -> str:

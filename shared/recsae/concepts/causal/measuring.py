@@ -37,7 +37,7 @@ from recsae.datasets.facets import FacetTable
 # A microsecond a user and dose: a minute or so for the largest catalogue of 4,000 items, all five operations.
 MOST_CONCEPTS = 2_048
 _AT_ONCE = 32
-_ENCODED_USERS = 32
+_ENCODED_USERS = 16
 
 Progress = Callable[[str, float], None]
 Floats = NDArray[np.float32]
