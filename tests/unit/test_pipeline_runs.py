@@ -20,7 +20,7 @@ CONFIG = RunConfig(model="sasrec", dataset_version="0123456789abcdef")
 
 def test_defaults_follow_the_dimension() -> None:
     completed = CONFIG.completed(64)
-    assert (completed.width, completed.k) == (1024, 16)
+    assert (completed.width, completed.k) == (256, 8)
     assert RunConfig("m", "0" * 16, width=32, k=4).completed(64).width == 32
 
 
@@ -88,7 +88,7 @@ def test_a_sweep_has_stages_of_its_own_and_its_points_wait_with_training() -> No
     run = new_run(replace(CONFIG, sweep=SweepGrid()), 0.0)
     assert [stage.name for stage in run.stages] == ["collect", "sweep", "report"]
     assert queue_of(RunStep(run.id, "sweep", "w32-k2-topk-s0")) == queue_of(RunStep(run.id, "train", "all"))
-    assert run.config.completed(64).sweep == SweepGrid((1024,), (16,))
+    assert run.config.completed(64).sweep == SweepGrid((256,), (8,))
 
 
 def test_the_same_key_returns_the_first_run() -> None:

@@ -38,8 +38,8 @@ def test_a_grid_has_every_combination_once(
     points = grid.points()
     wanted = {
         (width, k, variant, seed)
-        for width in set(widths) or {1024}
-        for k in set(ks) or {min(16, *(widths or [1024]))}
+        for width in set(widths) or {256}
+        for k in set(ks) or {min(8, *(widths or [256]))}
         for variant in set(variants) or {"topk"}
         for seed in set(seeds) or {0}
     }

@@ -41,9 +41,9 @@ def test_configurations_survive_the_round_trip_and_unknown_settings_do_not() -> 
 
 def test_defaults_follow_the_data() -> None:
     config = SaeConfig.defaults_for(64, 60_000)
-    assert (config.width, config.k) == (1024, 16)
-    assert config.learning_rate == 2e-3
-    assert SaeConfig.defaults_for(64, 60_000, k=8).learning_rate == 4e-3
+    assert (config.width, config.k) == (256, 8)
+    assert config.learning_rate == 4e-3
+    assert SaeConfig.defaults_for(64, 60_000, k=16).learning_rate == 2e-3
     assert SaeConfig.defaults_for(256, 60_000, k=32).learning_rate == 1e-3
     assert config.epochs > SaeConfig.defaults_for(64, 10_000_000).epochs >= 1
     assert SaeConfig.defaults_for(64, 60_000, width=512, k=8, epochs=2).epochs == 2

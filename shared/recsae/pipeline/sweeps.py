@@ -104,9 +104,9 @@ class SweepGrid:
                 raise InvalidRequestError(f"seed {seed} is out of range; give 0 to 2^63 - 1")
 
     def completed(self, dim: int) -> SweepGrid:
-        """The grid for activations of length `dim`: width 16 x d and k = d / 4 where they were left 0."""
-        widths = [width or min(MAX_WIDTH, max(16, 16 * dim)) for width in self.widths]
-        ks = [k or min(*widths, MAX_K, max(1, dim // 4)) for k in self.ks]
+        """The grid for activations of length `dim`: width 4 x d and k = d / 8 where they were left 0."""
+        widths = [width or min(MAX_WIDTH, max(16, 4 * dim)) for width in self.widths]
+        ks = [k or min(*widths, MAX_K, max(1, dim // 8)) for k in self.ks]
         return SweepGrid.of(widths, ks, self.variants, self.seeds)
 
 

@@ -79,9 +79,9 @@ class RefreshConfig(_message.Message):
     dataset_version: _builtins.str
     """Version of the dataset artifact to collect over, 16 hex digits."""
     width: _builtins.int
-    """Latents, 16 to 1,048,576; 0 = 16 x d."""
+    """Latents, 16 to 1,048,576; 0 = 4 x d."""
     k: _builtins.int
-    """Firing latents per vector, 1 to 1,024; 0 = d / 4."""
+    """Firing latents per vector, 1 to 1,024; 0 = d / 8."""
     epochs: _builtins.int
     """Passes over the activations, 1 to 1,000; 0 = chosen from their number."""
     seed: _builtins.int
@@ -187,11 +187,11 @@ class SweepGrid(_message.Message):
     SEEDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def widths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Latents, each 16 to 1,048,576; empty = 16 x d."""
+        """Latents, each 16 to 1,048,576; empty = 4 x d."""
 
     @_builtins.property
     def ks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Firing latents per vector, each 1 to 1,024; empty = d / 4."""
+        """Firing latents per vector, each 1 to 1,024; empty = d / 8."""
 
     @_builtins.property
     def variants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

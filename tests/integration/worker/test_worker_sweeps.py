@@ -66,12 +66,12 @@ def test_a_sweep_scores_every_point_and_trains_none_again_after_a_kill(fleet: Fl
 
 def test_a_point_that_cannot_be_trained_does_not_end_the_sweep(fleet: Fleet) -> None:
     fleet.start_worker()
-    # The width is 16 x d = 256 by default, which is not known before the model is asked.
+    # The width is 4 x d = 64 by default, which is not known before the model is asked.
     run = fleet.start_run(epochs=5, sweep=SweepGrid.of(ks=(4, 300)))
     finished = fleet.wait_for_run(run, lambda r: r.state is RunState.SUCCEEDED, "end of the sweep")
     good, bad = finished.points
-    assert (good.point.name, good.failure) == ("w256-k4-topk-s0", "")
-    assert "k = 300 latents cannot be kept of width 256" in bad.failure
+    assert (good.point.name, good.failure) == ("w64-k4-topk-s0", "")
+    assert "k = 300 latents cannot be kept of width 64" in bad.failure
     assert finished.scores["sweep.failed"] == 1
     assert "1 could not be trained" in finished.stage("report").detail
 
