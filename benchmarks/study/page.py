@@ -60,7 +60,14 @@ def _main_table(found: Found) -> list[str]:
         ("- data-point directions", "sae - .10", "", _genre("data_points")),
         ("title coherence lift", ">= 3 (Beauty)", "1.68", _title("evidence")),
         ("- RecSAE's own method, same SAE", "", "", _title("recsae")),
-        ("intruder found (chance .20)", "", "", _intruder),
+        (
+            "intruder found by metadata the label does not use, verified (chance .20)",
+            "",
+            "",
+            _intruder("facets", "verified"),
+        ),
+        ("- items of four concepts mixed", "", "", _intruder("facets", "control")),
+        ("intruder found by who consumed the items, verified", "", "", _intruder("users", "verified")),
     ]
     names = list(found)
     head = ["", *names, "aim (MovieLens-1M)", "public"]
@@ -180,7 +187,11 @@ def _others(found: Found) -> list[str]:
         )
         if "refresh" in parts:
             refresh = parts["refresh"]
-            body += [[f"refresh, kept {way}", _interval(refresh[way])] for way in ("warm", "cold") if way in refresh]
+            body += [
+                [f"refresh, {way.replace('_', ' ')}: verified concepts kept", _interval(refresh[way]["kept"])]
+                for way in ("warm", "cold", "same_base_warm", "same_base_cold", "same_sae")
+                if way in refresh
+            ]
             body.append(["refresh, false matches", _interval(refresh["false_match"])])
         if "planted" in parts:
             planted = parts["planted"]
@@ -227,18 +238,19 @@ def _title(way: str) -> Any:
     return lambda parts: _interval(parts["coherence"]["title"][way]["lift"])
 
 
-def _intruder(parts: Mapping[str, Any]) -> str:
-    return _interval(parts["intruder"]["all"] if "all" in parts["intruder"] else parts["intruder"])
+def _intruder(judge: str, which: str) -> Any:
+    return lambda parts: _interval(parts["intruder"][judge][which])
 
 
 def _is_interval(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys()
+    return isinstance(value, Mapping) and "value" in value and ("ci" in value or "low" in value)
 
 
 def _interval(value: Any) -> str:
-    if _is_interval(value):
-        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-    return _number(value)
+    if not _is_interval(value):
+        return _number(value)
+    low, high = value["ci"] if "ci" in value else (value["low"], value["high"])
+    return f"{value['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _number(value: Any) -> str:

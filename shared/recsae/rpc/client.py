@@ -27,7 +27,10 @@ Res = TypeVar("Res")
 IDEMPOTENT: Mapping[str, tuple[str, ...]] = {
     "recsae.v1.Recommender": ("Recommend", "Rank"),
     "recsae.v1.ActivationExporter": ("GetModel", "Embed", "ExportActivations", "ExportItems"),
-    "recsae.v1.Interpreter": ("Explain", "Encode", "ListConcepts", "GetConcept", "SearchConcepts", "ListHandles"),
+    "recsae.v1.Interpreter": (
+        *("Explain", "Encode", "ListConcepts", "GetConcept", "SearchConcepts", "CompareGroups"),
+        *("ListHandles", "ListLabelEdits", "GetLineage"),
+    ),
     "recsae.v1.Steering": ("GetPolicy", "ListPolicies", "ListAudit", "Preview", "Steer", "GetEncoder"),
     "recsae.v1.Pipeline": ("GetRun", "ListRuns", "GetChannels"),
 }
