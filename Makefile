@@ -47,7 +47,7 @@ define install_torch
 endef
 
 .PHONY: help setup demo test saelens-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock \
-	clean fix bench-sae bench-growth bench-fidelity
+	clean fix bench-sae bench-growth bench-fidelity bench-evidence paper
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +113,13 @@ bench-growth: $(READY) ## Time and memory of SAE training as rows and width grow
 
 bench-fidelity: $(READY) ## NDCG kept by SAEs on SASRec; DATA=FOLDER holds ml-1m and amazon-beauty (benchmarks/convert.py)
 	@.venv/bin/python -m benchmarks.fidelity $(if $(DATA),--data "$(DATA)") $(if $(THREADS),--threads $(THREADS))
+
+bench-evidence: $(READY) ## Time, memory and size of evidence at 10^5 to 10^7 activations; MAX=1000000 stops earlier
+	@.venv/bin/python -m benchmarks.evidence --threads $(or $(THREADS),1) $(if $(MAX),--max $(MAX))
+
+paper: $(READY) ## The study of concepts: docs/results.md and docs/results.json; DATA=FOLDER as above, LLM_URL= and LLM_MODEL=
+	@.venv/bin/python -m benchmarks.study $(if $(DATA),--data "$(DATA)") --threads $(or $(THREADS),1) \
+		$(if $(LLM_URL),--llm-url "$(LLM_URL)" --llm-model "$(LLM_MODEL)")
 
 clean: ## Remove what was made here: environments, caches, the demo's workspace
 	rm -rf .venv .venv-protos .venv-peers .venv-lock .venv-saelens .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

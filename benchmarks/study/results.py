@@ -19,7 +19,12 @@ def results_of(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     results: dict[str, Any] = {name: _data_set(parts) for name, parts in found.items()}
     once = found.get("ml-1m", {})
     if "refresh" in once:
-        results["refresh_kept"] = {name: once["refresh"][name] for name in ("warm", "cold", "false_match")}
+        refresh = once["refresh"]
+        results["refresh_kept"] = {name: refresh[name]["kept"] for name in ("warm", "cold")}
+        results["refresh_kept"] |= {
+            "false_match": refresh["false_match"],
+            "same_base_warm": refresh["same_base_warm"]["kept"],
+        }
     if "seed_stability" in once:
         results["seed_stability"] = once["seed_stability"]
     if "planted" in once:
