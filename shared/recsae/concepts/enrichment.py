@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsae.concepts.records import FacetLift
+from recsae.datasets.facets import is_made
 
 LEAST_LOG_ODDS = float(np.log(2))
 _Z95 = 1.959964
@@ -30,12 +31,16 @@ class Enrichment:
     low: NDArray[np.float64]
 
     def lifts(self, row: int, names: tuple[str, ...]) -> tuple[FacetLift, ...]:
-        """The facets of one latent that stand out, largest lower bound first, at most 8."""
-        order = np.argsort(-self.low[row], kind="stable")[:_KEPT]
+        """The facets of one latent that stand out, at most 8, largest lower bound first.
+
+        Values the data hold come before pairs of them and groups of items: there are many more of these.
+        """
+        order = np.flatnonzero(self.low[row] >= LEAST_LOG_ODDS)
+        order = order[np.argsort(-self.low[row, order], kind="stable")].tolist()
+        order.sort(key=lambda at: is_made(names[at]))
         return tuple(
             FacetLift(names[at], round(float(self.log_odds[row, at]), 4), round(float(self.low[row, at]), 4))
-            for at in order
-            if self.low[row, at] >= LEAST_LOG_ODDS
+            for at in order[:_KEPT]
         )
 
 

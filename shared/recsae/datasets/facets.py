@@ -77,6 +77,16 @@ class FacetTable:
         return np.flatnonzero(np.array(self.families) == family)
 
 
+def parts_of(facet: str) -> tuple[str, ...]:
+    """The values a facet's name holds: two for a pair, itself for any other."""
+    return tuple(facet.split(BOTH))
+
+
+def is_made(facet: str) -> bool:
+    """True for a pair of values or a group of items consumed together, False for a value the data hold."""
+    return BOTH in facet or facet.startswith(f"{LIKE}=")
+
+
 def build_facets(
     items: ItemTable, histories: Histories, spec: FacetSpec | None = None, together: Histories | None = None
 ) -> FacetTable:

@@ -1,9 +1,9 @@
-"""Handles: for a facet, at most 16 concepts that name it in their output label, with weights.
+"""Handles: for a facet, at most 16 concepts in whose promoted items it stands out, with weights.
 
 Three groups of rows, so that nothing is scored on what it was fitted on: weights on construction users one item before
 their newest; the size of a dose on their newest rows; effects and the safe range on verification users. Only concepts
-that promote the facet by their own output label take part, so that a handle can be read; letting all latents take part
-gains nothing on MovieLens-1M. Not here: the objective (`weights`), the record (`recsae.concepts.handles`).
+that promote the facet take part, so that a handle can be read; letting all latents take part gains nothing on
+MovieLens-1M. Not here: the objective (`weights`), the record (`recsae.concepts.handles`).
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.effects import range_of
 from recsae.concepts.handles import MOST_LATENTS, Handle
 from recsae.concepts.records import ConceptRecord, ConceptStatus
-from recsae.datasets.facets import FacetTable
+from recsae.datasets.facets import CROSSED, LIKE, FacetTable
 
 HANDLE_DOSES = (-2.0, -1.0, -0.5, -0.25, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 DOSE_LOSS = 0.02
 MOST_HANDLES = 12
-_LEAST_LATENTS = 3
 _MOST_CANDIDATES = 64
-_NAMED = 3  # facets an output label names
 _LEAST_SHARE, _MOST_SHARE = 0.002, 0.6
 _LONGEST = 0.6  # of the mean |x|: beyond it hardly an item of a list is left
 _NEARLY = 0.75
-_NO_HANDLE = ("title", "popularity")
+_NO_HANDLE = ("title", "popularity", CROSSED, LIKE)
 
 Progress = Callable[[str, float], None]
 Floats = NDArray[np.float32]
@@ -71,9 +69,9 @@ class HandleFinder:
         self._longest = _LONGEST * float(np.linalg.norm(panels.size.x, axis=1).mean())
 
     def find(self, facet: str, *, raises: bool = True) -> Found | None:
-        """Weights that raise a facet's share, or lower it; None where fewer than three live concepts promote it."""
+        """Weights that raise a facet's share, or lower it; None where no live concept promotes it."""
         latents = promoters(self._dictionary.concepts, facet)
-        if len(latents) < _LEAST_LATENTS:
+        if not len(latents):
             return None
         column = self._facets.names.index(facet)
         member = np.asarray(self._facets.matrix[:, [column]].todense()).ravel() > 0
@@ -132,7 +130,7 @@ def find_handles(
     facets: Iterable[str],
     progress: Progress = lambda _message, _share: None,
 ) -> tuple[Handle, ...]:
-    """The handles of `facets`, those with too few concepts left out."""
+    """The handles of `facets`, those without a concept left out."""
     handles = []
     wanted = list(facets)
     for at, facet in enumerate(wanted):
@@ -149,16 +147,16 @@ def handle_facets(dictionary: Dictionary, facets: FacetTable, table: Turntable, 
     wanted = []
     for name, family, share in zip(facets.names, facets.families, shares.tolist(), strict=True):
         usable = family not in _NO_HANDLE and _LEAST_SHARE <= share <= _MOST_SHARE
-        if usable and len(promoters(dictionary.concepts, name)) >= _LEAST_LATENTS:
+        if usable and len(promoters(dictionary.concepts, name)):
             wanted.append((-share, name))
     return [name for _, name in sorted(wanted)[:most]]
 
 
 def promoters(concepts: Iterable[ConceptRecord], facet: str) -> Ints:
-    """Latents of live concepts whose output label names the facet, at most 64, those it fits best first."""
+    """Latents of live concepts in whose promoted items the facet stands out, at most 64, those it fits best first."""
     found = []
     for concept in concepts:
-        named = {one.facet: one.low for one in concept.output_facets[:_NAMED]}
+        named = {one.facet: one.low for one in concept.output_facets}
         if facet in named and concept.status is not ConceptStatus.DEAD:
             found.append((-named[facet], concept.latent))
     return np.array([latent for _, latent in sorted(found)[:_MOST_CANDIDATES]], np.int64)

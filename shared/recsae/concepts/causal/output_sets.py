@@ -14,7 +14,7 @@ from scipy import sparse
 
 from recsae.concepts.outputs import output_items
 from recsae.concepts.records import ConceptRecord
-from recsae.datasets.facets import FacetTable
+from recsae.datasets.facets import FacetTable, parts_of
 
 _COMPARED = 3
 
@@ -51,6 +51,7 @@ def labels_agree(concept: ConceptRecord) -> bool:
 
     The input label names the facets its rule asks for; a rule without any leaves the most enriched input facets.
     """
-    asked = [literal.facet for literal in concept.rule.literals if literal.facet and literal.joined != "and not"]
+    literals = [literal for literal in concept.rule.literals if literal.facet and literal.joined != "and not"]
+    asked = [part for literal in literals for part in (literal.facet, *parts_of(literal.facet))]
     inputs = asked or [one.facet for one in concept.input_facets[:_COMPARED]]
     return any(one.facet in inputs for one in concept.output_facets[:_COMPARED])
