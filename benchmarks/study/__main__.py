@@ -44,7 +44,7 @@ def main() -> None:
             where = f"{arguments.data / name} is not there" if arguments.data else "DATA= is not given"
             _say(f"{name} is skipped: {where}; README.md says how to get the data")
             continue
-        study = Study(name, arguments.data, arguments.cache, arguments.out, arguments.threads, llm)
+        study = Study(name, arguments.data, arguments.cache, arguments.threads, llm)
         wanted = arguments.part or list(parts_of(name))
         found[name] = {
             part: run_part(study, part, _say, again=arguments.again) for part in wanted if part in parts_of(name)

@@ -5,13 +5,15 @@ Not here: how anything is measured (the parts; docs/method.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
+from benchmarks.study.markdown import interval, is_interval, number, table
 from benchmarks.study.plots import draw
+from benchmarks.study.results import debiasing_of
 
 _COMMAND = "make paper DATA=../shared/data"
 Found = Mapping[str, Mapping[str, Any]]
@@ -34,7 +36,9 @@ def write_page(found: Found, out: Path, machine: Machine) -> None:
         *_probing(found),
         *_coherence(found),
         *_steering(found),
+        *_debiasing(found),
         *_others(found),
+        *_language_model(found),
         *(f"![{caption}](results/{name})\n" for name, caption in plots),
     ]
     (out / "results.md").write_text("\n".join(lines).rstrip() + "\n")
@@ -48,9 +52,9 @@ def _main_table(found: Found) -> list[str]:
         ("**described NDCG** kept", "", "nothing public", _side("described")),
         ("- permuted descriptions", "", "", _side("permuted")),
         ("- facets, no SAE, equal length", "", "", _side("linear")),
-        ("**described score**", ">= .45", "", lambda p: _interval(p["dictionary"]["sae"]["described_ndcg"]["score"])),
+        ("**described score**", ">= .45", "", lambda p: interval(p["dictionary"]["sae"]["described_ndcg"]["score"])),
         ("verified, share of live", ">= .60", "", _share("verified")),
-        ("verified, share of mass", ">= .75", "", lambda p: _number(p["dictionary"]["sae"]["verified"]["mass"])),
+        ("verified, share of mass", ">= .75", "", lambda p: number(p["dictionary"]["sae"]["verified"]["mass"])),
         ("- untrained network", "", "", _share("verified", "untrained")),
         ("- trained minus untrained", ">= .40", "", _difference("verified")),
         ("semantic, share of live", ">= .35", "", _share("semantic")),
@@ -72,7 +76,7 @@ def _main_table(found: Found) -> list[str]:
     names = list(found)
     head = ["", *names, "aim (MovieLens-1M)", "public"]
     body = [[label, *(_safe(cell, found[name]) for name in names), aim, public] for label, aim, public, cell in rows]
-    return ["## In one table", "", *_table(head, body)]
+    return ["## In one table", "", *table(head, body)]
 
 
 def _dictionaries(found: Found) -> list[str]:
@@ -80,17 +84,19 @@ def _dictionaries(found: Found) -> list[str]:
     kinds = ("verified", "semantic", "item_set", "confident", "too_rare")
     for name, parts in found.items():
         codes = {code: one for code, one in parts["dictionary"].items() if isinstance(one, dict) and "live" in one}
+        if "unseen_users" in parts:
+            codes["users unseen by the base model too"] = parts["unseen_users"]
         body = [
             [
                 code.replace("_", " "),
                 str(one["live"]),
                 *(f"{one[kind]['share']:.1%} / {one[kind]['mass']:.1%}" for kind in kinds),
-                _number(one["described_ndcg"]["score"]["value"]),
+                "-" if code.startswith("untrained") else number(one["described_ndcg"]["score"]["value"]),
             ]
             for code, one in codes.items()
         ]
         head = ["", "live", *(kind.replace("_", " ") for kind in kinds), "described score"]
-        lines += [f"{name}, share of live latents / of activation mass:", "", *_table(head, body)]
+        lines += [f"{name}, share of live latents / of activation mass:", "", *table(head, body)]
         covered = parts["dictionary"]["sae"]["coverage"]
         text = ", ".join(f"{threshold}: {one['share']:.1%} / {one['mass']:.1%}" for threshold, one in covered.items())
         controls = parts["dictionary"]["sae"]["controls"]
@@ -119,7 +125,7 @@ def _kept(found: Found) -> list[str]:
             for k, one in parts["ndcg_kept"].items()
             if k != "seconds"
         ]
-        lines += [f"{name}:", "", *_table(["k", "latents", "SAE", "PCA-k", "adaptive PCA-k", "FVU", "dead"], body)]
+        lines += [f"{name}:", "", *table(["k", "latents", "SAE", "PCA-k", "adaptive PCA-k", "FVU", "dead"], body)]
     return lines
 
 
@@ -127,8 +133,20 @@ def _probing(found: Found) -> list[str]:
     lines = ["## Probing", ""]
     for name, parts in found.items():
         genre = parts["probing"]["genre_corr"]["recent"]
-        body = [[label.replace("_", " "), _interval(one)] for label, one in genre.items() if _is_interval(one)]
-        lines += [f"{name}, mean correlation with an attribute's recency-weighted share:", "", *_table(["", ""], body)]
+        body = [[label.replace("_", " "), interval(one)] for label, one in genre.items() if is_interval(one)]
+        lines += [f"{name}, mean correlation with an attribute's recency-weighted share:", "", *table(["", ""], body)]
+        sparse = parts["probing"]["k_sparse"]
+        rows = [
+            [method.replace("_", " "), *(interval(one[k]["f1"]) for k in ("k1", "k2", "k5"))]
+            for method, one in sparse.items()
+            if "k1" in one
+        ]
+        rows.append(["linear probe, all", interval(sparse["linear_probe"]["f1"]), "", ""])
+        lines += [
+            f"{name}, k-sparse probing, F1 for the newest item's attributes:",
+            "",
+            *table(["", "k = 1", "k = 2", "k = 5"], rows),
+        ]
     return lines
 
 
@@ -137,7 +155,7 @@ def _coherence(found: Found) -> list[str]:
     for name, parts in found.items():
         title = parts["coherence"]["title"]
         body = [
-            [way.replace("_", " "), _interval(one["lift"]), str(one["latents"]), f"{one['distinct_items']:.1f}"]
+            [way.replace("_", " "), interval(one["lift"]), str(one["latents"]), f"{one['distinct_items']:.1f}"]
             for way, one in title.items()
             if isinstance(one, dict) and "lift" in one
         ]
@@ -146,7 +164,7 @@ def _coherence(found: Found) -> list[str]:
             f"{name}: titles (brand words removed), lift over random items of equal popularity; effective number of "
             f"deciding items, median {items.get('median', items.get('p50', ''))}.",
             "",
-            *_table(["chosen by", "lift", "latents", "distinct items"], body),
+            *table(["chosen by", "lift", "latents", "distinct items"], body),
         ]
     return lines
 
@@ -169,7 +187,50 @@ def _steering(found: Found) -> list[str]:
             for one in parts["steering"]["facets"]
         ]
         head = ["facet", "log-odds of share", "NDCG loss", "loss outside", "off target", "null percentile", "concepts"]
-        lines += [f"## Steering ({name}), at a point loss of 2 %", "", *_table(head, body)]
+        lines += [f"## Steering ({name}), at a point loss of 2 %", "", *table(head, body)]
+        methods = ("handle", "single", "difference_of_means", "tag", "handle_minus_difference_of_means")
+        means = [
+            [method.replace("_", " "), *(interval(one[method]) for one in parts["steering"]["mean"].values())]
+            for method in methods
+        ]
+        losses = [f"at {loss} loss" for loss in parts["steering"]["mean"]]
+        lines += ["Gain in log-odds, mean over these facets:", "", *table(["", *losses], means)]
+    return lines
+
+
+def _debiasing(found: Found) -> list[str]:
+    lines: list[str] = []
+    for name, parts in found.items():
+        if "debiasing" not in parts:
+            continue
+        figures = debiasing_of(parts["debiasing"])
+        rows = [
+            [method.replace("_", " "), *(number(one.get(key, "")) for key in ("tail_share", "gini", "mean_log_count"))]
+            for method, one in figures["popularity"].items()
+        ]
+        head = ["", "share of the long tail", "Gini", "mean ln(1 + count)"]
+        lines += [f"## Debiasing ({name}), at a loss of 2 %", "", *table(head, rows)]
+        if "gender" in figures:
+            rows = [
+                [
+                    way.replace("_", " "),
+                    *(number(one.get(key, "")) for key in ("probe_auc", "list_gap", "chance_gap")),
+                    interval(one.get("ndcg_kept", "")),
+                ]
+                for way, one in figures["gender"].items()
+                if isinstance(one, Mapping)
+            ]
+            head = ["gender", "probe AUC", "gap of lists", "by chance", "NDCG@10 kept"]
+            lines += table(head, rows)
+    return lines
+
+
+def _language_model(found: Found) -> list[str]:
+    lines: list[str] = []
+    for name, parts in found.items():
+        if "llm" in parts and "skipped" not in parts["llm"]:
+            rows = [[key.replace("_", " "), interval(one)] for key, one in parts["llm"].items() if is_interval(one)]
+            lines += [f"## A language model ({name})", "", *table(["", ""], rows)]
     return lines
 
 
@@ -188,17 +249,17 @@ def _others(found: Found) -> list[str]:
         if "refresh" in parts:
             refresh = parts["refresh"]
             body += [
-                [f"refresh, {way.replace('_', ' ')}: verified concepts kept", _interval(refresh[way]["kept"])]
+                [f"refresh, {way.replace('_', ' ')}: verified concepts kept", interval(refresh[way]["kept"])]
                 for way in ("warm", "cold", "same_base_warm", "same_base_cold", "same_sae")
                 if way in refresh
             ]
-            body.append(["refresh, false matches", _interval(refresh["false_match"])])
+            body.append(["refresh, false matches", interval(refresh["false_match"])])
         if "planted" in parts:
             planted = parts["planted"]
-            body.append(["planted: recovered with the right label", _number(planted["recovered"])])
-            body.append(["- frozen random SAE", _number(planted["frozen_random"]["recovered"])])
-            body.append(["planted: mean correlation of matched latents", _number(planted["mcc"])])
-    return [*lines, *_table(["", ""], body)]
+            body.append(["planted: recovered with the right label", number(planted["recovered"])])
+            body.append(["- frozen random SAE", number(planted["frozen_random"]["recovered"])])
+            body.append(["planted: mean correlation of matched latents", number(planted["mcc"])])
+    return [*lines, *table(["", ""], body)]
 
 
 def _base(parts: Mapping[str, Any]) -> str:
@@ -211,7 +272,7 @@ def _sae(parts: Mapping[str, Any]) -> str:
 
 
 def _side(side: str) -> Any:
-    return lambda parts: _interval(parts["dictionary"]["sae"]["described_ndcg"][side])
+    return lambda parts: interval(parts["dictionary"]["sae"]["described_ndcg"][side])
 
 
 def _share(kind: str, code: str = "sae") -> Any:
@@ -231,32 +292,15 @@ def _difference(kind: str) -> Any:
 
 
 def _genre(method: str) -> Any:
-    return lambda parts: _interval(parts["probing"]["genre_corr"]["recent"][method])
+    return lambda parts: interval(parts["probing"]["genre_corr"]["recent"][method])
 
 
 def _title(way: str) -> Any:
-    return lambda parts: _interval(parts["coherence"]["title"][way]["lift"])
+    return lambda parts: interval(parts["coherence"]["title"][way]["lift"])
 
 
 def _intruder(judge: str, which: str) -> Any:
-    return lambda parts: _interval(parts["intruder"][judge][which])
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, Mapping) and "value" in value and ("ci" in value or "low" in value)
-
-
-def _interval(value: Any) -> str:
-    if not _is_interval(value):
-        return _number(value)
-    low, high = value["ci"] if "ci" in value else (value["low"], value["high"])
-    return f"{value['value']:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return _number(value.get("value", ""))
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return lambda parts: interval(parts["intruder"][judge][which])
 
 
 def _safe(cell: Any, parts: Mapping[str, Any]) -> str:
@@ -265,9 +309,3 @@ def _safe(cell: Any, parts: Mapping[str, Any]) -> str:
     except KeyError:
         return "-"
     return text
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(row) + " |" for row in body]
-    return [*lines, ""]

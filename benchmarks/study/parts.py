@@ -18,7 +18,7 @@ from benchmarks.study.coherence import coherence_study
 from benchmarks.study.controls import untrained_material
 from benchmarks.study.debiasing import debiasing_study
 from benchmarks.study.deletion import deletion_study
-from benchmarks.study.dictionaries import dictionary_figures
+from benchmarks.study.dictionaries import dictionary_figures, figures
 from benchmarks.study.intruder import intruder_study
 from benchmarks.study.llm import llm_study
 from benchmarks.study.material import Material, load_base, open_up
@@ -57,12 +57,14 @@ SETTINGS = {"ml-1m": Setting("ml-1m-d64", 5, 128), "amazon-beauty": Setting("ama
 
 @dataclass(frozen=True)
 class Study:
-    """What parts read: one data set's material, where things are kept, and a language model where one is set."""
+    """What parts read: one data set's material, where things are kept, and a language model where one is set.
+
+    The rating sheet goes into the cache: it shows items of data that may not be passed on.
+    """
 
     name: str
     data: Path
     cache: Path
-    out: Path
     threads: int = 1
     llm: LlmOptions | None = None
 
@@ -114,6 +116,14 @@ def _refresh(study: Study) -> Mapping[str, Any]:
     return refresh_study(study.data, study.cache, setting)
 
 
+def _unseen(study: Study) -> Mapping[str, Any]:
+    """The dictionary of a base model that never saw construction and verification users either."""
+    setting = study.setting
+    base = load_base(f"{setting.base}-unseen", study.data, study.cache, threads=study.threads)
+    opened = open_up(base, study.cache, k=setting.k, width=setting.width, threads=study.threads)
+    return figures(replace(opened, rows_per_part=ROWS_PER_PART).dictionary)
+
+
 def _llm(study: Study) -> Mapping[str, Any]:
     if study.llm is None:
         return {"skipped": "no endpoint is set"}
@@ -138,8 +148,9 @@ MOVIELENS_PARTS: Mapping[str, Part] = {
     "debiasing": lambda study: debiasing_study(study.material),
     "refresh": _refresh,
     "planted": lambda study: planted_study(study.threads),
+    "unseen_users": _unseen,
     "llm": _llm,
-    "rating": lambda study: rating_study(study.material, study.out / "rating"),
+    "rating": lambda study: rating_study(study.material, study.cache / "study" / "rating"),
 }
 
 

@@ -33,6 +33,16 @@ def results_of(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return results
 
 
+def debiasing_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Both worked cases at a loss of 2 %: how popular lists are, and what gives a user's gender away."""
+    methods = ("concepts", "difference_of_means", "reranking")
+    popularity = found["popularity"]
+    result: dict[str, Any] = {"unsteered": popularity["unsteered"]}
+    result |= {name: popularity[name]["at_loss"]["2%"] for name in methods if "2%" in popularity[name]["at_loss"]}
+    gender = {name: one for name, one in found.get("gender", {}).items() if name != "separating"}
+    return {"popularity": result} | ({"gender": gender} if gender else {})
+
+
 def _data_set(parts: Mapping[str, Any]) -> dict[str, Any]:
     genre = parts["probing"]["genre_corr"]["recent"]
     title = parts["coherence"]["title"]
@@ -49,7 +59,12 @@ def _data_set(parts: Mapping[str, Any]) -> dict[str, Any]:
     if "steering" in parts:
         result["steering"] = [{name: one[name] for name in _STEERING} for one in parts["steering"]["facets"]]
         result["steering_mean"] = parts["steering"]["mean"]
-    for name in ("debiasing", "llm"):
-        if name in parts:
-            result[name] = {key: value for key, value in parts[name].items() if key != "seconds"}
+    if "debiasing" in parts:
+        result["debiasing"] = debiasing_of(parts["debiasing"])
+    if "unseen_users" in parts:
+        result["unseen_users"] = {
+            name: parts["unseen_users"][name] for name in ("live", "verified", "semantic", "confident")
+        }
+    if "llm" in parts:
+        result["llm"] = {name: value for name, value in parts["llm"].items() if name != "seconds"}
     return result
