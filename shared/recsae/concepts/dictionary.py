@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-# Schema 1 lacks origins, effects and a language model's words, and all of them may be missing: it is served and refreshed
+# Schema 1 lacks origins, effects and a language model's words, all of which may be missing: it is served and refreshed
 # from as it is, or no platform could be updated without losing its concepts.
 _READ = (1, SCHEMA_VERSION)
 _CONCEPTS = "concepts.json"
