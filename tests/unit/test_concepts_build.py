@@ -266,6 +266,17 @@ def test_a_description_of_another_sae_is_refused(inputs: DictionaryInputs) -> No
         verify(replace(inputs, model_version="f" * 16), description)
 
 
+def test_a_description_of_an_earlier_release_is_refused_with_what_it_lacks(
+    inputs: DictionaryInputs, tmp_path: Path
+) -> None:
+    describe(inputs).save(tmp_path)
+    rules = json.loads((tmp_path / "rules.json").read_text())
+    del rules["permuted_rules"]
+    (tmp_path / "rules.json").write_text(json.dumps(rules))
+    with pytest.raises(FailedPreconditionError, match="without permuted_rules; start a new run"):
+        Description.load(tmp_path)
+
+
 def test_tables_of_different_data_are_refused(inputs: DictionaryInputs) -> None:
     with pytest.raises(InvalidRequestError, match="pass one per user"):
         replace(inputs, pseudonyms=inputs.pseudonyms[1:])

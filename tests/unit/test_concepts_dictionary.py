@@ -103,6 +103,22 @@ def test_a_dictionary_that_disagrees_with_its_arrays_is_refused(tmp_path: Path) 
         Dictionary.load(tmp_path, "d" * 16)
 
 
+def test_a_dictionary_of_the_release_before_is_read_with_what_it_lacks_unknown(tmp_path: Path) -> None:
+    dictionary = make_dictionary()
+    dictionary.save(tmp_path)
+    stored = json.loads((tmp_path / "concepts.json").read_text())
+    later = ("label_source", "random_evidence", "near_misses", "decoder_neighbours", "machine_label", "note")
+    for concept in stored["concepts"]:
+        for name in (*later, "origin", "causal", "llm"):
+            del concept[name]
+        del concept["rule"]["levels"]
+    del stored["learnt"]
+    (tmp_path / "concepts.json").write_text(json.dumps(stored | {"schema_version": 1}))
+    loaded = Dictionary.load(tmp_path, dictionary.version)
+    assert loaded.concepts == dictionary.concepts
+    assert (loaded.lineage, loaded.handles, loaded.learnt) == (None, (), {})
+
+
 def test_search_ranks_label_above_title_and_needs_every_word() -> None:
     search = ConceptSearch(make_dictionary())
     (hit,) = search.find("horror 1980s")

@@ -41,6 +41,22 @@ def test_few_items_make_few_groups_and_too_few_none() -> None:
     assert neighbourhoods(short, _ITEMS, groups=4) == ()
 
 
+def test_people_who_take_one_thing_each_make_no_groups() -> None:
+    users = 600
+    alone = np.arange(users) % _ITEMS + 1
+    histories = Histories.from_rows(np.arange(users), alone, np.zeros(users), users)
+    assert neighbourhoods(histories, _ITEMS, groups=4) == ()
+
+
+def test_a_column_named_like_a_made_family_stays_apart_from_it() -> None:
+    names = tuple(str(item) for item in range(1, _ITEMS + 1))
+    items = ItemTable(names, names, {"like": tuple("AB"[item % 2] for item in range(_ITEMS))})
+    histories = make_histories()
+    spec = FacetSpec(title_tokens=0, popularity_bands=0, neighbourhoods=(4,))
+    facets = build_facets(items, histories, spec, together=histories)
+    assert [facets.families.count(family) for family in ("like like", "like")] == [2, 4]
+
+
 def test_groups_and_pairs_are_facets_of_their_own() -> None:
     items = ItemTable(
         ids=tuple(str(item) for item in range(1, _ITEMS + 1)),

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from recsae.concepts.described import DescribedNdcg
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.effects import CausalRecord, DoseEffect, SafeRange
 from recsae.concepts.estimates import Estimate
@@ -28,6 +29,7 @@ from recsae.concepts.records import (
 )
 from recsae.concepts.report.material import Facts
 from recsae.concepts.report.page import render
+from recsae.sae.user_sums import Interval
 
 HOSTILE = """<script>alert("x")</script><img src=x onerror='alert(1)'>&amp;"""
 _VOID = {"meta", "input", "br", "img", "link"}
@@ -214,9 +216,14 @@ def test_what_became_of_the_dictionary_before_is_told_beside_chance() -> None:
     assert "In an unrelated dictionary 1.2 % of latents would be matched." in words
 
 
+_KEPT = {"sae": 0.97, "described": 0.52, "labelled": 0.53, "permuted": 0.13, "shuffled": 0.14, "linear": 0.37}
+
+
 def test_figures_stand_beside_their_controls() -> None:
     gap = {"trained": 0.25, "control": 0.1, "difference": 0.15, "low": 0.05, "high": 0.2}
-    described = {"score": 0.41, "described": 0.52, "sae": 0.97, "permuted": 0.13}
+    kept = {side: Interval(value, value - 0.02, value + 0.02) for side, value in _KEPT.items()}
+    score, without = Interval(0.41, 0.38, 0.44), Interval(0.29, 0.25, 0.33)
+    described = DescribedNdcg(kept, kept, score, without, bits=9_000.0, linear_features=3).as_json()
     words = Parsed(
         page_of(
             known_concept(0), trained_minus_control={"verified": gap}, swapped_labels_verified_share=0.02,
@@ -226,7 +233,10 @@ def test_figures_stand_beside_their_controls() -> None:
     assert "25.0 %" in words
     assert "Untrained network: 10.0 %; trained is +15.0 points [+5.0, +20.0] away." in words
     assert "With a wrong label each (swapped): 2.0 %." in words
-    assert "descriptions of other concepts .13" in words
+    assert ".41 of the way from wrong descriptions to the SAE itself" in words
+    assert "95 % interval .38 to .44" in words
+    assert "Facets without an SAE, at equal length: .29 [.25, .33]" in words
+    assert "descriptions of other concepts .13; facets without an SAE .37" in words
     assert "intruder.accuracy 0.7" in words
     assert "No untrained control was run." in Parsed(page_of(known_concept(0))).words
 

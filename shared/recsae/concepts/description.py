@@ -20,7 +20,7 @@ from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.features import Strata
 from recsae.concepts.linear_facets import LinearFacets
 from recsae.concepts.records import RuleRecord, rule_as_json, rule_from_json
-from recsae.errors import CorruptArtifactError
+from recsae.errors import CorruptArtifactError, FailedPreconditionError
 from recsae.store.files import write_atomic, write_json_atomic
 
 _RULES = "rules.json"
@@ -98,11 +98,18 @@ class Description:
 
     @classmethod
     def load(cls, folder: Path) -> Description:
-        """Reads what `save` wrote; CorruptArtifactError when its files are not of one width."""
+        """Reads what `save` wrote; CorruptArtifactError when its files are not of one width.
+
+        FailedPreconditionError for what a release before left, which knew less of a latent.
+        """
         draft = Dictionary.load(folder, "")
         stored = json.loads((folder / _RULES).read_bytes())
-        rules = {name: _rules(stored[name]) for name in _RULE_KINDS}
         arrays = safetensors.numpy.load_file(folder / _ARRAYS)
+        if missing := sorted({*_RULE_KINDS} - {*stored} | {"linear_columns", "bits"} - {*arrays}):
+            raise FailedPreconditionError(
+                f"an earlier release described these latents, without {', '.join(missing)}; start a new run"
+            )
+        rules = {name: _rules(stored[name]) for name in _RULE_KINDS}
         strata = Strata(arrays.pop("popularity_edges"), arrays.pop("length_edges"))
         linear = LinearFacets(*(arrays.pop(f"linear_{name}") for name in ("columns", "weights", "offset")))
         bits = float(arrays.pop("bits")[0])

@@ -57,6 +57,9 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
+# Schema 1 lacks origins, effects and a language model's words, all of which may be missing: it is served and refreshed
+# from as it is, or no platform could be updated without losing its concepts.
+_READ = (1, SCHEMA_VERSION)
 _CONCEPTS = "concepts.json"
 _ARRAYS = "arrays.safetensors"
 _LINEAGE = "lineage.json"
@@ -193,13 +196,13 @@ class Dictionary:
     def load(cls, folder: Path, version: str) -> Dictionary:
         """Reads an artifact's folder; `version` is the artifact's.
 
-        FailedPreconditionError for another schema, CorruptArtifactError when the two files do not agree.
+        FailedPreconditionError for a schema of a later release, CorruptArtifactError when the two files do not agree.
         """
         stored = json.loads((folder / _CONCEPTS).read_bytes())
-        if stored.get("schema_version") != SCHEMA_VERSION:
+        if stored.get("schema_version") not in _READ:
             raise FailedPreconditionError(
-                f"dictionary {version} has schema {stored.get('schema_version')!r}, this release reads "
-                f"{SCHEMA_VERSION}; run a refresh with this release"
+                f"dictionary {version} has schema {stored.get('schema_version')!r}, this release reads up to "
+                f"{SCHEMA_VERSION}; update to the release that wrote it"
             )
         concepts = tuple(concept_from_json(value) for value in stored["concepts"])
         arrays = ConceptArrays(**safetensors.numpy.load_file(folder / _ARRAYS))

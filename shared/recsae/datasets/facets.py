@@ -106,8 +106,9 @@ def build_facets(
         families["popularity"] = _popularity(items.count, histories, spec)
     for column in items.columns if spec.columns is None else spec.columns:
         family, values = _from_column(column, items.columns[column], spec)
-        # Two columns may ask for one name (two columns of years): the second keeps its own.
-        families[family if family not in families else f"{column} {family}"] = values
+        # Two columns may ask for one name (two columns of years), or one for that of a made family: it keeps its own.
+        taken = family in families or family in (CROSSED, LIKE)
+        families[f"{column} {family}" if taken else family] = values
     columns = set(families) - {"title", "popularity"}
     names: list[str] = []
     owners: list[str] = []

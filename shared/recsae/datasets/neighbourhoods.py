@@ -45,7 +45,10 @@ def neighbourhoods(histories: Histories, n_items: int, groups: int, seed: int = 
     groups = min(groups, len(items) // _LEAST_ITEMS)
     if groups < 2:
         return ()
-    vectors = _factors(_together(histories, items, n_items), seed)
+    together = _together(histories, items, n_items)
+    if not together.nnz:
+        return ()
+    vectors = _factors(together, seed)
     centres, group = kmeans2(vectors, groups, iter=_ITERATIONS, minit="++", seed=seed, missing="warn")
     similarity = np.einsum("nd,nd->n", vectors, centres[group])
     typical = similarity * np.log1p(counts[items])

@@ -111,6 +111,10 @@ class Workspace:
             self.fetch(str(path).removeprefix(f"{self._root}/"))
         return self._cache / name
 
+    def copy_folder(self, name: str, into: Path) -> Path:
+        """A copy of the folder below `into`, to be written to. What a killed worker left half moved in is left out."""
+        return Path(shutil.copytree(self.fetch_folder(name), into / "copy", ignore=shutil.ignore_patterns(".*")))
+
     def scratch(self, name: str) -> Path:
         """A local path for work in progress that survives a restart on this machine; its folder exists.
 

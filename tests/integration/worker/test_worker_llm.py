@@ -15,6 +15,7 @@ from tests.integration.llm.chat_server import ChatServer, Says
 from tests.integration.llm.planted_world import is_rating
 
 from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.probe_set import load_probe_set
 from recsae.pipeline.runs import RunState
 from recsae.store.artifacts import ArtifactStore
 
@@ -83,7 +84,9 @@ def test_a_worker_killed_while_it_asks_costs_only_the_calls_in_flight(fleet: Fle
 
     artifacts = ArtifactStore(str(fleet.folder / "artifacts"))
     version = finished.triple.dictionary_version
-    dictionary = Dictionary.load(artifacts.fetch("dictionary", version).folder, version)
+    folder = artifacts.fetch("dictionary", version).folder
+    dictionary = Dictionary.load(folder, version)
+    assert load_probe_set(folder) is not None  # the next refresh finds its concepts by these rows
     described = [concept for concept in dictionary.concepts if concept.llm is not None]
     assert [concept.llm.label for concept in described if concept.llm] == ["Things people like"] * 3
     written = b"".join(path.read_bytes() for path in fleet.folder.rglob("*") if path.is_file())

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from recsae.concepts.estimates import Estimate
 from recsae.concepts.origins import Lineage
 from recsae.concepts.report.markup import Child, Markup, tag
 from recsae.concepts.report.material import STANDINGS, Material
-from recsae.concepts.report.wording import percent, score, section
+from recsae.concepts.report.wording import interval, percent, score, section
 
 _CLASSES = (
     ("verified", "Verified", "of live concepts: a facet rule that holds on users nobody looked at before"),
@@ -110,21 +111,26 @@ def _live_card(summary: Mapping[str, Any]) -> Markup:
 
 
 def _described_card(described: Mapping[str, Any]) -> Markup:
+    """Of the plain numbers of `recsae.concepts.described`: by side, a value with its interval."""
     beside = [
-        f"{words} {score(described[name])}"
+        f"{words} {score(described[name]['value'])}"
         for name, words in (
             ("described", "ranking from descriptions alone keeps"),
             ("sae", "the SAE itself"),
             ("permuted", "descriptions of other concepts"),
             ("linear", "facets without an SAE"),
         )
-        if isinstance(described.get(name), int | float)
+        if name in described
     ]
+    own = Estimate(**described["score"])
+    notes: list[str | None] = [f"95 % interval {score(own.low)} to {score(own.high)}"]
+    if "linear_score" in described:
+        notes.append(f"Facets without an SAE, at equal length: {interval(Estimate(**described['linear_score']))}")
     return _card(
         "Described NDCG",
-        score(float(described["score"])),
+        score(own.value),
         "of the way from wrong descriptions to the SAE itself, when each concept is replaced by what its label says.",
-        ["NDCG@10 kept: " + "; ".join(beside)] if beside else [],
+        [*notes, "NDCG@10 kept: " + "; ".join(beside)],
     )
 
 

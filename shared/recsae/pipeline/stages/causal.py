@@ -48,9 +48,11 @@ def causal(context: StepContext) -> StepResult:
         rows = open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION).mapped()
         targets = load_run_data(context.platform, context.run).targets
         done = complete(dictionary, inputs, head, rows, targets, progress=context.report)
-    with tempfile.TemporaryDirectory() as finished:
-        done.dictionary.save(Path(finished))
-        context.workspace.put_folder(dictionary_folder(lane), Path(finished))
+    with tempfile.TemporaryDirectory() as scratch:
+        # Probe rows lie beside the dictionary and go where it goes.
+        finished = context.workspace.copy_folder(verify.dictionary_folder(lane), Path(scratch))
+        done.dictionary.save(finished)
+        context.workspace.put_folder(dictionary_folder(lane), finished)
     scores = {f"causal.{name}": float(value) for name, value in done.facts.items() if name != "panel"}
     return StepResult(scores, dict(done.facts), done.detail)
 

@@ -51,7 +51,8 @@ def llm(context: StepContext) -> StepResult:
         before=_spent(context.workspace),
         record=lambda used: context.workspace.write_json(_SPENT, vars(used)),
     )
-    dictionary = Dictionary.load(context.workspace.fetch_folder(measured_folder(context, lane)), "")
+    measured = measured_folder(context, lane)
+    dictionary = Dictionary.load(context.workspace.fetch_folder(measured), "")
     run = label_concepts(
         dictionary,
         dictionary_inputs(context, lane, sae_version=published_sae(context), parts=_READ),
@@ -59,9 +60,11 @@ def llm(context: StepContext) -> StepResult:
         largest_concepts(dictionary, config.llm_concepts),
         progress=lambda message, share, spend: context.report(message, share, _measures(spend)),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        with_llm(dictionary, run).save(Path(folder))
-        context.workspace.put_folder(folder_with_words(lane), Path(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        # Probe rows lie beside the dictionary and go where it goes.
+        finished = context.workspace.copy_folder(measured, Path(scratch))
+        with_llm(dictionary, run).save(finished)
+        context.workspace.put_folder(folder_with_words(lane), finished)
     scores = {f"llm.{name}": value for name, value in figures(run).items()}
     return StepResult(scores, {"model": options.model, "stopped": run.spend.stopped}, _sentence(run, config))
 

@@ -5,7 +5,6 @@ The reference is counted on the newest row of every user the SAE was not trained
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -38,8 +37,7 @@ def publish(context: StepContext) -> StepResult:
     sae_version = read_facts(context.workspace, lane.stage("evaluate"))["sae_version"]
     run = context.platform.runs.get(context.run.id)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "dictionary"
-        shutil.copytree(context.workspace.fetch_folder(finished_folder(context, lane)), folder)
+        folder = context.workspace.copy_folder(finished_folder(context, lane), Path(scratch))
         save_reference(reference_counters(context, lane), folder)
         save_meanings(folder)
         context.lease.check()
