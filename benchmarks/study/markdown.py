@@ -12,7 +12,7 @@ def is_interval(value: Any) -> bool:
 
 
 def interval(value: Any) -> str:
-    """ ".500 [.400, .600]", or the number where there is no interval."""
+    """A value with its interval in brackets, or the number where there is no interval."""
     if not is_interval(value):
         return number(value)
     low, high = value["ci"] if "ci" in value else (value["low"], value["high"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.coherence import coherence_study
+from benchmarks.study.combinations import combination_study
 from benchmarks.study.controls import untrained_material
 from benchmarks.study.debiasing import debiasing_study
 from benchmarks.study.deletion import deletion_study
@@ -30,7 +31,7 @@ from benchmarks.study.refresh import Setting as RefreshSetting
 from benchmarks.study.refresh import refresh_study
 from benchmarks.study.rivals import recsae_rivals
 from benchmarks.study.stability import stability_study
-from benchmarks.study.steering import steering
+from benchmarks.study.steering import steering, untagged
 from recsae.concepts.llm.options import LlmOptions
 from recsae.store.files import canonical_json, write_json_atomic
 
@@ -108,7 +109,8 @@ def _kept(study: Study) -> Mapping[str, Any]:
 
 def _steering(study: Study) -> Mapping[str, Any]:
     found = steering(study.material)
-    return {"facets": found.facets, "mean": found.mean}
+    more = {"untagged": untagged(study.material), "combinations": combination_study(study.material)}
+    return {"facets": found.facets, "mean": found.mean} | more
 
 
 def _refresh(study: Study) -> Mapping[str, Any]:

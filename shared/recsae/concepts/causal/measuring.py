@@ -93,7 +93,7 @@ def measure(
     curves = _curves(shares, base, p95, len(panel))
     beside = _random_curves(table, p95, seed)
     density = dictionary.arrays.density[latents].astype(np.float64)
-    alike = alike_latents(density, seed)
+    alike = alike_latents(density)
     moved = COMPARED * p95.astype(np.float64)
     standing = [_standing(curves, beside, at, int(sets.own[at]), moved[at], alike[at]) for at in range(len(latents))]
     found = {}

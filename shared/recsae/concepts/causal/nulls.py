@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 NULLS = 60
 _LEAST_NULLS = 20
-_DENSITY_BINS = 10
 _NORMS = 6
 
 Floats = NDArray[np.float32]
@@ -63,20 +62,16 @@ def norm_grid(sizes: Doubles) -> Doubles:
     return np.geomspace(0.5 * low, 1.01 * high, _NORMS)
 
 
-def alike_latents(density: Doubles, seed: int) -> list[Ints]:
-    """For each latent, at most 60 others of its tenth by density, drawn at random; all where those are few."""
-    order = np.argsort(density, kind="stable")
-    tenth = np.empty(len(density), np.int64)
-    tenth[order] = np.arange(len(density)) * _DENSITY_BINS // max(1, len(density))
-    random = np.random.default_rng(seed)
-    members = [np.flatnonzero(tenth == one) for one in range(_DENSITY_BINS)]
-    found = []
-    for latent, own in enumerate(tenth.tolist()):
-        others = members[own][members[own] != latent]
-        if len(others) < NULLS:
-            others = np.delete(np.arange(len(density)), latent)
-        found.append(others if len(others) <= NULLS else random.choice(others, NULLS, replace=False))
-    return found
+def alike_latents(density: Doubles) -> list[Ints]:
+    """For each latent the 60 others nearest to it in the order of density; all others where there are fewer."""
+    n = len(density)
+    order = np.argsort(density, kind="stable").astype(np.int64)
+    window = min(NULLS + 1, n)
+    place = np.empty(n, np.int64)
+    place[order] = np.arange(n)
+    start = np.clip(place - window // 2, 0, n - window)
+    near = order[start[:, None] + np.arange(window)]
+    return list(near[near != np.arange(n)[:, None]].reshape(n, window - 1))
 
 
 def percentile(effect: float, nulls: Doubles) -> float:
