@@ -7,6 +7,17 @@ import shutil
 from collections.abc import Callable
 
 import pytest
+import structlog
+
+# Tracebacks in short: with the values of variables, a loaded dictionary takes longer to write than a test waits.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

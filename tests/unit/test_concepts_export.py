@@ -14,7 +14,8 @@ from pyarrow import parquet
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.effects import CausalRecord, DoseEffect, SafeRange
 from recsae.concepts.estimates import Estimate
-from recsae.concepts.export import Format, parquet_schema, read_export, write_export
+from recsae.concepts.export import parquet_schema, read_export, write_export
+from recsae.concepts.export_formats import Format
 from recsae.concepts.origins import Origin
 from recsae.concepts.records import (
     ConceptRecord,

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recsae.cli.context import CliContext
-from recsae.concepts.dictionary import Dictionary
-from recsae.concepts.records import ConceptRecord, LabelSource
 from recsae.errors import FailedPreconditionError, NotFoundError, UnavailableError
 from recsae.store.artifacts import Artifact
 from recsae.v1 import interpreter_pb2, pipeline_pb2
+
+if TYPE_CHECKING:  # commands that read no dictionary start without what reading one needs
+    from recsae.concepts.dictionary import Dictionary
+    from recsae.concepts.records import ConceptRecord
 
 ChannelName = Annotated[str, typer.Option("--channel", help="production or candidate")]
 DictionaryVersion = Annotated[
@@ -56,6 +58,8 @@ def published_dictionary(context: CliContext, model: str, channel: str, version:
         artifact = context.workspace.artifacts().fetch("dictionary", version)
     except NotFoundError as error:
         raise NotFoundError(f"{error}; dictionaries in {context.workspace.home}: {_known(context)}") from error
+    from recsae.concepts.dictionary import Dictionary
+
     dictionary = Dictionary.load(artifact.folder, version)
     if not named:
         dictionary = with_edits(dictionary, _edits(context, str(artifact.config.get("model", "")), version))
@@ -100,6 +104,8 @@ def _of_channel(context: CliContext, model: str, channel: str) -> str:
 
 
 def _edited(concept: ConceptRecord, edit: interpreter_pb2.LabelEdit) -> ConceptRecord:
+    from recsae.concepts.records import LabelSource
+
     if not edit.label:
         return replace(concept, note=edit.note)
     return replace(

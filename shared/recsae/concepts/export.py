@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from recsae.concepts.columns import arrow_type, from_plain, plain
 from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.export_formats import Format
 from recsae.concepts.records import ConceptRecord
 from recsae.errors import InvalidRequestError
 from recsae.store.files import write_atomic
@@ -28,13 +28,6 @@ _METADATA = b"recsae"
 # Arrays of the dictionary that records do not hold; p95 and density they do.
 _ARRAYS = ("p50", "p99", "mean")
 _TOLD = frozenset({"version", "model_version", "sae_version", "concepts", "arrays", "summary"})
-
-
-class Format(StrEnum):
-    """What a dictionary is written as."""
-
-    PARQUET = "parquet"
-    JSON = "json"
 
 
 @dataclass(frozen=True)

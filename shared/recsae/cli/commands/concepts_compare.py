@@ -9,8 +9,6 @@ import typer
 from recsae.cli.context import CliContext, JsonFlag, ModelName, context_of
 from recsae.cli.group_views import group_differences
 from recsae.cli.output import console, print_json
-from recsae.cli.user_groups import Rule, drawn, group_of_users, ids_of_file, members, parse_group
-from recsae.datasets.schema import load_dataset
 from recsae.errors import FailedPreconditionError
 from recsae.v1 import interpreter_pb2
 
@@ -52,6 +50,9 @@ def compare(
 def _groups(
     context: CliContext, texts: tuple[str, str], model: str, data: str, most: int, seed: int
 ) -> list[interpreter_pb2.UserGroup]:
+    from recsae.cli.user_groups import Rule, drawn, group_of_users, ids_of_file, members, parse_group
+    from recsae.datasets.schema import load_dataset
+
     parsed = [parse_group(text) for text in texts]
     rules = [one for one in parsed if isinstance(one, Rule)]
     if not rules:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,11 +19,13 @@ from recsae.cli.dictionaries import (
     published_dictionary,
 )
 from recsae.cli.output import console, print_json
-from recsae.concepts.export import Format, write_export
-from recsae.concepts.report.material import Facts
-from recsae.concepts.report.page import FULL, render
+from recsae.concepts.export_formats import Format
+from recsae.concepts.report import FULL
 from recsae.store.channels import PRODUCTION
 from recsae.store.files import write_atomic
+
+if TYPE_CHECKING:
+    from recsae.concepts.report.material import Facts
 
 _MINUTES = "%Y-%m-%d %H:%M UTC"
 
@@ -52,6 +54,8 @@ def report(
     Examples: [bold]recsae concepts report[/] · [bold]recsae concepts report --version 3f9c1d2e4b5a6078 --out
     movies.html[/]
     """
+    from recsae.concepts.report.page import render
+
     check_file(out, force=force)
     found = published_dictionary(context_of(ctx), model, channel, version)
     page = render(found.dictionary, _facts(found), full=full).encode()
@@ -77,6 +81,8 @@ def export(
     Examples: [bold]recsae concepts export --out concepts.parquet[/] · [bold]recsae concepts export --format json --out
     concepts.json[/]
     """
+    from recsae.concepts.export import write_export
+
     check_file(out, force=force)
     found = published_dictionary(context_of(ctx), model, channel, version)
     write_export(found.dictionary, found.model, format, out)
@@ -87,6 +93,8 @@ def export(
 
 
 def _facts(found: PublishedDictionary) -> Facts:
+    from recsae.concepts.report.material import Facts
+
     published = datetime.fromisoformat(found.artifact.created_at)
     return Facts(
         model=found.model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.report import FULL
 from recsae.concepts.report.causes import steering
 from recsae.concepts.report.concept import in_full, in_short
 from recsae.concepts.report.figures import figures
@@ -14,7 +15,6 @@ from recsae.concepts.report.material import Facts, Material
 from recsae.concepts.report.overview import figures_beside_controls, head, how_to_read
 from recsae.concepts.report.wording import section
 
-FULL = 40
 _PARTS = (
     ("reading", "How to read this"),
     ("glance", "At a glance"),
