@@ -79,9 +79,9 @@ class RefreshConfig(_message.Message):
     dataset_version: _builtins.str
     """Version of the dataset artifact to collect over, 16 hex digits."""
     width: _builtins.int
-    """Latents, 16 to 1,048,576; 0 = 16 x d."""
+    """Latents, 16 to 1,048,576; 0 = 4 x d."""
     k: _builtins.int
-    """Firing latents per vector, 1 to 1,024; 0 = d / 4."""
+    """Firing latents per vector, 1 to 1,024; 0 = d / 8."""
     epochs: _builtins.int
     """Passes over the activations, 1 to 1,000; 0 = chosen from their number."""
     seed: _builtins.int
