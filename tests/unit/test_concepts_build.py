@@ -22,6 +22,7 @@ from recsae.concepts.judgement import verify
 from recsae.concepts.output_differences import ScoredLists
 from recsae.concepts.records import ConceptKind, ConceptStatus
 from recsae.concepts.splits import UserPart, split_users
+from recsae.concepts.thresholds import Standing
 from recsae.datasets.facets import build_facets
 from recsae.datasets.planted import Planted, make_planted
 from recsae.errors import FailedPreconditionError, InvalidRequestError
@@ -238,6 +239,15 @@ def test_describing_reads_no_verification_user(inputs: DictionaryInputs, tmp_pat
 def replace_x(shard: object, x: NDArray[np.float64]) -> Shard:
     assert isinstance(shard, Shard)
     return replace(shard, x=x.astype(np.float32))
+
+
+def test_a_record_says_what_keeps_its_label_from_being_verified(dictionary: Dictionary) -> None:
+    judged = [concept for concept in dictionary.listed() if concept.kind is not ConceptKind.ITEM_SET]
+    assert {concept.status for concept in judged} >= {ConceptStatus.VERIFIED, ConceptStatus.TOO_RARE}
+    for concept in judged:
+        standing = Standing.of(concept)
+        assert standing is not None
+        assert bool(standing.misses()) == (concept.status is not ConceptStatus.VERIFIED), concept.label
 
 
 def test_labels_name_no_unseen_item(dictionary: Dictionary, inputs: DictionaryInputs) -> None:

@@ -82,6 +82,7 @@ def test_a_refresh_keeps_ids_and_concepts_whose_old_rule_still_holds(
         assert origin is not None
         assert origin.from_ids == (before.id,)
         assert origin.status == (SILENT if old == DEAD else STABLE)
+        assert origin.cosine == pytest.approx(1, abs=1e-5)
         assert origin.kept is (True if before.status is ConceptStatus.VERIFIED else None)
         assert origin.unbroken == (0 if old == DEAD else 1)
     assert again.lineage is not None

@@ -119,6 +119,7 @@ def test_a_set_is_named_after_what_most_of_its_items_share() -> None:
     assert shared_facets([1, 3, 4], facets) == "Drama"
     assert shared_facets([1], facets) == ""
     described = RuleRecord(item_ids=("1", "2"), window=2)
+    assert label_of(described, _TITLES, "like “Alien”").startswith("Like “Alien”, any of: ")
     assert label_of(described, _TITLES, "Horror") == "Horror, any of: Star Wars (1977); Alien (1979)"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from recsae.concepts.effects import CausalRecord, DoseEffect, range_of
@@ -90,6 +92,13 @@ def test_a_handle_counts_once_whatever_it_expands_to() -> None:
     assert "handle genre=Horror=0.4 lies outside the safe range" in outside_safe_range(
         [], [HandleUse(HANDLE, 0.4)], effects
     )
+
+
+def test_a_handle_without_a_safe_dose_is_told_to_make_way_for_another_handle() -> None:
+    unsafe = replace(HANDLE, safe_range=replace(HANDLE.safe_range, empty=True))
+    said = outside_safe_range([], [HandleUse(unsafe, 0.1)], effects)
+    assert "handle genre=Horror=0.1 has no safe dose" in said
+    assert "choose another handle, or set allow_outside_safe_range" in said
 
 
 def test_a_concept_is_turned_once_and_a_handle_is_found_by_its_facet() -> None:

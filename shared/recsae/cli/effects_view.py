@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from recsae.cli.output import share, table
+from recsae.cli.output import share, shortened, table
 from recsae.v1 import common_pb2, interpreter_pb2
 
 _WHY = {"ndcg": "NDCG@10", "off_target": "off target", "measured": "measured no further"}
@@ -90,7 +90,9 @@ def range_words(safe: common_pb2.SafeRange) -> str:
 def _weights(weights: Iterable[interpreter_pb2.HandleWeight]) -> str:
     """The largest few, one per line."""
     ordered = sorted(weights, key=lambda one: -abs(one.weight))
-    lines = [f"{one.weight:+.2f} {one.concept_id} {escape(one.label[:_LABEL])}" for one in ordered[:_SHOWN_WEIGHTS]]
+    lines = [
+        f"{one.weight:+.2f} {one.concept_id} {escape(shortened(one.label, _LABEL))}" for one in ordered[:_SHOWN_WEIGHTS]
+    ]
     return "\n".join([*lines, f"and {len(ordered) - _SHOWN_WEIGHTS} more"] if len(ordered) > len(lines) else lines)
 
 

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from recsae.cli.output import table
+from recsae.cli.output import shortened, table
 from recsae.v1 import interpreter_pb2
 
 _BANDS = ("up to the median", "up to p95", "up to p99", "above p99")
@@ -44,4 +44,4 @@ def health(detail: interpreter_pb2.ConceptDetail) -> Text:
 def newest(case: interpreter_pb2.Evidence) -> str:
     """Titles of the newest items of a sequence, oldest first."""
     titles = [item.title or item.item_id for item in case.items[-_ITEMS:]]
-    return " · ".join(title if len(title) <= _TITLE else title[: _TITLE - 1] + "…" for title in titles)
+    return " · ".join(shortened(title, _TITLE) for title in titles)

@@ -36,7 +36,7 @@ def edits(reply: interpreter_pb2.ListLabelEditsResponse) -> RenderableType:
         for one in reply.edits
     ]
     columns = ["concept", "label", "the machine's", "note", "by", ">revision", "state"]
-    return table(f"{len(rows)} edits of labels", columns, rows)
+    return table(f"{len(rows)} {'edit' if len(rows) == 1 else 'edits'} of labels", columns, rows)
 
 
 def lineage(reply: interpreter_pb2.GetLineageResponse, limit: int) -> RenderableType:

@@ -26,6 +26,11 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Renderable
     return made
 
 
+def shortened(text: str, length: int) -> str:
+    """The text, cut to `length` characters with a mark where it is longer."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def print_json(value: Message | Any) -> None:
     """A message or a plain value as JSON on standard output, nothing else around it."""
     console.file.write(json.dumps(as_plain(value), indent=2, ensure_ascii=False) + "\n")

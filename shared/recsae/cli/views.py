@@ -12,7 +12,8 @@ from recsae.cli import example_views
 from recsae.cli.effects_view import effects, range_words
 from recsae.cli.identity_views import origin
 from recsae.cli.llm_views import llm_lines
-from recsae.cli.output import bar, share, table
+from recsae.cli.output import bar, share, shortened, table
+from recsae.cli.verdict_views import misses, scores
 from recsae.v1 import common_pb2, interpreter_pb2, steering_pb2
 
 _SHOWN_HISTORY = 5
@@ -32,7 +33,11 @@ def concept_hits(reply: interpreter_pb2.SearchConceptsResponse) -> RenderableTyp
     rows = [
         (hit.concept.id, escape(hit.concept.label), escape(hit.matched_in), f"{hit.score:.2f}") for hit in reply.hits
     ]
-    return table(f"{len(rows)} concepts found", ["concept", "label", "found in", ">score"], rows)
+    return table(
+        f"{len(rows)} {'concept' if len(rows) == 1 else 'concepts'} found",
+        ["concept", "label", "found in", ">score"],
+        rows,
+    )
 
 
 def concept_detail(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
@@ -42,7 +47,7 @@ def concept_detail(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
         (f"{concept.id}  ", "bold"),
         (concept.label, "bold cyan"),
         f"  ({kind(concept.kind)}, {status(concept.status)})\n",
-        f"rule: {concept.predicate}\n",
+        f"rule: {concept.predicate or 'none was found'}\n",
         f"fires on {share(concept.density)} of positions; {detail.positives} verification cases "
         f"of {detail.users} users; effective deciding items {detail.effective_items:.1f}\n",
         f"label by a person, the machine's: {concept.machine_label}\n" if concept.machine_label else "",
@@ -51,10 +56,12 @@ def concept_detail(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
     )  # fmt: skip
     return Group(
         head,
-        _scores(detail),
+        scores(detail),
+        misses(detail),
         example_views.health(detail),
         *llm_lines(detail),
         *(evidence_lines(detail.evidence)),
+        Text(""),
         example_views.examples("Random firings of strength .5 or more", detail.random_evidence),
         example_views.examples("Near misses: just below the cut", detail.near_misses),
         example_views.bands(detail.bands),
@@ -73,14 +80,10 @@ def evidence_lines(evidence: Iterable[interpreter_pb2.Evidence], limit: int = 5)
         line = Text(f"  user {number} (strength {case.strength:.2f}): ")
         for position, item in enumerate(_around_deciding(case.items)):
             line.append(" · " if position else "")
-            title = _short(item.title, _TITLE)
+            title = shortened(item.title, _TITLE)
             line.append(f"▶{title}◀" if item.deciding else title, "bold yellow" if item.deciding else "dim")
         lines.append(line)
     return lines
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _around_deciding(items: Sequence[interpreter_pb2.EvidenceItem]) -> Sequence[interpreter_pb2.EvidenceItem]:
@@ -208,22 +211,6 @@ def _concept_row(concept: interpreter_pb2.Concept) -> tuple[str, ...]:
     )
 
 
-def _scores(detail: interpreter_pb2.ConceptDetail) -> RenderableType:
-    rows = [
-        (name, f"{value.value:.2f}", f"{value.low:.2f} to {value.high:.2f}")
-        for name, value in (
-            ("precision", detail.precision),
-            ("recall", detail.recall),
-            ("F1, natural mix", detail.f1),
-            ("F1, balanced", detail.balanced_f1),
-            ("F1, matched negatives", detail.matched_f1),
-            ("F1, hard negatives", detail.hard_f1),
-        )
-    ]
-    rows.append(("F1 of swapped labels (control)", f"{detail.concept.control_confidence:.2f}", "95th percentile"))
-    return table("Verification, unseen users", ["score", ">value", "95 % interval"], rows)
-
-
 def _items(title: str, items: Sequence[common_pb2.ScoredItem]) -> Text:
     return Text.assemble((f"{title}: ", "bold"), " · ".join(item.title or item.item_id for item in items) or "nothing")
 
@@ -235,7 +222,7 @@ def _neighbours(title: str, measure: str, found: Sequence[interpreter_pb2.Neighb
 
 def _attribution_row(rank: int, item: interpreter_pb2.ItemAttribution, labels: dict[str, str]) -> tuple[str, ...]:
     parts = [
-        f"{part.score:+.2f} {escape(_short(labels.get(part.concept_id, part.concept_id), _LABEL))}"
+        f"{part.score:+.2f} {escape(shortened(labels.get(part.concept_id, part.concept_id), _LABEL))}"
         for part in item.contributions[:3]
     ]
     return (

@@ -77,12 +77,17 @@ def identify(inputs: DictionaryInputs) -> Identity:
 
 @dataclass(frozen=True)
 class _Match:
-    """Both sides of a matching with silent latents matched by direction; `partner` -1 = none, as in `MatchedSide`."""
+    """Both sides of a matching with silent latents matched by direction; `partner` -1 = none, as in `MatchedSide`.
+
+    `cosine` float64 are those of the pairs, 0 where there is none.
+    """
 
     new_partner: Ints
     new_status: NDArray[np.str_]
+    new_cosine: NDArray[np.float64]
     old_partner: Ints
     old_status: NDArray[np.str_]
+    old_cosine: NDArray[np.float64]
 
 
 def _found(inputs: DictionaryInputs, previous: Previous, reading: Reading, *, same_model: bool) -> Identity:
@@ -117,6 +122,7 @@ def _with_silent(matching: LatentMatching, new: Latents, old: Latents, alignment
     """Adds pairs of which one fires too rarely to be compared, by decoder direction alone, at cosine >= .7."""
     new_partner, old_partner = matching.new.partner.copy(), matching.old.partner.copy()
     new_status, old_status = matching.new.status.copy(), matching.old.status.copy()
+    new_cosine, old_cosine = matching.new.cosine.copy(), matching.old.cosine.copy()
     left_new = np.flatnonzero(np.isin(new_status, [LatentStatus.NEW, LatentStatus.SILENT]))
     left_old = np.flatnonzero(np.isin(old_status, [LatentStatus.LOST, LatentStatus.SILENT]))
     if len(left_new) and len(left_old):
@@ -127,8 +133,13 @@ def _with_silent(matching: LatentMatching, new: Latents, old: Latents, alignment
             if new.silent[one] or old.silent[other]:
                 new_partner[one], old_partner[other] = other, one
                 new_status[one] = old_status[other] = LatentStatus.SILENT.value
+                new_cosine[one] = old_cosine[other] = _cosine(turned[one], old.w_dec[other])
     new_status[(new_status == LatentStatus.SILENT) & (new_partner < 0)] = LatentStatus.NEW.value
-    return _Match(new_partner, new_status, old_partner, old_status)
+    return _Match(new_partner, new_status, new_cosine, old_partner, old_status, old_cosine)
+
+
+def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12))
 
 
 def _origins(before: Dictionary, match: _Match, matching: LatentMatching) -> tuple[Origin, ...]:
@@ -143,7 +154,7 @@ def _origins(before: Dictionary, match: _Match, matching: LatentMatching) -> tup
             Origin(
                 status=status,
                 from_ids=from_ids if partner >= 0 else (),
-                cosine=float(matching.new.cosine[latent]),
+                cosine=float(match.new_cosine[latent]),
                 correlation=float(matching.new.correlation[latent]),
                 unbroken=min(MOST_ANCESTORS, 1 + (old_origin.unbroken if old_origin else 0)) if status == STABLE else 0,
             )
@@ -169,7 +180,7 @@ def _fates(before: Dictionary, ids: list[str], match: _Match, matching: LatentMa
                 label=concept.label,
                 status=status,
                 to_ids=to_ids,
-                cosine=float(matching.old.cosine[latent]),
+                cosine=float(match.old_cosine[latent]),
                 correlation=float(matching.old.correlation[latent]),
                 mass=float(matching.old.mass[latent]),
                 verified=verified,

@@ -20,7 +20,8 @@ from recsae.concepts.learnt_facets import with_members
 from recsae.concepts.origins import Fate
 from recsae.concepts.records import ConceptRecord, ConceptStatus, RuleRecord
 from recsae.concepts.rules import compile_item_sets, compile_rules
-from recsae.concepts.verification import MIN_CASES, Labels, judge
+from recsae.concepts.thresholds import MIN_CASES
+from recsae.concepts.verification import Labels, judge
 
 
 def settle(

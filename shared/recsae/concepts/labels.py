@@ -45,7 +45,7 @@ def label_of(rule: RuleRecord, titles: Mapping[str, str], shared: str = "") -> s
         named = "; ".join(titles.get(item_id) or item_id for item_id in rule.item_ids)
         if len(rule.item_ids) == 1:
             return f"Just seen: {named}"
-        return f"{shared}, any of: {named}" if shared else f"Any of: {named}"
+        return f"{shared[:1].upper()}{shared[1:]}, any of: {named}" if shared else f"Any of: {named}"
     if not rule.literals:
         return UNDESCRIBED
     first, *others = shortest(rule).literals

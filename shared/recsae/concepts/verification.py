@@ -4,7 +4,8 @@ Verified = lower 95 % bounds of balanced precision and recall >= .7, balanced F1
 matched negatives, >= .7 against hard ones, and above the 95th percentile of label swaps; at least 100 cases of each
 class, else "too rare". Semantic = passes on unseen deciding items too (a row's newest item stands for its deciding
 item). An item set is judged on the seen items it is made of, as its own class, where no facet rule passed.
-Confidence = lower 95 % bound of F1 at the natural mix. Not here: how scores and controls are computed.
+Confidence = lower 95 % bound of F1 at the natural mix. Not here: how scores and controls are computed, the
+thresholds themselves (`thresholds`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from recsae.concepts.cases import Cases
 from recsae.concepts.controls import Swaps, swap_labels, swapped
 from recsae.concepts.rules import Predictor, either, restricted
 from recsae.concepts.scoring import LabelScores, Scores, natural_f1, score_labels
+from recsae.concepts.thresholds import LEAST_F1, LEAST_HARD_F1, LOWER_BOUND, MIN_CASES
 
-MIN_CASES = 100
-_LOWER_BOUND, _F1, _HARD_F1 = 0.7, 0.8, 0.7
 # Fewer unseen cases than this show nothing; from here on the bounds speak for themselves.
 MIN_UNSEEN_CASES = 30
 
@@ -124,7 +124,7 @@ def _swapped_passes(cases: Cases, labels: Labels, swaps: Swaps, weights: NDArray
     That comparison lets one swapped label in twenty pass whatever the thresholds are worth, so it would hide what this
     control is for. Only labels near the threshold are worth scoring.
     """
-    close = np.flatnonzero((swaps.random >= 0) & (swaps.random_f1 >= _F1))
+    close = np.flatnonzero((swaps.random >= 0) & (swaps.random_f1 >= LEAST_F1))
     scores = score_labels(cases, swapped(labels.predict, swaps.random), weights, close)
     return _passes(cases, scores, np.zeros(cases.width))
 
@@ -132,11 +132,11 @@ def _swapped_passes(cases: Cases, labels: Labels, swaps: Swaps, weights: NDArray
 def _passes(cases: Cases, scores: LabelScores, swap_f1: NDArray[np.float64]) -> Mask:
     passes: Mask = (
         _enough(cases)
-        & (scores.balanced_precision.low >= _LOWER_BOUND)
-        & (scores.recall.low >= _LOWER_BOUND)
-        & (scores.balanced_f1.value >= _F1)
-        & (scores.matched_f1.value >= _F1)
-        & (scores.hard_f1.value >= _HARD_F1)
+        & (scores.balanced_precision.low >= LOWER_BOUND)
+        & (scores.recall.low >= LOWER_BOUND)
+        & (scores.balanced_f1.value >= LEAST_F1)
+        & (scores.matched_f1.value >= LEAST_F1)
+        & (scores.hard_f1.value >= LEAST_HARD_F1)
         & (scores.hard_negatives >= MIN_CASES)
         & (scores.balanced_f1.value > swap_f1)
     )
@@ -151,8 +151,8 @@ def _enough(cases: Cases) -> Mask:
 def _holds_on_unseen(scores: LabelScores) -> Mask:
     holds: Mask = (
         (scores.unseen_positives >= MIN_UNSEEN_CASES)
-        & (scores.unseen_precision.low >= _LOWER_BOUND)
-        & (scores.unseen_recall.low >= _LOWER_BOUND)
-        & (scores.unseen_f1.value >= _F1)
+        & (scores.unseen_precision.low >= LOWER_BOUND)
+        & (scores.unseen_recall.low >= LOWER_BOUND)
+        & (scores.unseen_f1.value >= LEAST_F1)
     )
     return holds

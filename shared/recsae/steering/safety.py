@@ -27,6 +27,7 @@ _BROKEN = {
 _OFF_TARGET = f"may change more than {MOST_OFF_TARGET:.0%} of the lists beyond its facet"
 
 _ROUNDING = 1e-5
+_HANDLE = "handle "
 
 # The effects of a concept by its id; None where they were not measured.
 Effects = Callable[[str], CausalRecord | None]
@@ -90,7 +91,7 @@ def outside_safe_range(operations: Sequence[Operation], uses: Sequence[HandleUse
             return problem
         spent.append(record.spent(operation.kind.value, operation.value))
     for use in uses:
-        subject = f"handle {use.handle.facet}={use.dose:g}"
+        subject = f"{_HANDLE}{use.handle.facet}={use.dose:g}"
         problem = _problem(subject, "add", use.dose, use.handle.safe_range)
         if problem:
             return problem
@@ -114,7 +115,8 @@ def _problem(subject: str, kind: str, value: float, safe: SafeRange | None) -> s
         return f"{subject} was not measured, so no dose of it is known to be safe; choose another operation, {REMEDY}"
     if safe.empty:
         why = _why(safe.limited_by if value >= safe.high else safe.limited_below)
-        return f"{subject} has no safe dose: the least one measured {why}; choose another concept, {REMEDY}"
+        other = "handle" if subject.startswith(_HANDLE) else "concept"
+        return f"{subject} has no safe dose: the least one measured {why}; choose another {other}, {REMEDY}"
     # Doses travel in float32: .1 arrives as .1000000015.
     if safe.low - _ROUNDING <= value <= safe.high + _ROUNDING:
         return ""

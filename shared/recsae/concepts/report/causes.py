@@ -118,16 +118,19 @@ def _doses_of(one: SafeRange | None) -> Markup | str:
     if one is None:
         return ""
     why = tag("small", _LIMITS.get(one.limited_by, one.limited_by))
-    return Markup(f"none {why}") if one.empty else Markup(f"{one.low:.3g} to {one.high:.3g} {why}")
+    if one.empty:
+        return Markup(f"none {why}")
+    # It has no dose to choose.
+    return "allowed" if one.operation == "ablate" else Markup(f"{one.low:.3g} to {one.high:.3g} {why}")
 
 
 def _range_words(one: SafeRange) -> str:
     why = _LIMITS.get(one.limited_by, one.limited_by)
-    return (
-        f"{one.operation}: no dose is safe ({why})"
-        if one.empty
-        else (f"{one.operation}: {one.low:.3g} to {one.high:.3g} is safe ({why})")
-    )
+    if one.empty:
+        return f"{one.operation}: no dose is safe ({why})"
+    if one.operation == "ablate":
+        return "ablate: safe"
+    return f"{one.operation}: {one.low:.3g} to {one.high:.3g} is safe ({why})"
 
 
 def _by_operation(doses: Sequence[DoseEffect]) -> list[tuple[str, list[DoseEffect]]]:

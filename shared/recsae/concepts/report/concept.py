@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recsae.concepts.estimates import UNKNOWN, Estimate
-from recsae.concepts.records import ConceptRecord, Evidence, FacetLift, ItemScore, LabelSource, Neighbour
+from recsae.concepts.records import (
+    ConceptRecord,
+    ConceptStatus,
+    Evidence,
+    FacetLift,
+    ItemScore,
+    LabelSource,
+    Neighbour,
+)
 from recsae.concepts.report.causes import causes
 from recsae.concepts.report.markup import Child, Markup, tag
 from recsae.concepts.report.material import Material, is_judged
 from recsae.concepts.report.wording import block, chip, interval, link, named, percent, score, table
 from recsae.concepts.report.words_of_models import language_model
+from recsae.concepts.thresholds import Standing
 
 _SHORT_ITEMS = 5
 _LIFTS = 8
@@ -122,7 +131,14 @@ def _scores(concept: ConceptRecord) -> Markup | None:
     ]
     note = tag("small", "F1 of " + "; ".join(beside) + ".") if beside else None
     judged = tag("div", table(("Score", "", "95 % interval", "Control"), shown, numeric=(2,)), class_="scores")
-    return block("Does the label hold on unseen users?", judged, note)
+    return block("Does the label hold on unseen users?", judged, _misses(concept), note)
+
+
+def _misses(concept: ConceptRecord) -> Markup | None:
+    """What keeps the label from being verified."""
+    standing = None if concept.status is ConceptStatus.VERIFIED else Standing.of(concept)
+    why = standing.misses() if standing else []
+    return tag("p", f"Not verified: {'; '.join(why)}.", class_="note") if why else None
 
 
 def _track(one: Estimate, control: float | None) -> Markup:
