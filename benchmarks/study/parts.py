@@ -37,6 +37,7 @@ from recsae.store.files import canonical_json, write_json_atomic
 
 KEPT_KS = (4, 8, 16, 32)
 ROWS_PER_PART = 200_000
+OTHER_SIZES = ((4, 128), (8, 128), (4, 256), (8, 256), (8, 512))
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,16 @@ def _unseen(study: Study) -> Mapping[str, Any]:
     return figures(replace(opened, rows_per_part=ROWS_PER_PART).dictionary)
 
 
+def _settings(study: Study) -> Mapping[str, Any]:
+    """The same dictionary at other sizes: what a wider or denser SAE costs in trust and gains in quality."""
+    base = study.material.base
+    found = {}
+    for k, width in OTHER_SIZES:
+        opened = open_up(base, study.cache, k=k, width=width, threads=study.threads)
+        found[f"{k}/{width}"] = figures(replace(opened, rows_per_part=ROWS_PER_PART).dictionary)
+    return found
+
+
 def _llm(study: Study) -> Mapping[str, Any]:
     if study.llm is None:
         return {"skipped": "no endpoint is set"}
@@ -151,6 +162,7 @@ MOVIELENS_PARTS: Mapping[str, Part] = {
     "refresh": _refresh,
     "planted": lambda study: planted_study(study.threads),
     "unseen_users": _unseen,
+    "settings": _settings,
     "llm": _llm,
     "rating": lambda study: rating_study(study.material, study.cache / "study" / "rating"),
 }
