@@ -5,7 +5,9 @@ Verification users are read here and nowhere else. Not here: the thresholds (`ve
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from recsae.concepts.description import Description
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.firings import CoFiring
 from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
+from recsae.concepts.intruder_scores import IntruderScores, intruder_scores
 from recsae.concepts.keeping import settle
 from recsae.concepts.labels import predicate_of
 from recsae.concepts.learnt_facets import members_of
@@ -64,17 +67,42 @@ def verify(
     progress("writing records", 0.9)
     live = (description.probe_counts + inputs.sums.verification_fired) > 0
     records = _records(inputs, description, cases, verdict, live)
+    progress("looking for intruders among items", 0.92)
+    intruders = _intruders(inputs, part, draft.arrays.p95, records)
+    records = _with_scores(records, intruders.as_scores())
+    extra: dict[str, Any] = {"intruder": intruders.summary(verdict.facet)}
     if ranked is not None:
         progress("ranking by what the labels say", 0.95)
         told = description.told(verdict.uses_set)
-        extra = {"described_ndcg": described_ndcg(told, ranked, inputs.item_ids, inputs.seed).as_json()}
-    else:
-        extra = {}
+        extra["described_ndcg"] = described_ndcg(told, ranked, inputs.item_ids, inputs.seed).as_json()
     summary = extra | summarise(records, draft.arrays, description.effect, verdict.swapped_passes, inputs.control)
     learnt = members_of((record.rule for record in records), inputs.facets, inputs.item_ids)
     finished = replace(draft, concepts=records, summary=summary, learnt=learnt)
     progress("judging the rules of the dictionary before", 0.97)
     return settle(finished, inputs, cases, part.features, weights)
+
+
+def _intruders(
+    inputs: DictionaryInputs, part: PartRows, p95: NDArray[np.float32], records: Sequence[ConceptRecord]
+) -> IntruderScores:
+    lag = np.array([int(record.scores.get("typical_lag", 0)) for record in records], np.int64)
+    return intruder_scores(inputs, part, p95, lag, records)
+
+
+def _with_scores(
+    records: Sequence[ConceptRecord], scores: Mapping[str, NDArray[np.float64]]
+) -> tuple[ConceptRecord, ...]:
+    """The records with further scores by name; NaN = could not be computed."""
+    return tuple(
+        replace(
+            record,
+            scores={
+                **record.scores,
+                **{name: float(values[at]) for name, values in scores.items() if np.isfinite(values[at])},
+            },
+        )
+        for at, record in enumerate(records)
+    )
 
 
 def _cases(inputs: DictionaryInputs, description: Description, part: PartRows) -> Cases:

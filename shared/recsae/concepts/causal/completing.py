@@ -17,6 +17,7 @@ from recsae.concepts.causal.doses import OPERATIONS
 from recsae.concepts.causal.handles import HandleFinder, HandlePanels, find_handles, handle_facets
 from recsae.concepts.causal.measuring import MOST_CONCEPTS, Effects, measure
 from recsae.concepts.causal.panel import Panel, build_panel
+from recsae.concepts.deletion import validate_attribution
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.handles import Handle
 from recsae.concepts.inputs import DictionaryInputs
@@ -37,6 +38,15 @@ class Completed:
     dictionary: Dictionary
     facts: Mapping[str, Any]
     detail: str
+
+
+def _deletion(inputs: DictionaryInputs, panel: Panel, head: Head) -> dict[str, float]:
+    """How much better attribution guides deletion than chance and than strength do, on verification users."""
+    scored = panel.of(panel.verifies)
+    found = validate_attribution(inputs.sae, scored.x, scored.user, head.vectors, head.biases)
+    return {f"deletion_{name}": round(area.value, 4) for name, area in found.areas.items()} | {
+        f"deletion_{name}_low": round(area.low, 4) for name, area in found.areas.items()
+    }
 
 
 def complete(
@@ -82,7 +92,7 @@ def complete(
         dictionary,
         lambda text, done: progress(text, _MEASURING + (1 - _MEASURING) * done),
     )
-    facts = {**_summary(found, panel), "handles": len(handles)}
+    facts = {**_summary(found, panel), **_deletion(inputs, panel, head), "handles": len(handles)}
     concepts = tuple(replace(one, causal=found.records.get(one.latent)) for one in dictionary.concepts)
     summary = {**dictionary.summary, "causal": facts}
     detail = (
