@@ -28,7 +28,7 @@ from recsae.concepts.records import (
 
 @dataclass(frozen=True)
 class LatentFacts:
-    """Everything construction found, by latent; `outputs` and `output_side` are None without a dot-product head.
+    """Everything construction found, by latent; `outputs` and `output_side` are None where the head can be asked nothing.
 
     `near` fire together, `alike` are those of `decoder_neighbours`; `health_scores` by name, NaN = not defined.
     """

@@ -1,6 +1,6 @@
 """Controls beside scores: what labels of other concepts, a constant and popularity reach (docs/method.md, section 5).
 
-Label swaps: up to 100 labels of other concepts of the same density decile, tested on this concept's cases. Their
+Label swaps: up to 100 labels of other concepts of like density, tested on this concept's cases. Their
 95th percentile is what a label must beat. Not here: the untrained recommender (its own dictionary, see `summary`).
 """
 
@@ -47,7 +47,8 @@ def swap_labels(
 ) -> Swaps:
     """Tests labels of other concepts; `labelled` [w] says which latents have one.
 
-    Works by density decile, so the cross table is at most a tenth of width x width.
+    Works by tenths of the density, so the cross table is at most a tenth of width x width; in fewer groups of more
+    than a hundred where there are fewer than a thousand labels.
     """
     width = cases.width
     swaps = Swaps(np.zeros(width), np.full(width, -1), np.full(width, -1), np.zeros(width))

@@ -75,7 +75,7 @@ class ItemScore:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another concept and its firing correlation (phi), -1 to 1."""
+    """Another concept and how near it is, -1 to 1: firing correlation (phi), or cosine of decoder rows."""
 
     concept_id: str
     label: str

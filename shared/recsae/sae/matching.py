@@ -2,7 +2,7 @@
 
 Latents of two SAEs are matched by where their decoders point, on which probe rows they fire, and, where a head's item
 vectors are known, what they do to scores. Not here: how pairs are found (`latent_pairs`), latents that came apart
-(`lineage`), matches by chance (`chance`), stability over seeds (`stability`), ids (`recsae.concepts.matching`).
+(`lineage`), matches by chance (`chance`), stability over seeds (`stability`), ids (`recsae.concepts.identity`).
 """
 
 from __future__ import annotations

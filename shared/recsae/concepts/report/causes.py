@@ -41,7 +41,7 @@ def causes(record: CausalRecord | None) -> Markup | None:
         ranges if record.safe_ranges else None,
         tag("div", [_dose_response(record, *one) for one in _by_operation(record.doses)], class_="figures small"),
         _doses(record.doses) if record.doses else None,
-        note="panel users were not used to choose anything",
+        note="nothing is fitted on panel users here",
     )
 
 
