@@ -28,7 +28,7 @@ from recsae.concepts.records import (
 
 @dataclass(frozen=True)
 class LatentFacts:
-    """Everything construction found, by latent; `outputs` and `output_side` are None where the head can be asked nothing.
+    """Everything construction found, by latent; `outputs`, `output_side` are None where no head can be asked.
 
     `near` fire together, `alike` are those of `decoder_neighbours`; `health_scores` by name, NaN = not defined.
     """
