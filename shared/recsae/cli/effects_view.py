@@ -61,7 +61,7 @@ def handles(reply: interpreter_pb2.ListHandlesResponse) -> RenderableType:
     """Handles, what they turn and how far."""
     if not reply.handles:
         return Text(
-            "This dictionary has no handles: its head is no dot product, or no facet stands out in what concepts promote.",
+            "This dictionary has no handles: its head is no dot product, or its concepts promote no facet.",
             "dim",
         )
     rows = [
