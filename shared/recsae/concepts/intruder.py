@@ -110,6 +110,8 @@ def draw_trials(
     fires_on = sparse.csr_matrix(
         (np.ones(len(latent), np.int8), (latent, items)), shape=(strong.shape[0], len(deciles))
     )
+    # Entries of one place are added up, and 256 of them would be 0 again.
+    fires_on.data[:] = 1
     order = np.lexsort((-values, latent))
     order = order[items[order] > 0]
     for owner in (users[strong.indices].astype(np.int32), items.astype(np.int32)):
