@@ -18,8 +18,9 @@ from benchmarks.study.controls import described_code, principal_axes, raw_neuron
 from benchmarks.study.material import Material
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.records import ConceptKind, ConceptRecord, ConceptStatus
-from recsae.concepts.summary import difference, wilson
+from recsae.concepts.summary import difference
 from recsae.datasets.facets import FacetSpec
+from recsae.significance import wilson
 
 COVERED = (0.6, 0.7, 0.8, 0.9)
 _BINS = np.linspace(0, 1, 11)
@@ -62,7 +63,7 @@ def figures(dictionary: Dictionary) -> dict[str, Any]:
     }
     for name in ("verified", "semantic", "item_set", "confident", "too_rare"):
         share, count = summary[name]["share_of_live"], summary[name]["count"]
-        _, low, high = wilson(count, summary["live"])
+        low, high = (float(end) for end in wilson(share, summary["live"]))
         found[name] = {
             "count": count,
             "share": round(share, 4),

@@ -32,11 +32,11 @@ from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.shards import ActivationShard, item_probes
 from recsae.sae.training import train_sae
 from recsae.sae.weights import SaeWeights
+from recsae.significance import wilson
 
 _VERSION = "0" * 16
 _MAX_HISTORY = 200
 _PAIRS = 6
-_Z95 = 1.959964
 
 Floats = NDArray[np.float32]
 
@@ -185,10 +185,8 @@ def _over_seeds(figures: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 def _at_least_wilson(interval: list[float], share: float, n: int) -> list[float]:
     """No narrower than Wilson's for `n` concepts: seeds that all find everything leave no spread, and yet are few."""
-    centre, scale = share + _Z95**2 / (2 * n), 1 + _Z95**2 / n
-    half = _Z95 * np.sqrt(share * (1 - share) / n + (_Z95 / (2 * n)) ** 2)
-    low, high = max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-    return [round(min(interval[0], low), 4), round(max(interval[1], high), 4)]
+    low, high = wilson(share, n)
+    return [round(min(interval[0], float(low)), 4), round(max(interval[1], float(high)), 4)]
 
 
 def main() -> None:

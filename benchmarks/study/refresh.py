@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,10 +31,10 @@ from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.training import train_sae
 from recsae.sae.turning import turn_weights
 from recsae.sae.weights import SaeWeights, load_weights
+from recsae.significance import wilson
 from recsae.store.files import canonical_json
 
 _OLD, _NEW = "ml-1m-d64-older", "ml-1m-d64"
-_Z95 = 1.959964
 _BATCH = 1_024
 
 Say = Callable[[str], None]
@@ -168,10 +167,9 @@ def _share(count: int, of: int) -> dict[str, float]:
     """With Wilson's 95 % interval."""
     if not of:
         return {"value": 0.0, "low": 0.0, "high": 1.0, "count": 0, "of": 0}
-    value, z2 = count / of, _Z95**2
-    centre = (value + z2 / (2 * of)) / (1 + z2 / of)
-    half = _Z95 / (1 + z2 / of) * math.sqrt(value * (1 - value) / of + z2 / (4 * of**2))
-    return {"value": value, "low": max(0.0, centre - half), "high": min(1.0, centre + half), "count": count, "of": of}
+    value = count / of
+    low, high = wilson(value, of)
+    return {"value": value, "low": float(low), "high": float(high), "count": count, "of": of}
 
 
 def main() -> None:

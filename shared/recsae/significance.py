@@ -1,4 +1,4 @@
-"""P values that need numpy alone, so that serving can compute them: normal tails, and many tests at once."""
+"""P values and intervals that need numpy alone, so that serving can compute them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
+
+Z95 = 1.959964
 
 # Chebyshev fit of ln(erfc(x) exp(x^2) / t) in t = 1 / (1 + x / 2); relative error below 1.2e-7 everywhere
 # (Press et al., Numerical Recipes, section 6.2).
@@ -25,6 +27,17 @@ def two_sided_p(z: Doubles) -> Doubles:
     with np.errstate(under="ignore"):
         p: Doubles = np.minimum(1.0, t * np.exp(-x * x + series))
     return p
+
+
+def wilson(share: Doubles | float, cases: Doubles | float) -> tuple[Doubles, Doubles]:
+    """Ends of Wilson's 95 % interval of shares of so many independent cases (Wilson 1927, JASA 22); 0 to 1 of none.
+
+    Shapes broadcast.
+    """
+    share, n = np.asarray(share, np.float64), np.maximum(cases, 1e-9)
+    centre, scale = share + Z95**2 / (2 * n), 1 + Z95**2 / n
+    half = Z95 * np.sqrt(np.maximum(share * (1 - share), 0) / n + (Z95 / (2 * n)) ** 2)
+    return np.maximum((centre - half) / scale, 0.0), np.minimum((centre + half) / scale, 1.0)
 
 
 def benjamini_hochberg(p: Doubles) -> Doubles:

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsae.concepts import linear_facets
 from recsae.concepts.described import DescribedNdcg, Descriptions, RankedRows, described_ndcg, permute_rules, set_levels
 from recsae.concepts.features import RowFeatures, Windows
 from recsae.concepts.linear_facets import LinearFacets, fit_linear, rule_bits
@@ -140,6 +141,19 @@ def test_a_linear_map_buys_no_more_features_than_its_bits_pay_for(world: World) 
     fitted = fit_linear(world.features, world.x, bits=8 * D + 2.5 * per_feature)
     assert len(fitted.columns) == 2
     assert len(fit_linear(world.features, world.x, bits=0.0).columns) == 0
+
+
+def test_of_very_many_columns_a_linear_map_looks_at_the_most_varied(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = fit_linear(world.features, world.x, bits=1e6)
+    monkeypatch.setattr(linear_facets, "_MOST_COLUMNS", 2)
+    few = fit_linear(world.features, world.x, bits=1e6)
+    assert 0 < len(few.columns) <= 2 < len(every.columns)
+    views = np.concatenate([world.features.shares(10, 0.75), world.features.shares(40, 1.0)], axis=1)
+    views = np.concatenate([views, world.features.carried(0), world.features.carried(1)], axis=1)
+    most_varied = np.argsort(-views.var(axis=0))[:2]
+    assert set(few.columns.tolist()) <= set(most_varied.tolist())
 
 
 def test_bits_of_rules_count_questions_formulas_and_levels() -> None:

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsae.concepts import features as features_module
 from recsae.concepts.features import (
     RECENCY_DECAY,
     RECENT_ITEMS,
@@ -142,3 +143,14 @@ def test_every_row_falls_into_a_stratum() -> None:
     assert cells.min() >= 0
     assert cells.max() < strata.count
     assert len(np.unique(cells)) > 10
+
+
+def test_blocks_cover_all_rows_and_hold_fewer_of_many_facets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features_module, "_CELLS_AT_ONCE", 20)
+    histories = make_histories()
+    windows = locate(histories, rows_of(histories), 50)
+    features = build_features(windows, make_facets(), log_item_counts(histories, _ITEMS))
+    spans = [rows for rows, _ in features.blocks()]
+    most = 20 // len(features.facets.names)
+    assert [row for span in spans for row in range(span.start, span.stop)] == list(range(len(features)))
+    assert max(span.stop - span.start for span in spans) == most

@@ -151,3 +151,12 @@ def test_the_families_a_label_speaks_of_are_those_of_its_literals(facet: str, fa
     kind = "recent" if facet else "length"
     concept = ConceptRecord("c0", 0, rule=RuleRecord(literals=(LiteralRecord("", kind, facet, 0.4),)))
     assert families_said([concept], facets()) == [frozenset(family)]
+
+
+def test_an_item_it_fires_on_very_often_is_no_intruder() -> None:
+    users = 40 * 256
+    items = np.arange(users, dtype=np.int64) % 40 + 1
+    strong = sparse.csr_matrix(np.ones((1, users)))
+    trials = draw_trials(strong, np.ones(users), np.arange(users), items, np.array([-1, *[0] * 41], np.int32))
+    assert len(trials)
+    assert set(trials.items[:, 4].tolist()) == {41}

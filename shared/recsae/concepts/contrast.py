@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
-from recsae.significance import benjamini_hochberg, two_sided_p
+from recsae.significance import Z95, benjamini_hochberg, two_sided_p, wilson
 
 Doubles = NDArray[np.float64]
 
 LEAST_FIRING = 10
-_Z95 = 1.959964
 # Columns whose ranks are taken at once: 4,000 users by 256 latents are 8 MB per array.
 _AT_ONCE = 256
 
@@ -114,30 +113,23 @@ def _by_user(group: Group, width: int) -> tuple[NDArray[np.float32], NDArray[np.
 
 def _difference_of_shares(a: Doubles, n_a: int, b: Doubles, n_b: int) -> Interval:
     """Newcombe 1998, method 10. With shares within users it is too wide, never too narrow."""
-    (low_a, high_a), (low_b, high_b) = _wilson(a, n_a), _wilson(b, n_b)
+    (low_a, high_a), (low_b, high_b) = wilson(a, n_a), wilson(b, n_b)
     value = a - b
     return Interval(value, value - np.hypot(a - low_a, high_b - b), value + np.hypot(high_a - a, b - low_b))
-
-
-def _wilson(share: Doubles, n: int) -> tuple[Doubles, Doubles]:
-    z2 = _Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return centre - half, centre + half
 
 
 def _log_odds(a: Doubles, n_a: int, b: Doubles, n_b: int) -> Interval:
     """Half a user is added to each of the four cells, so that a silent group has an interval (Haldane, Anscombe)."""
     cells = [a * n_a + 0.5, (1 - a) * n_a + 0.5, b * n_b + 0.5, (1 - b) * n_b + 0.5]
     value = np.log(cells[0] * cells[3] / (cells[1] * cells[2]))
-    half = _Z95 * np.sqrt(sum(1 / cell for cell in cells))
+    half = Z95 * np.sqrt(sum(1 / cell for cell in cells))
     return Interval(value, value - half, value + half)
 
 
 def _difference_of_means(a: NDArray[np.float32], b: NDArray[np.float32]) -> Interval:
     value = a.mean(axis=0, dtype=np.float64) - b.mean(axis=0, dtype=np.float64)
     variance = a.var(axis=0, dtype=np.float64, ddof=1) / len(a) + b.var(axis=0, dtype=np.float64, ddof=1) / len(b)
-    half = _Z95 * np.sqrt(variance)
+    half = Z95 * np.sqrt(variance)
     return Interval(value, value - half, value + half)
 
 

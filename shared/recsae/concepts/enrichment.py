@@ -15,9 +15,9 @@ from scipy import sparse
 
 from recsae.concepts.records import FacetLift
 from recsae.datasets.facets import is_made
+from recsae.significance import Z95
 
 LEAST_LOG_ODDS = float(np.log(2))
-_Z95 = 1.959964
 _KEPT = 8
 # Effective items that must carry a facet: one or two among fifty are a coincidence the normal bound does not see.
 _LEAST_SUPPORT = 3.0
@@ -65,7 +65,7 @@ def enrich(weights: sparse.csr_matrix, facets: sparse.csr_matrix, deciles: NDArr
     log_odds = _logit(observed) - _logit(expected)
     error = 1 / np.sqrt((n + 1) * observed * (1 - observed))
     supported = seen * n >= _LEAST_SUPPORT
-    return Enrichment(log_odds, np.where(supported, log_odds - _Z95 * error, -np.inf))
+    return Enrichment(log_odds, np.where(supported, log_odds - Z95 * error, -np.inf))
 
 
 def user_weights(

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsae.mixing import splitmix64
+
 Longs = NDArray[np.int64]
 Ints = NDArray[np.int32]
 Orders = NDArray[np.uint64]
@@ -101,7 +103,7 @@ def hashed(seed: int, *columns: NDArray[np.integer[Any]]) -> Orders:
     """A 64-bit hash of the entries of some columns, uint64 [n]: the same on every machine (SplitMix64)."""
     state = np.full(len(columns[0]), seed, np.uint64)
     for column in columns:
-        state = _mixed(state ^ column.astype(np.int64).view(np.uint64))
+        state = splitmix64(state ^ column.astype(np.int64).view(np.uint64))
     return state
 
 
@@ -123,10 +125,3 @@ def rank_in_group(group: Longs) -> Longs:
     starts = first_of_runs(group)
     rank: Longs = np.arange(len(group)) - np.repeat(starts, np.diff(starts, append=len(group)))
     return rank
-
-
-def _mixed(state: Orders) -> Orders:
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))

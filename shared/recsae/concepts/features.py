@@ -29,7 +29,8 @@ USUAL_ITEMS = 40
 NEWEST = 3
 _POPULARITY_STRATA = 10
 _LENGTH_STRATA = 5
-_ROWS_AT_ONCE = 4096
+# Rows x facets of a block: float32 of 16 MB, whatever the number of facets.
+_ROWS_AT_ONCE, _CELLS_AT_ONCE = 4096, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,10 @@ class RowFeatures:
         return RowFeatures(self.windows.take(rows), self.facets, self.log_counts)
 
     def blocks(self) -> Iterator[tuple[slice, RowFeatures]]:
-        """All rows in order, a few thousand at a time: whatever is dense stays small."""
-        for at in range(0, len(self), _ROWS_AT_ONCE):
-            rows = np.arange(at, min(at + _ROWS_AT_ONCE, len(self)))
+        """All rows in order, a few thousand at a time, fewer of many facets: whatever is dense stays small."""
+        step = max(1, min(_ROWS_AT_ONCE, _CELLS_AT_ONCE // max(1, len(self.facets.names))))
+        for at in range(0, len(self), step):
+            rows = np.arange(at, min(at + step, len(self)))
             yield slice(at, at + len(rows)), self.take(rows)
 
 

@@ -23,13 +23,14 @@ from recsae.concepts.records import ConceptRecord, RuleRecord
 from recsae.concepts.scoring import Scores
 from recsae.datasets.facets import BOTH, CROSSED, LIKE, FacetTable
 from recsae.datasets.schema import Histories
+from recsae.significance import wilson
 
 CHANCE = 0.2
 _SHOWN = 4
 # Twenty trials of four: strong firings beyond the eighty strongest of a latent are not needed for an interval.
 _MOST_TRIALS = 20
 _CANDIDATES = 32
-_RESAMPLES, _Z95 = 500, 1.959964
+_RESAMPLES = 500
 # What popularity matching has made equal cannot tell anything apart; pairs repeat what single values say, and who took
 # the items is the other judge's matter.
 _NEVER_SEEN = ("popularity", CROSSED, LIKE)
@@ -70,14 +71,10 @@ class Intruder:
         The trials of a latent have no user in common, so they are independent.
         """
         judged = self._judged
-        n = np.maximum(self.counts.astype(np.float64), 1e-9)
+        n = self.counts.astype(np.float64)
         hits = np.bincount(self.trials.latent[judged], weights=self.hit[judged], minlength=self.width)
-        share = hits / n
-        centre, scale = share + _Z95**2 / (2 * n), 1 + _Z95**2 / n
-        half = _Z95 * np.sqrt(np.maximum(share * (1 - share), 0) / n + (_Z95 / (2 * n)) ** 2)
-        known = self.counts > 0
-        low, high = np.maximum((centre - half) / scale, 0), np.minimum((centre + half) / scale, 1)
-        return Scores(*(np.where(known, each, 0.0) for each in (share, low, high)))
+        share = hits / np.maximum(n, 1)
+        return Scores(*(np.where(n > 0, each, 0.0) for each in (share, *wilson(share, n))))
 
     def overall(self, latents: NDArray[np.bool_] | None = None, seed: int = 0) -> Estimate:
         """Share found over all trials of the `latents` bool [w] asked for; the interval resamples users.
@@ -113,6 +110,8 @@ def draw_trials(
     fires_on = sparse.csr_matrix(
         (np.ones(len(latent), np.int8), (latent, items)), shape=(strong.shape[0], len(deciles))
     )
+    # Entries of one place are added up, and 256 of them would be 0 again.
+    fires_on.data[:] = 1
     order = np.lexsort((-values, latent))
     order = order[items[order] > 0]
     for owner in (users[strong.indices].astype(np.int32), items.astype(np.int32)):

@@ -21,6 +21,8 @@ Floats = NDArray[np.float32]
 
 BITS_PER_NUMBER = 8.0
 _VIEWS = 4
+# Products of all columns with each other: 4,096 x 4,096 float64 = 134 MB, three times while columns are chosen.
+_MOST_COLUMNS = 4096
 # Ridge, in rows: what a feature says on fewer rows than this is mostly noise.
 _RIDGE = 100.0
 
@@ -47,12 +49,14 @@ class LinearFacets:
 
 def fit_linear(features: RowFeatures, x: Floats, bits: float) -> LinearFacets:
     """The map from facets to `x` [n, d] that `bits` pay for; no feature at all when they pay for none."""
-    d, size = x.shape[1], _VIEWS * len(features.facets.names)
-    most = int((bits - BITS_PER_NUMBER * d) // (np.log2(max(size, 2)) + BITS_PER_NUMBER * d))
+    d, every = x.shape[1], _VIEWS * len(features.facets.names)
+    most = int((bits - BITS_PER_NUMBER * d) // (np.log2(max(every, 2)) + BITS_PER_NUMBER * d))
+    asked = _most_varied(features, every)
+    size = len(asked)
     mean, total = x.mean(axis=0, dtype=np.float64), np.zeros(size)
     gram, cross = np.zeros((size, size)), np.zeros((size, d))
     for rows, block in features.blocks():
-        views = _views(block)
+        views = _views(block)[:, asked]
         total += views.sum(axis=0, dtype=np.float64)
         gram += (views.T @ views).astype(np.float64)
         cross += views.T @ (x[rows] - mean.astype(np.float32))
@@ -62,7 +66,7 @@ def fit_linear(features: RowFeatures, x: Floats, bits: float) -> LinearFacets:
     chosen = gram[np.ix_(columns, columns)] + _RIDGE * np.eye(len(columns))
     weights = np.linalg.solve(chosen, cross[columns]) if len(columns) else np.zeros((0, d))
     offset = mean - (total[columns] / n) @ weights
-    return LinearFacets(columns, weights.astype(np.float32), offset.astype(np.float32))
+    return LinearFacets(asked[columns], weights.astype(np.float32), offset.astype(np.float32))
 
 
 def rule_bits(rules: Sequence[RuleRecord], literals: int) -> float:
@@ -74,6 +78,19 @@ def rule_bits(rules: Sequence[RuleRecord], literals: int) -> float:
             total += m * np.log2(max(literals, 2)) + np.log2(len(formulas_of(m).order))
         total += BITS_PER_NUMBER * max(1, len(rule.levels))
     return float(total)
+
+
+def _most_varied(features: RowFeatures, size: int) -> NDArray[np.int64]:
+    """The columns that may be taken, ascending: all of them, or the 4,096 of largest variance where there are more."""
+    if size <= _MOST_COLUMNS:
+        return np.arange(size)
+    total, squares = np.zeros(size), np.zeros(size)
+    for _, block in features.blocks():
+        views = _views(block)
+        total += views.sum(axis=0, dtype=np.float64)
+        squares += np.square(views).sum(axis=0, dtype=np.float64)
+    variance = squares - total**2 / max(1, len(features))
+    return np.sort(np.argsort(-variance, kind="stable")[:_MOST_COLUMNS])
 
 
 def _pursuit(gram: NDArray[np.float64], cross: NDArray[np.float64], most: int) -> NDArray[np.int64]:

@@ -21,10 +21,11 @@ from scipy import sparse
 from recsae.concepts.cases import Cases, matched_weights
 from recsae.concepts.estimates import Estimate
 from recsae.concepts.rules import Predictor
+from recsae.significance import wilson
 
 # Scratch per block: latents x groups x 12 sums, 64 x 1,000 float32 = 3 MB, and the truth of 64 rules.
 _LATENTS_AT_ONCE = 64
-_LOW, _HIGH, _Z95 = 2.5, 97.5, 1.959964
+_LOW, _HIGH = 2.5, 97.5
 
 Doubles = NDArray[np.float64]
 
@@ -207,14 +208,12 @@ def _balanced(recall: Doubles, false_rate: Doubles) -> tuple[Doubles, Doubles]:
 def _scores(values: Doubles, cases: Doubles) -> Scores:
     """Point estimate (column 0) and percentiles, at least as wide as Wilson's interval for `cases` independent rows."""
     low, high = np.percentile(values[:, 1:], (_LOW, _HIGH), axis=1)
-    share, n = values[:, 0], np.maximum(cases[:, 0], 1e-9)
-    centre, half = share + _Z95**2 / (2 * n), _Z95 * np.sqrt(share * (1 - share) / n + (_Z95 / (2 * n)) ** 2)
-    scale = 1 + _Z95**2 / n
-    counted = cases[:, 0] > 0
+    share, counted = values[:, 0], cases[:, 0] > 0
+    least, most = wilson(share, cases[:, 0])
     return Scores(
         share,
-        np.where(counted, np.clip((centre - half) / scale, 0.0, low), 0.0),
-        np.where(counted, np.clip((centre + half) / scale, high, 1.0), 0.0),
+        np.where(counted, np.minimum(least, low), 0.0),
+        np.where(counted, np.maximum(most, high), 0.0),
     )
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from recsae.concepts.dictionary import ConceptArrays
 from recsae.concepts.records import ConceptKind, ConceptRecord, ConceptStatus
+from recsae.significance import wilson
 
-_Z95 = 1.959964
 _CONFIDENT = 0.5
 
 
@@ -63,8 +63,8 @@ def summarise(
 
 def difference(count: int, total: int, control_count: int, control_total: int) -> dict[str, float]:
     """Difference of two shares with its 95 % interval by Newcombe's method (from two Wilson intervals)."""
-    share, low, high = wilson(count, total)
-    other, other_low, other_high = wilson(control_count, control_total)
+    share, low, high = _wilson(count, total)
+    other, other_low, other_high = _wilson(control_count, control_total)
     return {
         "trained": share,
         "control": other,
@@ -91,11 +91,8 @@ def _share(members: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
     return float(weights[members].sum()) / total if total > 0 else 0.0
 
 
-def wilson(count: int, total: int) -> tuple[float, float, float]:
-    """A share and its 95 % interval by Wilson's method; of nothing, 0 and the whole range."""
-    if total == 0:
-        return 0.0, 0.0, 1.0
-    share, z2 = count / total, _Z95**2
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return share, centre - half, centre + half
+def _wilson(count: int, total: int) -> tuple[float, float, float]:
+    """A share and its 95 % interval; of nothing, 0 and the whole range."""
+    share = count / total if total else 0.0
+    low, high = wilson(share, total)
+    return share, float(low), float(high)

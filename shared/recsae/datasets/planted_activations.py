@@ -25,6 +25,7 @@ from recsae.datasets.facets import FacetSpec, FacetTable, build_facets
 from recsae.datasets.planted import make_planted
 from recsae.datasets.schema import Dataset
 from recsae.errors import InvalidRequestError
+from recsae.mixing import splitmix64
 
 Floats = NDArray[np.float32]
 
@@ -213,22 +214,13 @@ def _mixed(newest: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
     """A well-mixed number per row of item indices, uint64 [B]: the finaliser of splitmix64 over the items in order."""
     state = np.full(len(newest), seed + 1, np.uint64)
     for column in newest.T:
-        state = _splitmix(state ^ column.astype(np.uint64))
+        state = splitmix64(state ^ column.astype(np.uint64))
     return state
 
 
 def _normal(state: NDArray[np.uint64], columns: int) -> Floats:
     """Standard normal numbers float32 [B, columns] that depend on `state` [B] alone."""
-    counted = _splitmix(state[:, None] + np.arange(1, columns + 1, dtype=np.uint64)[None, :])
+    counted = splitmix64(state[:, None] + np.arange(1, columns + 1, dtype=np.uint64)[None, :])
     uniform = ((counted >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
     normal: Floats = special.ndtri(uniform).astype(np.float32)
     return normal
-
-
-def _splitmix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of splitmix64 (Steele, Lea and Flood 2014); overflow is meant."""
-    z = value + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: NDArray[np.uint64] = z ^ (z >> np.uint64(31))
-    return mixed

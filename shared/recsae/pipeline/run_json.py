@@ -12,8 +12,10 @@ from recsae.pipeline.runs import Run, RunConfig, RunState, Stage
 from recsae.pipeline.sweeps import PointResult, SweepGrid, SweepPoint
 from recsae.pipeline.triples import Triple
 
-SCHEMA_VERSION = 2
-_READ = (1, 2)  # 1 knew no sweeps, variants or measures: they have defaults
+SCHEMA_VERSION = 3
+# 1 knew no sweeps, variants or measures, 2 no language model and no stages evidence and causal: all have defaults. Who
+# knows only 2 could not do the stages of 3.
+_READ = (1, 2, SCHEMA_VERSION)
 
 
 def run_to_json(run: Run) -> str:

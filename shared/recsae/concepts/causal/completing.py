@@ -139,4 +139,5 @@ def _handles(
         return ()
     panels = HandlePanels(before.of(~before.verifies), panel.of(constructs), panel.of(panel.verifies))
     finder = HandleFinder(panels, head, inputs.facets, inputs.sae.w_dec, dictionary)
-    return find_handles(finder, handle_facets(dictionary, inputs.facets, finder.scoring), progress)
+    # Which facets get one is chosen like everything else of a handle, on construction users.
+    return find_handles(finder, handle_facets(dictionary, inputs.facets, finder.sizing), progress)

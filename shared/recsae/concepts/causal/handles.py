@@ -64,7 +64,7 @@ class HandleFinder:
         """`w_dec` [w, d] are the decoder rows of the dictionary's SAE."""
         self._panels, self._head, self._facets = panels, head, facets
         self._w_dec, self._dictionary = w_dec, dictionary
-        self._sizing = Turntable(panels.size, head, facets.matrix)
+        self.sizing = Turntable(panels.size, head, facets.matrix)
         self.scoring = Turntable(panels.score, head, facets.matrix)
         self._longest = _LONGEST * float(np.linalg.norm(panels.size.x, axis=1).mean())
 
@@ -76,7 +76,7 @@ class HandleFinder:
         column = self._facets.names.index(facet)
         member = np.asarray(self._facets.matrix[:, [column]].todense()).ravel() > 0
         objective = FacetObjective(self._panels.fit, self._head, member, raises=raises)
-        return best_combination(objective, self._w_dec, latents, self._sizing, column, self._longest)
+        return best_combination(objective, self._w_dec, latents, self.sizing, column, self._longest)
 
     def measured(self, facet: str, found: Found, seed: int = 0) -> Handle:
         """The handle with its effects on the scoring users."""

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.concepts.estimates import Estimate
+from recsae.significance import Z95
 
 DRAWS = 500
-_Z95 = 1.959964
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -37,7 +37,7 @@ class Drawn:
 
     def interval(self) -> tuple[Doubles, Doubles]:
         """Ends of the 95 % interval of each figure by itself."""
-        reach = _Z95 * self.error
+        reach = Z95 * self.error
         return self.value - reach, self.value + reach
 
 
@@ -86,13 +86,13 @@ def simultaneous_upper(parts: list[Drawn]) -> list[Doubles]:
         distance = np.abs(part.draws - part.value)
         scaled = np.divide(distance, error, out=np.zeros_like(distance), where=error > 0)
         largest = np.maximum(largest, scaled.max(axis=-1))
-    critical = np.maximum(np.quantile(largest, 0.95, axis=0), _Z95)
+    critical = np.maximum(np.quantile(largest, 0.95, axis=0), Z95)
     return [part.value + critical[..., None] * error for part, error in zip(parts, errors, strict=True)]
 
 
 def estimate(drawn: Drawn, at: tuple[int, ...]) -> Estimate:
     """One figure with its interval."""
-    reach = _Z95 * float(
+    reach = Z95 * float(
         drawn.draws.reshape(len(drawn.draws), -1)[:, np.ravel_multi_index(at, drawn.value.shape)].std(ddof=1)
     )
     value = float(drawn.value[at])

@@ -28,7 +28,7 @@ from recsae.concepts.causal.output_sets import OutputSets, labels_agree, output_
 from recsae.concepts.causal.panel import Panel
 from recsae.concepts.causal.turning import Outcomes, Turntable
 from recsae.concepts.dictionary import Dictionary
-from recsae.concepts.effects import CausalRecord, range_of
+from recsae.concepts.effects import CausalRecord, DoseEffect, range_of
 from recsae.concepts.firings import encode_rows
 from recsae.concepts.inputs import Autoencoder
 from recsae.concepts.records import ConceptStatus
@@ -78,17 +78,19 @@ def measure(
     table = Turntable(panel, head, sets.member)
     weights, repeated = user_draws(len(panel), seed), same_as()
     by_latent = encode_rows(sae, panel.x).by_latent
-    every, shares = [], np.zeros((len(latents), len(ADDED), sets.member.shape[1]), np.float32)
-    survived = np.zeros((len(latents), len(ADDED)))
+    effects: list[tuple[DoseEffect, ...]] = []
+    shares = np.zeros((len(latents), len(ADDED), sets.member.shape[1]), np.float32)
     base = np.zeros(sets.member.shape[1], np.int64)
     for begin in range(0, len(latents), _AT_ONCE):
         progress(f"turning {len(latents):,} concepts on {len(panel):,} users", begin / len(latents))
         span = slice(begin, begin + _AT_ONCE)
         z = np.asarray(by_latent[latents[span]].todense(), np.float32)
         made = table.turn(w_dec[span], deltas(z, p95[span]), sets.own[span], repeated)
-        every.append(costs(made, _inside(panel, sets, span), weights))
+        survived = _survived(sae, panel, latents[span], w_dec[span], p95[span], z)
+        # Draws are some 20 MB a block: they go with it.
+        figures = costs(made, _inside(panel, sets, span), weights)
+        effects += [figures.effects(row, GRID, survived[row]) for row in range(len(z))]
         shares[span] = shares_as_log_odds(made.totals[:, : len(ADDED)], DEPTH * len(panel))
-        survived[span] = _survived(sae, panel, latents[span], w_dec[span], p95[span], z)
         base = made.base_totals
     curves = _curves(shares, base, p95, len(panel))
     beside = _random_curves(table, p95, seed)
@@ -98,12 +100,11 @@ def measure(
     standing = [_standing(curves, beside, at, int(sets.own[at]), moved[at], alike[at]) for at in range(len(latents))]
     found = {}
     for at, latent in enumerate(latents.tolist()):
-        effects = every[at // _AT_ONCE].effects(at % _AT_ONCE, GRID, survived[at])
         found[latent] = CausalRecord(
             facet=sets.facet[at],
             panel_users=len(panel),
-            doses=effects,
-            safe_ranges=tuple(range_of(operation, effects) for operation in OPERATIONS),
+            doses=effects[at],
+            safe_ranges=tuple(range_of(operation, effects[at]) for operation in OPERATIONS),
             agreement=labels_agree(concepts[at]),
             null_percentile=standing[at][0],
             direction_percentile=standing[at][1],

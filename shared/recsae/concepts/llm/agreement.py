@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from recsae.concepts.cases import group_users, resampling_weights
 from recsae.concepts.estimates import UNKNOWN, Estimate
 from recsae.concepts.firings import STRONG
+from recsae.significance import Z95, wilson
 
 RATED_STRONG = 5.0
-_Z95 = 1.959964
 
 Floats = NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def mean_over(values: Sequence[float], seed: int = 0) -> Estimate:
 
 
 def _share(values: Floats, cases: float) -> Estimate:
-    return _interval(values, _wilson(values[0], cases)) if cases else UNKNOWN
+    return _interval(values, _ends(wilson(values[0], cases))) if cases else UNKNOWN
 
 
 def _interval(values: Floats, at_least: tuple[float, float]) -> Estimate:
@@ -76,17 +76,15 @@ def _interval(values: Floats, at_least: tuple[float, float]) -> Estimate:
     return Estimate(float(values[0]), float(min(low, at_least[0])), float(max(high, at_least[1])))
 
 
-def _wilson(share: float, n: float) -> tuple[float, float]:
-    centre, scale = share + _Z95**2 / (2 * n), 1 + _Z95**2 / n
-    half = _Z95 * math.sqrt(share * (1 - share) / n + (_Z95 / (2 * n)) ** 2)
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+def _ends(interval: tuple[Floats, Floats]) -> tuple[float, float]:
+    return float(interval[0]), float(interval[1])
 
 
 def _fisher(correlation: float, n: int) -> tuple[float, float]:
     if n <= 3:
         return -1.0, 1.0
     # A perfect correlation has no finite Fisher transform; one a rounding away from it says the same.
-    z, half = math.atanh(max(-1 + 1e-9, min(1 - 1e-9, correlation))), _Z95 / math.sqrt(n - 3)
+    z, half = math.atanh(max(-1 + 1e-9, min(1 - 1e-9, correlation))), Z95 / math.sqrt(n - 3)
     return math.tanh(z - half), math.tanh(z + half)
 
 
