@@ -25,7 +25,7 @@ from recsae.concepts.firings import Firings, encode_rows
 from recsae.concepts.inputs import DictionaryInputs, PartRows, read_part
 from recsae.concepts.records import ConceptStatus
 from recsae.concepts.splits import UserPart
-from recsae.datasets.facets import CROSSED, LIKE
+from recsae.datasets.facet_names import CROSSED, LIKE
 from recsae.sae.runtime import SparseAutoencoder
 
 PUBLIC_LIFT = 1.68

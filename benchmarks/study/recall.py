@@ -20,7 +20,7 @@ from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.readouts import all_of, best_single, best_thresholds, few
 from recsae.concepts.records import ConceptStatus
 from recsae.concepts.recovery import asks_for
-from recsae.datasets.facets import CROSSED, LIKE
+from recsae.datasets.facet_names import CROSSED, LIKE
 
 Columns = Mapping[str, Sequence[str]]
 

@@ -79,6 +79,11 @@ def test_a_concept_is_about_what_its_rule_asks_for_not_what_it_rules_out() -> No
     assert about_of(about(0, "Horror")) == ("Horror", "Alien")
 
 
+def test_a_pair_of_values_is_said_without_the_names_of_its_families() -> None:
+    pair = RuleRecord((LiteralRecord("", "recent", "decade=1980s ∩ genre=Horror", 0.4),))
+    assert about_of(ConceptRecord(id="c-1", latent=0, rule=pair))[0] == "1980s Horror"
+
+
 def test_labels_by_people_and_language_models_count_and_rules_in_words_do_not() -> None:
     written = about(0, "Horror", label="Night terrors", label_source=LabelSource.HUMAN)
     assert about_of(written)[0] == "Night terrors, Horror"

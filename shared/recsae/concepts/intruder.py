@@ -21,7 +21,8 @@ from recsae.concepts.estimates import Estimate
 from recsae.concepts.evidence_draws import first_of_each, rank_in_group
 from recsae.concepts.records import ConceptRecord, RuleRecord
 from recsae.concepts.scoring import Scores
-from recsae.datasets.facets import BOTH, CROSSED, LIKE, FacetTable
+from recsae.datasets.facet_names import BOTH, CROSSED, LIKE
+from recsae.datasets.facets import FacetTable
 from recsae.datasets.schema import Histories
 from recsae.significance import wilson
 

@@ -15,7 +15,8 @@ import numpy as np
 from recsae.concepts.literals import BEFORE, LAST, POPULARITY, RECENT, USUAL
 from recsae.concepts.records import FacetLift, ItemScore, LiteralRecord, RuleRecord
 from recsae.concepts.saying_less import shortest
-from recsae.datasets.facets import BOTH, LIKE, FacetTable
+from recsae.datasets.facet_names import BOTH, LIKE
+from recsae.datasets.facets import FacetTable
 
 UNDESCRIBED = "Undescribed"
 # Recency-weighted shares from which a facet is most, and nearly all, of what was consumed lately.

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import sparse
 
 from recsae.concepts.records import RuleRecord
-from recsae.datasets.facets import LIKE, FacetTable
+from recsae.datasets.facet_names import LIKE
+from recsae.datasets.facets import FacetTable
 
 # Families of `recsae.datasets.facets` whose members follow from histories.
 _LEARNT = (LIKE, "popularity")

@@ -20,6 +20,7 @@ from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.minilm import REMEDY
 from recsae.concepts.records import ConceptRecord, ConceptStatus, LabelSource
 from recsae.concepts.search import ConceptHit
+from recsae.datasets.facet_names import BOTH
 from recsae.errors import CorruptArtifactError, FailedPreconditionError, InvalidRequestError
 from recsae.store.files import write_atomic
 
@@ -97,10 +98,14 @@ def about_of(concept: ConceptRecord) -> tuple[str, str]:
         written.append(concept.llm.label)
     asked = [literal.facet for literal in concept.rule.literals if literal.facet and "not" not in literal.joined]
     facets = [*asked, *(lift.facet for lift in concept.input_facets[:_FACETS])]
-    split = [facet.partition("=") for facet in facets]
-    topics = [*written, *(value for family, _, value in split if family not in _FORMAL)]
+    topics = [*written, *(_said(facet) for facet in facets if facet.partition("=")[0] not in _FORMAL)]
     deciding = [item.title for one in concept.evidence for item in one.items if item.deciding]
     return ", ".join(dict.fromkeys(filter(None, topics))), ", ".join(dict.fromkeys(deciding[:_TITLES]))
+
+
+def _said(facet: str) -> str:
+    """The value of a facet, or both of a pair's."""
+    return " ".join(value for part in facet.split(BOTH) if (value := part.partition("=")[2]))
 
 
 class MeaningSearch:

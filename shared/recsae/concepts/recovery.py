@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from recsae.concepts.firings import Firings
 from recsae.concepts.records import ConceptRecord, ConceptStatus, RuleRecord
-from recsae.datasets.facets import BOTH
+from recsae.datasets.facet_names import BOTH
 
 # A latent that follows a concept shares half of its variance.
 FOLLOWS = 0.7

@@ -17,7 +17,7 @@ from recsae.concepts.formulas import formulas_of
 from recsae.concepts.literals import LAST, RECENT
 from recsae.concepts.records import LiteralRecord, RuleRecord
 from recsae.concepts.rules import Joined, join
-from recsae.datasets.facets import BOTH
+from recsae.datasets.facet_names import BOTH
 
 # The newest item's weight among ten: a facet it carries has at least this recency-weighted share.
 _NEWEST_WEIGHT = (1 - RECENCY_DECAY) / (1 - RECENCY_DECAY**RECENT_ITEMS)

@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsae.datasets.attributes import as_number
+from recsae.datasets.facet_names import BOTH, CROSSED, LIKE
 from recsae.datasets.neighbourhoods import neighbourhoods
 from recsae.datasets.schema import Histories, ItemTable
 from recsae.errors import InvalidRequestError
 
 _FAMILY_NAMES = {"class": "genre", "genres": "genre", "categories": "category"}
 _YEARS = (1800, 2100)
-# Families of facets that are made, not read: pairs of values, and groups of items consumed together.
-CROSSED, LIKE = "pair", "like"
-BOTH = " ∩ "
 _NAMED_AFTER, _NAME_LENGTH = 2, 40
 # Share of filled cells that make a column one of numbers; the rest ("unknown") carries no facet.
 _NUMERIC_SHARE = 0.95

@@ -23,7 +23,8 @@ from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.effects import range_of
 from recsae.concepts.handles import MOST_LATENTS, Handle
 from recsae.concepts.records import ConceptRecord, ConceptStatus
-from recsae.datasets.facets import CROSSED, LIKE, FacetTable
+from recsae.datasets.facet_names import CROSSED, LIKE
+from recsae.datasets.facets import FacetTable
 
 HANDLE_DOSES = (-2.0, -1.0, -0.5, -0.25, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 DOSE_LOSS = 0.02
