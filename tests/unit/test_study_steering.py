@@ -20,7 +20,7 @@ from recsae.concepts.causal.board import Head
 from recsae.concepts.causal.completing import complete
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.records import ConceptRecord, ConceptStatus, FacetLift
-from recsae.concepts.splits import split_users
+from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.facets import FacetTable
 from recsae.datasets.schema import Histories
 from recsae.sae.codes import Codes
@@ -150,6 +150,10 @@ def test_a_dictionary_is_completed_with_effects_and_handles_and_stays_as_it_was_
     assert [one.facet for one in done.dictionary.handles] == [FACET]
     assert done.dictionary.summary["causal"] == done.facts
     assert (done.facts["measured"], done.facts["handles"]) == (WIDTH, 1)
+    verifies = inputs.parts[:-1] == UserPart.VERIFICATION
+    constructed = complete(material.dictionary, inputs, head, rows, np.where(verifies, 0, targets))  # type: ignore[arg-type]
+    assert constructed.facts["measured"] == done.facts["measured"]
+    assert not [name for name in constructed.facts if name.startswith("deletion")]
     few = complete(material.dictionary, inputs, head, rows, targets, most=3)  # type: ignore[arg-type]
     assert sum(one.causal is not None for one in few.dictionary.concepts) == 3
     none = complete(material.dictionary, inputs, head, rows, np.zeros_like(targets))  # type: ignore[arg-type]

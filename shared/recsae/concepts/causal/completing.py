@@ -41,7 +41,9 @@ class Completed:
 
 
 def _deletion(inputs: DictionaryInputs, panel: Panel, head: Head) -> dict[str, float]:
-    """How much better attribution guides deletion than chance and than strength do, on verification users."""
+    """How much better attribution guides deletion than chance and than strength do, on verification users if any."""
+    if not panel.verifies.any():
+        return {}
     scored = panel.of(panel.verifies)
     found = validate_attribution(inputs.sae, scored.x, scored.user, head.vectors, head.biases)
     return {f"deletion_{name}": round(area.value, 4) for name, area in found.areas.items()} | {
