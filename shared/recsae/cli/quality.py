@@ -66,6 +66,8 @@ def dictionary_quality(scores: Scores) -> RenderableType:
             ("confidence of .5 or more", "confident"),
         )
     ]
+    if "concepts.described_ndcg" in scores:
+        rows.append(("NDCG@10 kept by what labels say alone", _number(scores["concepts.described_ndcg"], 3), ""))
     return table("The dictionary, judged on unseen users", ["concepts", ">trained", ">untrained control"], rows)
 
 
