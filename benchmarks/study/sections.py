@@ -121,6 +121,7 @@ def coherence(found: Found) -> list[str]:
             [
                 way.replace("_", " "),
                 interval(one["lift"]),
+                interval(one["intra_over_inter"]),
                 interval(one.get("over_recsae", "")),
                 interval(one.get("over_best_rival", "")),
                 str(one["latents"]),
@@ -135,7 +136,16 @@ def coherence(found: Found) -> list[str]:
             f"deciding items, median {items.get('median', items.get('p50', ''))}.",
             "",
             *table(
-                ["chosen by", "lift", "over RecSAE's way", "over RecSAE's best SAE", "latents", "distinct items"], body
+                [
+                    "chosen by",
+                    "lift",
+                    "intra / inter",
+                    "over RecSAE's way",
+                    "over RecSAE's best SAE",
+                    "latents",
+                    "distinct items",
+                ],
+                body,
             ),
         ]
     return lines
