@@ -63,8 +63,8 @@ def _aims(found: Found) -> list[str]:
         "",
         "Point estimates; intervals stand in the tables below. Verification users were read more than once while the "
         "study was made: the size of the SAE (see *Other sizes*), what the describer maximises and how handles are "
-        "found were chosen with their figures in view on MovieLens-1M, so those are a little optimistic. Amazon Beauty took "
-        "what was chosen there.",
+        "found were chosen with their figures in view on MovieLens-1M, so those are a little optimistic. Amazon "
+        "Beauty took what was chosen there.",
         "",
         *table(["", "data", "aim", "reached", ""], rows),
     ]
