@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.study.material import Material
 from recsae.concepts.inputs import read_part
 from recsae.concepts.intruder_scores import intruder_scores
-from recsae.concepts.records import ConceptStatus
+from recsae.concepts.records import is_verified
 from recsae.concepts.splits import UserPart
 
 
@@ -22,4 +22,4 @@ def intruder_study(material: Material) -> dict[str, Any]:
     part = read_part(material.inputs, UserPart.VERIFICATION)
     lag = np.array([int(concept.scores.get("typical_lag", 0)) for concept in dictionary.concepts], np.int64)
     found = intruder_scores(material.inputs, part, dictionary.arrays.p95, lag, dictionary.concepts)
-    return found.summary(np.array([concept.status is ConceptStatus.VERIFIED for concept in dictionary.concepts]))
+    return found.summary(np.array([is_verified(concept) for concept in dictionary.concepts]))

@@ -16,7 +16,7 @@ from benchmarks.study.aims import reached
 from benchmarks.study.markdown import interval, number, table
 from benchmarks.study.plots import draw
 
-_COMMAND = "make paper DATA=../shared/data"
+_COMMAND = "make paper DATA=FOLDER"
 Found = Mapping[str, Mapping[str, Any]]
 
 
@@ -26,9 +26,10 @@ def write_page(found: Found, out: Path, machine: Machine) -> None:
     lines = [
         "# Results",
         "",
-        f"Computed on {datetime.now(UTC):%Y-%m-%d} on {machine.cores} cores of {machine.processor} by `{_COMMAND}`; "
-        "base models were trained on one H200 and are read from the cache. Every score is defined in "
-        "[method.md](method.md); brackets are 95 % intervals over users unless said otherwise. As data: "
+        f"Written on {datetime.now(UTC):%Y-%m-%d} on {machine.cores} cores of {machine.processor} by `{_COMMAND}`; "
+        f"{_bases(found)}. Every score is defined in [method.md](method.md). Brackets are 95 % intervals: over users; "
+        "for shares of latents Wilson's; for coherence over latents, for planted data over seeds, for a language model "
+        "over concepts. As data: "
         "[results.json](results.json).",
         "",
         *_aims(found),
@@ -45,6 +46,12 @@ def write_page(found: Found, out: Path, machine: Machine) -> None:
         *(f"![{caption}](results/{name})\n" for name, caption in plots),
     ]
     (out / "results.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+def _bases(found: Found) -> str:
+    """Where the base models were trained, as their records say."""
+    where = [f"{name} on {parts['base']['trained_on']}" for name, parts in found.items()]
+    return f"base models trained for {', '.join(where)}"
 
 
 def _aims(found: Found) -> list[str]:

@@ -99,6 +99,7 @@ def _base(study: Study) -> Mapping[str, Any]:
         "items": dataset.items.count,
         "interactions": len(dataset.histories.items),
         "test": record["test"],
+        "trained_on": record["device"],
         "sae": study.setting.sae,
     }
 

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.study.material import Material
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.inputs import DictionaryInputs
-from recsae.concepts.records import ConceptRecord, ConceptStatus
+from recsae.concepts.records import ConceptRecord, is_verified
 from recsae.errors import InvalidRequestError
 
 COLUMNS = ("question", "label", "items", "rater_1", "rater_2")
@@ -71,16 +71,16 @@ def draw_questions(inputs: DictionaryInputs, dictionary: Dictionary, concepts: i
             f"{len(eligible)} concepts have a label and evidence of {_LEAST_ITEMS} items, {concepts} were asked for; "
             "a sheet needs at least two"
         )
-    verified = [one for one in eligible if one.status is ConceptStatus.VERIFIED]
-    others = [one for one in eligible if one.status is not ConceptStatus.VERIFIED]
+    verified = [one for one in eligible if is_verified(one)]
+    others = [one for one in eligible if not is_verified(one)]
     wanted = min(concepts, len(eligible))
     half = min(len(verified), max(wanted - len(others), wanted // 2))
     chosen = [*_some(rng, verified, half), *_some(rng, others, wanted - half)]
     questions = []
     for one in chosen:
-        is_verified = one.status is ConceptStatus.VERIFIED
-        questions.append(Question(one.label, _titles(one), one.id, control=False, verified=is_verified))
-        questions.append(Question(one.label, _others(rng, inputs, one), one.id, control=True, verified=is_verified))
+        passed = is_verified(one)
+        questions.append(Question(one.label, _titles(one), one.id, control=False, verified=passed))
+        questions.append(Question(one.label, _others(rng, inputs, one), one.id, control=True, verified=passed))
     return _some(rng, questions, len(questions))
 
 

@@ -244,5 +244,7 @@ def others(found: Found) -> list[str]:
             planted = parts["planted"]
             body.append(["planted: recovered with the right label", number(planted["recovered"])])
             body.append(["- frozen random SAE", number(planted["frozen_random"]["recovered"])])
+            body.append(["planted: latents verified, whatever their label says", number(planted["verified"])])
+            body.append(["- frozen random SAE", number(planted["frozen_random"]["verified"])])
             body.append(["planted: mean correlation of matched latents", number(planted["mcc"])])
     return [*lines, *table(["", ""], body)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.material import Material, trained_sae
-from recsae.concepts.records import ConceptStatus
+from recsae.concepts.records import is_verified
 from recsae.concepts.splits import UserPart
 from recsae.sae.latents import Latents
 from recsae.sae.runtime import SparseAutoencoder
@@ -28,7 +28,7 @@ def stability_study(material: Material, cache: Path, threads: int) -> dict[str, 
     saes = [material.sae, *(SparseAutoencoder.load(folder, folder.name) for folder in folders)]
     first, *others = [Latents(sae.w_dec, sae.encode(x)) for sae in saes]
     found = seed_stability(first, others)
-    verified = np.array([one.status is ConceptStatus.VERIFIED for one in material.dictionary.concepts])
+    verified = np.array([is_verified(one) for one in material.dictionary.concepts])
     return {
         "seeds": 1 + len(_SEEDS),
         "all": _shares(found.share()),

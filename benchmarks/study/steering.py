@@ -46,13 +46,11 @@ class Steering:
     mean: dict[str, Any]
 
 
-def steering_study(material: Material, facets: Sequence[str] = FACETS, seed: int = 0) -> list[dict[str, Any]]:
-    """One dict per facet: the handle's figures at a loss of 2 %, all methods' at 1, 2 and 5 %, and whole frontiers."""
-    return steering(material, facets, seed).facets
-
-
 def steering(material: Material, facets: Sequence[str] = FACETS, seed: int = 0) -> Steering:
-    """The same, and the mean over facets: all facets share the draws of users."""
+    """By facet the handle's figures at a loss of 2 %, all methods' at 1, 2 and 5 %, and whole frontiers.
+
+    And the mean over facets, which share the draws of users.
+    """
     panels = SteeringPanels.of(material)
     finder = HandleFinder(
         HandlePanels(panels.fit, panels.size, panels.score),

@@ -23,7 +23,7 @@ from recsae.concepts.evidence import Decided, check_reproduced, decide, stronges
 from recsae.concepts.evidence_draws import DrawnFirings, Rule
 from recsae.concepts.evidence_sums import DRAWS, EvidenceSums, health_scores
 from recsae.concepts.examples import shown_examples
-from recsae.concepts.features import Windows, cut_strata
+from recsae.concepts.features import Strata, Windows, cut_strata
 from recsae.concepts.firings import CoFiring, cofiring
 from recsae.concepts.identity import identify
 from recsae.concepts.inputs import DictionaryInputs, PartRows, Progress, read_part
@@ -51,9 +51,9 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
     part = read_part(inputs, UserPart.CONSTRUCTION)
     check_reproduced(part.sample.x, part.windows, inputs.embed)
     arrays = sums.health()
-    near = cofiring(part.firings)
+    near, strata = cofiring(part.firings), cut_strata(part.features)
     progress("finding rules", 0.2)
-    rules = _fit(inputs, part, arrays, near)
+    rules = _fit(inputs, part, arrays, near, strata)
     progress("leaving items out of the strongest histories", 0.5)
     top, decided = _decided(inputs, sums)
     progress("finding facets, outputs and neighbours", 0.8)
@@ -88,7 +88,7 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
         correlations=near.correlations,
         probe_counts=sums.probe_counts,
         effect=effect,
-        strata=cut_strata(part.features),
+        strata=strata,
         permuted_rules=rules.permuted,
         linear=rules.linear,
         bits=rules.bits,
@@ -121,12 +121,12 @@ class _Rules:
         return [of_set if prefers else facet for facet, of_set, prefers in pairs]
 
 
-def _fit(inputs: DictionaryInputs, part: PartRows, arrays: ConceptArrays, near: CoFiring) -> _Rules:
+def _fit(inputs: DictionaryInputs, part: PartRows, arrays: ConceptArrays, near: CoFiring, strata: Strata) -> _Rules:
     """Fits on rows whose newest item is one of the seen 70 %."""
     rows = np.flatnonzero(~inputs.unseen[part.features.newest[:, 0]])
     if len(rows) > _FITTED_ROWS:
         rows = rows[np.linspace(0, len(rows) - 1, _FITTED_ROWS).astype(np.int64)]
-    features, cases = part.features.take(rows), _cases(part, arrays, near).restricted(rows)
+    features, cases = part.features.take(rows), _cases(part, arrays, near, strata).restricted(rows)
     bank = build_bank(features)
     values = part.firings.by_latent[:, rows].tocsr()
     fitted = fit_rules(bank, cases, values)
@@ -144,10 +144,9 @@ def _fit(inputs: DictionaryInputs, part: PartRows, arrays: ConceptArrays, near: 
     )
 
 
-def _cases(part: PartRows, arrays: ConceptArrays, near: CoFiring) -> Cases:
+def _cases(part: PartRows, arrays: ConceptArrays, near: CoFiring, strata: Strata) -> Cases:
     """What rules are fitted to; nothing is resampled here, so all users are one group."""
     rows = len(part.sample)
-    strata = cut_strata(part.features)
     return Cases(
         strong=part.firings.strong(arrays.p95),
         weak=part.firings.weak(arrays.p95),

@@ -217,6 +217,11 @@ class ConceptRecord:
         return plain
 
 
+def is_verified(concept: ConceptRecord) -> bool:
+    """Whether a facet rule passed: what "verified" counts. A verified item set is a class of its own."""
+    return concept.status is ConceptStatus.VERIFIED and concept.kind is not ConceptKind.ITEM_SET
+
+
 def concept_from_json(value: Mapping[str, Any]) -> ConceptRecord:
     """The record `as_json` was made from."""
     return _RECORDS.validate_python(value)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.concepts.dictionary import ConceptArrays
-from recsae.concepts.records import ConceptKind, ConceptRecord, ConceptStatus
+from recsae.concepts.records import ConceptKind, ConceptRecord, ConceptStatus, is_verified
 from recsae.significance import wilson
 
 _CONFIDENT = 0.5
@@ -78,7 +78,7 @@ def _classes(concepts: Sequence[ConceptRecord]) -> dict[str, NDArray[np.bool_]]:
     verified = np.array([concept.status is ConceptStatus.VERIFIED for concept in concepts])
     item_set = np.array([concept.kind is ConceptKind.ITEM_SET for concept in concepts])
     return {
-        "verified": verified & ~item_set,
+        "verified": np.array([is_verified(concept) for concept in concepts]),
         "semantic": np.array([concept.kind is ConceptKind.SEMANTIC for concept in concepts]),
         "item_set": verified & item_set,
         "confident": np.array([concept.confidence >= _CONFIDENT for concept in concepts]) & ~item_set,

@@ -82,7 +82,7 @@ class PipelineServicer(object):
     """
 
     def StartRefresh(self, request, context):
-        """Starts a refresh: collect, train, evaluate, describe, verify, publish, promote. Idempotent per `idempotency_key`.
+        """Starts a refresh: collect, train, evaluate, evidence, describe, verify, causal, publish, promote. Idempotent per `idempotency_key`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class PipelineStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PipelineAsyncStub: ...
     StartRefresh: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.StartRefreshRequest, _pipeline_pb2.StartRefreshResponse]
-    """Starts a refresh: collect, train, evaluate, describe, verify, publish, promote. Idempotent per `idempotency_key`."""
+    """Starts a refresh: collect, train, evaluate, evidence, describe, verify, causal, publish, promote. Idempotent per `idempotency_key`."""
     StartSweep: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.StartSweepRequest, _pipeline_pb2.StartSweepResponse]
     """Starts a sweep: collect once, then train and score one SAE per point of a grid. Idempotent per `idempotency_key`."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.GetRunRequest, _pipeline_pb2.GetRunResponse]
@@ -56,7 +56,7 @@ class PipelineAsyncStub(PipelineStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartRefresh: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.StartRefreshRequest, _pipeline_pb2.StartRefreshResponse]  # type: ignore[assignment]
-    """Starts a refresh: collect, train, evaluate, describe, verify, publish, promote. Idempotent per `idempotency_key`."""
+    """Starts a refresh: collect, train, evaluate, evidence, describe, verify, causal, publish, promote. Idempotent per `idempotency_key`."""
     StartSweep: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.StartSweepRequest, _pipeline_pb2.StartSweepResponse]  # type: ignore[assignment]
     """Starts a sweep: collect once, then train and score one SAE per point of a grid. Idempotent per `idempotency_key`."""
     GetRun: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.GetRunRequest, _pipeline_pb2.GetRunResponse]  # type: ignore[assignment]
@@ -81,7 +81,7 @@ class PipelineServicer(metaclass=_abc_1.ABCMeta):
         request: _pipeline_pb2.StartRefreshRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_pipeline_pb2.StartRefreshResponse, _abc.Awaitable[_pipeline_pb2.StartRefreshResponse]]:
-        """Starts a refresh: collect, train, evaluate, describe, verify, publish, promote. Idempotent per `idempotency_key`."""
+        """Starts a refresh: collect, train, evaluate, evidence, describe, verify, causal, publish, promote. Idempotent per `idempotency_key`."""
 
     @_abc_1.abstractmethod
     def StartSweep(

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recsae.concepts.records import ConceptRecord
+from recsae.concepts.records import ConceptRecord, is_verified
 from recsae.concepts.report.charts import Frame, Series, bars, figure, lines, vertical
 from recsae.concepts.report.markup import Markup, markup, tag
-from recsae.concepts.report.material import STANDINGS, Material, is_verified, standing
+from recsae.concepts.report.material import STANDINGS, Material, standing
 from recsae.concepts.report.scales import linear, named, shares
 from recsae.concepts.report.wording import percent, section
 

@@ -58,11 +58,6 @@ class Material:
         return frozenset(concept.id for concept in (*self.live[: self.full], *by_mass[: self.full]))
 
 
-def is_verified(concept: ConceptRecord) -> bool:
-    """Whether it counts as verified: item sets are their own class."""
-    return concept.status is ConceptStatus.VERIFIED and concept.kind is not ConceptKind.ITEM_SET
-
-
 def is_judged(concept: ConceptRecord) -> bool:
     """Whether it had the cases for a verdict; without one its scores say nothing."""
     return concept.positives > 0 and concept.status in (ConceptStatus.VERIFIED, ConceptStatus.UNVERIFIED)
