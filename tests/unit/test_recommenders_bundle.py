@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from recsae.errors import InvalidRequestError
-from recsae.recommenders.bundle import BundleDescription, BundleError, Hook, ModelBundle, publish_bundle
+from recsae.recommenders.bundle import ModelBundle, publish_bundle
+from recsae.recommenders.description import BundleDescription, BundleError, Hook
 from recsae.recommenders.synthetic import tiny_bundle
 from recsae.store.artifacts import ArtifactStore
 
@@ -96,7 +97,7 @@ def _wrong_vectors(folder: Path) -> None:
         (_set("items.json", ids=["a"], titles=["A"]), "says 40 items, items.json has 1"),
         (_set("items.json", ids=["a", "a"], titles=["A", "B"]), "'a' more than once"),
         (_set("items.json", titles=["A"]), "40 ids and 1 titles"),
-        (_set("bundle.json", format=99), "is not format 1"),
+        (_set("bundle.json", format=99), "is not format 2"),
         (_set("bundle.json", max_history=0), "max_history is 0"),
         (_set("bundle.json", head="cosine"), "head is 'cosine'"),
         (_set("bundle.json", hooks=[]), "names no hook"),

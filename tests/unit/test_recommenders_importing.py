@@ -8,7 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from recsae.recommenders.bundle import BundleError, ModelBundle
+from recsae.recommenders.bundle import ModelBundle
+from recsae.recommenders.description import BundleError
 from recsae.recommenders.export import head_graph
 from recsae.recommenders.importing import import_bundle
 from recsae.recommenders.runtime import OnnxRecommender

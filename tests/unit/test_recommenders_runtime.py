@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError
-from recsae.recommenders.bundle import BundleDescription, ModelBundle
+from recsae.recommenders.bundle import ModelBundle
+from recsae.recommenders.description import BundleDescription
 from recsae.recommenders.export import head_graph
 from recsae.recommenders.runtime import BatchInvariance, OnnxRecommender, stack_indices
 from recsae.recommenders.synthetic import tiny_bundle

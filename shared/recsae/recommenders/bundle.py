@@ -1,19 +1,20 @@
 """The model bundle: the files a recommender is served from, and what they say about themselves.
 
-A bundle is a folder with `trunk.onnx` (histories -> activation), `head.onnx` (activation -> ranked items), `items.json`
-and `bundle.json`, and optionally `trunk_positions.onnx` (every position's activation) and `head.safetensors` (the item
-vectors of a dot-product head). Not here: running the graphs (`recsae.recommenders.runtime`) or making them
-(`recsae.recommenders.export`, `recsae.recommenders.importing`).
+A bundle is a folder with `trunk.onnx` (what the model reads -> activations), `head.onnx` (activation -> ranked
+items), `items.json` and `bundle.json`, and optionally `trunk_positions.onnx` (every position's activation),
+`head.safetensors` (item vectors of a dot-product head) and `users.json` (ids of the users it was trained with). Names,
+shapes and types of the graphs' inputs and outputs: docs/models.md. Not here: what `bundle.json` says (`description`),
+running the graphs (`runtime`) and making them (`export`, `importing`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,81 +22,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from recsae.errors import InvalidRequestError
+from recsae.recommenders.description import DESCRIPTION, BundleDescription, BundleError, read_json
+from recsae.store.files import write_atomic
 
 if TYPE_CHECKING:  # fsspec stays out of processes that only read a bundle
     from recsae.store.artifacts import Artifact, ArtifactStore
 
 KIND = "model"
-FORMAT = 1
 TRUNK, TRUNK_POSITIONS, HEAD = "trunk.onnx", "trunk_positions.onnx", "head.onnx"
-ITEMS, HEAD_TENSORS, DESCRIPTION = "items.json", "head.safetensors", "bundle.json"
-
-Side = Literal["user", "item"]
-HeadKind = Literal["dot_product", "opaque"]
-
-
-class BundleError(InvalidRequestError):
-    """A bundle's files are missing, unreadable or contradict each other."""
-
-
-@dataclass(frozen=True)
-class Hook:
-    """A place where activations can be read: `dim` float32 numbers per row."""
-
-    name: str
-    side: Side
-    dim: int
-    steerable: bool = True
-    all_positions: bool = True
-
-
-@dataclass(frozen=True)
-class BundleDescription:
-    """What `bundle.json` says. `metrics` are figures from training, for people; nothing computes with them."""
-
-    name: str
-    family: str
-    max_history: int
-    n_items: int
-    head: HeadKind
-    hooks: tuple[Hook, ...]
-    passthrough: tuple[str, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuses values that no graph could be served with."""
-        if not self.name:
-            raise BundleError(f"{DESCRIPTION} has an empty name; give the model a name")
-        for what, value in (("max_history", self.max_history), ("n_items", self.n_items)):
-            if not isinstance(value, int) or value < 1:
-                raise BundleError(f"{DESCRIPTION} of {self.name!r}: {what} is {value!r}, it must be at least 1")
-        if self.head not in get_args(HeadKind):
-            raise BundleError(f"{DESCRIPTION} of {self.name!r}: head is {self.head!r}, not one of {get_args(HeadKind)}")
-        if not self.hooks:
-            raise BundleError(f"{DESCRIPTION} of {self.name!r} names no hook; name at least one")
-        for hook in self.hooks:
-            if hook.side not in get_args(Side) or hook.dim < 1:
-                raise BundleError(f"{DESCRIPTION} of {self.name!r}: hook {hook} needs a side of user or item and a dim")
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Reads `bundle.json`; BundleError says which field is wrong."""
-        raw = _read_json(folder / DESCRIPTION)
-        if raw.pop("format", None) != FORMAT:
-            raise BundleError(
-                f"{folder / DESCRIPTION} is not format {FORMAT}; export the model again with this release"
-            )
-        try:
-            raw["hooks"] = tuple(Hook(**hook) for hook in raw["hooks"])
-            raw["passthrough"] = tuple(raw.get("passthrough", ()))
-            return cls(**raw)
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"{folder / DESCRIPTION} lacks a field or has an unknown one: {error}") from error
-
-    def write(self, folder: Path) -> None:
-        """Writes `bundle.json`."""
-        content = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True)
-        (folder / DESCRIPTION).write_text(content, encoding="utf-8")
+ITEMS, USERS, HEAD_TENSORS = "items.json", "users.json", "head.safetensors"
+FILES = (TRUNK, TRUNK_POSITIONS, HEAD, HEAD_TENSORS, ITEMS, USERS, DESCRIPTION)
 
 
 @dataclass(frozen=True)
@@ -107,6 +43,7 @@ class ModelBundle:
     description: BundleDescription
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
+    user_ids: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, folder: Path, version: str) -> Self:
@@ -120,7 +57,12 @@ class ModelBundle:
             raise BundleError(
                 f"{DESCRIPTION} of {description.name!r} says {description.n_items} items, {ITEMS} has {len(ids)}"
             )
-        bundle = cls(folder, version, description, ids, titles)
+        user_ids = read_users(folder) if description.inputs.user else ()
+        if len(user_ids) != description.n_users:
+            raise BundleError(
+                f"{DESCRIPTION} of {description.name!r} says {description.n_users} users, {USERS} has {len(user_ids)}"
+            )
+        bundle = cls(folder, version, description, ids, titles, user_ids)
         if description.head == "dot_product":
             bundle._head_tensors  # noqa: B018  (read now, so that a wrong shape fails at load)
         return bundle
@@ -180,6 +122,14 @@ class ModelBundle:
     def _index(self) -> dict[str, int]:
         return {item: position for position, item in enumerate(self.item_ids, start=1)}
 
+    @cached_property
+    def _user_index(self) -> dict[str, int]:
+        return {user: position for position, user in enumerate(self.user_ids, start=1)}
+
+    def user_index(self, user_id: str) -> int:
+        """Index of a user the model was trained with, from 1; 0 for anybody else."""
+        return self._user_index.get(user_id, 0)
+
     def index_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """int64 indices of item ids, in order; InvalidRequestError names the first id the model does not know."""
         index = self._index
@@ -208,12 +158,12 @@ class ModelBundle:
 def write_items(folder: Path, ids: Sequence[str], titles: Sequence[str]) -> None:
     """Writes `items.json`; position i is item index i + 1."""
     content = json.dumps({"ids": list(ids), "titles": list(titles)}, ensure_ascii=False)
-    (folder / ITEMS).write_text(content, encoding="utf-8")
+    write_atomic(folder / ITEMS, content.encode())
 
 
 def read_items(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Ids and titles of `items.json`; titles default to the ids."""
-    raw = _read_json(folder / ITEMS)
+    raw = read_json(folder / ITEMS)
     ids = tuple(raw.get("ids", ()))
     titles = tuple(raw.get("titles", ids))
     if not ids or not all(isinstance(item, str) for item in (*ids, *titles)):
@@ -228,6 +178,21 @@ def read_items(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ids, titles
 
 
+def write_users(folder: Path, ids: Sequence[str]) -> None:
+    """Writes `users.json`; position i is user index i + 1. Ids are pseudonyms where the bundle is published."""
+    write_atomic(folder / USERS, json.dumps({"ids": list(ids)}, ensure_ascii=False).encode())
+
+
+def read_users(folder: Path) -> tuple[str, ...]:
+    """Ids of `users.json`."""
+    ids = tuple(read_json(folder / USERS).get("ids", ()))
+    if not ids or not all(isinstance(user, str) and user for user in ids):
+        raise BundleError(f"{folder / USERS} needs a non-empty list `ids` of strings")
+    if len(set(ids)) != len(ids):
+        raise BundleError(f"{folder / USERS} has an id more than once")
+    return ids
+
+
 def publish_bundle(
     store: ArtifactStore,
     folder: Path,
@@ -239,15 +204,3 @@ def publish_bundle(
     description = ModelBundle.load(folder, version="unpublished").description
     config = {key: value for key, value in asdict(description).items() if key != "metrics"}
     return store.publish(KIND, folder, config=config, lineage=lineage or {}, scores=scores or description.metrics)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BundleError(f"{path.parent} has no {path.name}; it is not a complete model bundle") from error
-    except ValueError as error:
-        raise BundleError(f"{path} is not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise BundleError(f"{path} holds a {type(raw).__name__}, expected a JSON object")
-    return raw

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from recsae.recommenders.bundle import HEAD, HEAD_TENSORS, TRUNK, TRUNK_POSITIONS, BundleError
+from recsae.recommenders.bundle import HEAD, HEAD_TENSORS, TRUNK, TRUNK_POSITIONS
+from recsae.recommenders.description import BundleError
 from recsae.recommenders.runtime import Embedded, OnnxRecommender, Ranked
 
 _ROWS = 8

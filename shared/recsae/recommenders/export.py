@@ -21,16 +21,8 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from recsae.errors import FailedPreconditionError
-from recsae.recommenders.bundle import (
-    HEAD,
-    HEAD_TENSORS,
-    TRUNK,
-    TRUNK_POSITIONS,
-    BundleDescription,
-    Hook,
-    ModelBundle,
-    write_items,
-)
+from recsae.recommenders.bundle import HEAD, HEAD_TENSORS, TRUNK, TRUNK_POSITIONS, ModelBundle, write_items
+from recsae.recommenders.description import BundleDescription, Hook
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.recommenders.sasrec import Sasrec
 

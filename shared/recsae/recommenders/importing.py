@@ -14,20 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from recsae.recommenders.bundle import (
-    DESCRIPTION,
     HEAD,
     HEAD_TENSORS,
     ITEMS,
     TRUNK,
     TRUNK_POSITIONS,
-    BundleDescription,
-    BundleError,
-    Hook,
     ModelBundle,
     publish_bundle,
     read_items,
 )
 from recsae.recommenders.conformance import verify_behaviour
+from recsae.recommenders.description import DESCRIPTION, BundleDescription, BundleError, Hook
 from recsae.recommenders.runtime import OnnxRecommender, open_session
 from recsae.store.artifacts import ArtifactStore
 

@@ -18,7 +18,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError
-from recsae.recommenders.bundle import HEAD, TRUNK, TRUNK_POSITIONS, BundleError, HeadKind, Hook, ModelBundle
+from recsae.recommenders.bundle import HEAD, TRUNK, TRUNK_POSITIONS, ModelBundle
+from recsae.recommenders.description import BundleError, HeadKind, Hook
 
 _WARM_UP_SIZES = (1, 2, 8, 64)
 _WARM_UP_K = 20

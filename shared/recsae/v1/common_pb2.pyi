@@ -268,13 +268,13 @@ class RowSubject(_message.Message):
     user_id: _builtins.str
     """User id; empty when the row came from a bare history or an item."""
     item_id: _builtins.str
-    """Item id for item-side rows and for single-item probes; else empty."""
+    """Item id for item-side rows, for single-item probes and, of a pair, the candidate; else empty."""
     interest: _builtins.int
     """Interest index for multi-interest models, from 0; 0 for all others."""
     position: _builtins.int
     """Number of the history's items consumed when this row was computed, from 1; 0 where there is no history."""
     history_index: _builtins.int
-    """Index, from 0, of the history in the request that this row came from."""
+    """Index, from 0, of the history or subject in the request that this row came from."""
     def __init__(
         self,
         *,

@@ -24,6 +24,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RowKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RowKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROW_KIND_UNSPECIFIED: _RowKind.ValueType  # 0
+    """Not set; read as ROW_KIND_SUBJECT."""
+    ROW_KIND_SUBJECT: _RowKind.ValueType  # 1
+    """A user, a session or a sequence."""
+    ROW_KIND_INTEREST: _RowKind.ValueType  # 2
+    """One of several interests of a subject (`RowSubject.interest`): multi-interest models."""
+    ROW_KIND_PAIR: _RowKind.ValueType  # 3
+    """A subject and one candidate item (`RowSubject.item_id`): rankers that score pairs."""
+
+class RowKind(_RowKind, metaclass=_RowKindEnumTypeWrapper):
+    """What one activation row stands for."""
+
+ROW_KIND_UNSPECIFIED: RowKind.ValueType  # 0
+"""Not set; read as ROW_KIND_SUBJECT."""
+ROW_KIND_SUBJECT: RowKind.ValueType  # 1
+"""A user, a session or a sequence."""
+ROW_KIND_INTEREST: RowKind.ValueType  # 2
+"""One of several interests of a subject (`RowSubject.interest`): multi-interest models."""
+ROW_KIND_PAIR: RowKind.ValueType  # 3
+"""A subject and one candidate item (`RowSubject.item_id`): rankers that score pairs."""
+Global___RowKind: _TypeAlias = RowKind  # noqa: Y015
+
 class _HeadKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -129,7 +157,9 @@ class RecommendRequest(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, _common_pb2.AttributeValue]:
-        """Attributes of this request (surface, country ...); they override the user table; at most 64."""
+        """Attributes of this request (surface, country ...); they override the user table; at most 64. Models that read
+        attributes (`ModelInfo.attributes`) read these.
+        """
 
     def __init__(
         self,
@@ -216,7 +246,10 @@ class RankRequest(_message.Message):
     """Length of each list, 1 to 1,000; 0 = 10."""
     @_builtins.property
     def activations(self) -> _common_pb2.Tensor:
-        """float32 [n, d], n at most 1,024."""
+        """float32 [n, d] at the model's first hook. One row per list; where the hook has several rows per subject
+        (`HookInfo.rows`), the rows of a list follow each other: one per interest, or one per candidate of the list. At
+        most 1,024 lists and 262,144 rows.
+        """
 
     @_builtins.property
     def passthrough(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.NamedTensor]:
@@ -224,11 +257,13 @@ class RankRequest(_message.Message):
 
     @_builtins.property
     def exclude(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemList]:
-        """Items never to return, one list per row or none at all."""
+        """Items never to return, one list of ids per list asked for or none at all."""
 
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemList]:
-        """Items to rank, one list per row or none at all (= every item)."""
+        """Items to rank, one list of ids per list asked for or none at all (= every item). Needed where the hook has a row per
+        pair: row r of a list belongs to its candidate r.
+        """
 
     def __init__(
         self,
@@ -275,7 +310,7 @@ Global___ItemList: _TypeAlias = ItemList  # noqa: Y015
 
 @_typing.final
 class RankResponse(_message.Message):
-    """One ranked list per row."""
+    """One ranked list per list asked for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -285,7 +320,7 @@ class RankResponse(_message.Message):
     """Version that answered."""
     @_builtins.property
     def lists(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedList]:
-        """In row order."""
+        """In the order of the rows."""
 
     def __init__(
         self,
@@ -391,6 +426,9 @@ class ModelInfo(_message.Message):
     ITEM_COUNT_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
     MAX_EXPORT_ROWS_FIELD_NUMBER: _builtins.int
+    IGNORES_HISTORY_FIELD_NUMBER: _builtins.int
+    READS_USER_ID_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Model name."""
     version: _builtins.str
@@ -405,9 +443,17 @@ class ModelInfo(_message.Message):
     """How the head scores."""
     max_export_rows: _builtins.int
     """Most activation rows the server returns in one batch."""
+    ignores_history: _builtins.bool
+    """True when the model reads no history: users are known by their id alone (matrix factorisation, LightGCN)."""
+    reads_user_id: _builtins.bool
+    """True when the model reads the user id."""
     @_builtins.property
     def hooks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HookInfo]:
         """Places where activations can be read; the first one is the default."""
+
+    @_builtins.property
+    def attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the attributes the model reads as features, in the order of its inputs."""
 
     def __init__(
         self,
@@ -420,10 +466,13 @@ class ModelInfo(_message.Message):
         item_count: _builtins.int = ...,
         head: Global___HeadKind.ValueType = ...,
         max_export_rows: _builtins.int = ...,
+        ignores_history: _builtins.bool = ...,
+        reads_user_id: _builtins.bool = ...,
+        attributes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "head", b"head", "hooks", b"hooks", "item_count", b"item_count", "max_export_rows", b"max_export_rows", "max_history", b"max_history", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "family", b"family", "head", b"head", "hooks", b"hooks", "ignores_history", b"ignores_history", "item_count", b"item_count", "max_export_rows", b"max_export_rows", "max_history", b"max_history", "name", b"name", "reads_user_id", b"reads_user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,6 +489,8 @@ class HookInfo(_message.Message):
     DIM_FIELD_NUMBER: _builtins.int
     STEERABLE_FIELD_NUMBER: _builtins.int
     ALL_POSITIONS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    INTERESTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, e.g. "sequence"."""
     side: _common_pb2.Side.ValueType
@@ -447,9 +498,13 @@ class HookInfo(_message.Message):
     dim: _builtins.int
     """Length of each vector, >= 1."""
     steerable: _builtins.bool
-    """True when steering can be applied here."""
+    """True when steering can be applied here; then `Rank` goes on from it. Only the model's first hook can be."""
     all_positions: _builtins.bool
     """True when every position of a history can be exported, not only the last one."""
+    rows: Global___RowKind.ValueType
+    """What one row stands for."""
+    interests: _builtins.int
+    """Rows per subject of a hook with a row per interest, >= 2; 0 for all others."""
     def __init__(
         self,
         *,
@@ -458,10 +513,12 @@ class HookInfo(_message.Message):
         dim: _builtins.int = ...,
         steerable: _builtins.bool = ...,
         all_positions: _builtins.bool = ...,
+        rows: Global___RowKind.ValueType = ...,
+        interests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_positions", b"all_positions", "dim", b"dim", "name", b"name", "side", b"side", "steerable", b"steerable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_positions", b"all_positions", "dim", b"dim", "interests", b"interests", "name", b"name", "rows", b"rows", "side", b"side", "steerable", b"steerable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -473,10 +530,33 @@ class EmbedRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _common_pb2.AttributeValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _common_pb2.AttributeValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     HOOK_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ITEM_IDS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name; empty = the server's default model."""
     hook: _builtins.str
@@ -487,6 +567,16 @@ class EmbedRequest(_message.Message):
     def history(self) -> _common_pb2.History:
         """History to use instead of the stored one."""
 
+    @_builtins.property
+    def attributes(self) -> _containers.MessageMap[_builtins.str, _common_pb2.AttributeValue]:
+        """Attributes of this request, as in RecommendRequest."""
+
+    @_builtins.property
+    def candidate_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a hook with a row per pair: the candidates to pair the subject with, at most 1,000; empty = the ten items the
+        model would recommend. Refused for other hooks.
+        """
+
     def __init__(
         self,
         *,
@@ -494,10 +584,12 @@ class EmbedRequest(_message.Message):
         hook: _builtins.str = ...,
         user_id: _builtins.str = ...,
         history: _common_pb2.History | None = ...,
+        attributes: _abc.Mapping[_builtins.str, _common_pb2.AttributeValue] | None = ...,
+        candidate_item_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "hook", b"hook", "model", b"model", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "candidate_item_ids", b"candidate_item_ids", "history", b"history", "hook", b"hook", "model", b"model", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -513,7 +605,7 @@ class EmbedResponse(_message.Message):
     HISTORY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def batch(self) -> _common_pb2.ActivationBatch:
-        """One row per interest."""
+        """One row; or one per interest; or one per candidate, in the order asked for."""
 
     @_builtins.property
     def history(self) -> _common_pb2.History:
@@ -546,6 +638,8 @@ class ExportActivationsRequest(_message.Message):
     HISTORIES_FIELD_NUMBER: _builtins.int
     USERS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ITEM_IDS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name; empty = the server's default model."""
     model_version: _builtins.str
@@ -564,7 +658,20 @@ class ExportActivationsRequest(_message.Message):
 
     @_builtins.property
     def items(self) -> Global___ItemPage:
-        """Every item as a history of its own: the probe for latents that fire over items."""
+        """Every item: the probe for latents that fire over items. A history of its own where the model reads histories,
+        else the item's vector, where the head scores users by it.
+        """
+
+    @_builtins.property
+    def subjects(self) -> Global___SubjectList:
+        """Subjects given here: histories with what else the model reads."""
+
+    @_builtins.property
+    def candidate_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a hook with a row per pair: the candidates every subject is paired with, in order, at most 10,000. Empty = the
+        newest item of each history is the candidate, and the history of the pair is what came before it; with
+        POSITIONS_ALL every item of the history is once. Refused for other hooks.
+        """
 
     def __init__(
         self,
@@ -576,16 +683,101 @@ class ExportActivationsRequest(_message.Message):
         histories: Global___HistoryList | None = ...,
         users: Global___UserPage | None = ...,
         items: Global___ItemPage | None = ...,
+        subjects: Global___SubjectList | None = ...,
+        candidate_item_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["histories", b"histories", "items", b"items", "source", b"source", "users", b"users"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["histories", b"histories", "items", b"items", "source", b"source", "subjects", b"subjects", "users", b"users"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["histories", b"histories", "hook", b"hook", "items", b"items", "model", b"model", "model_version", b"model_version", "positions", b"positions", "source", b"source", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_item_ids", b"candidate_item_ids", "histories", b"histories", "hook", b"hook", "items", b"items", "model", b"model", "model_version", b"model_version", "positions", b"positions", "source", b"source", "subjects", b"subjects", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["histories", "users", "items"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["histories", "users", "items", "subjects"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___ExportActivationsRequest: _TypeAlias = ExportActivationsRequest  # noqa: Y015
+
+@_typing.final
+class Subject(_message.Message):
+    """Whom an activation is of, and all that a model may read about it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _common_pb2.AttributeValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _common_pb2.AttributeValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """User id, or the pseudonym a server that holds the key knows it by; may be empty. Unknown ids are treated as the
+    model treats a user it never saw.
+    """
+    @_builtins.property
+    def history(self) -> _common_pb2.History:
+        """Oldest first; may be empty where the model reads none or allows it."""
+
+    @_builtins.property
+    def attributes(self) -> _containers.MessageMap[_builtins.str, _common_pb2.AttributeValue]:
+        """Attributes; those the model does not read are ignored, those it lacks are read as unknown. They override what the
+        server knows about the user.
+        """
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        history: _common_pb2.History | None = ...,
+        attributes: _abc.Mapping[_builtins.str, _common_pb2.AttributeValue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "history", b"history", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Subject: _TypeAlias = Subject  # noqa: Y015
+
+@_typing.final
+class SubjectList(_message.Message):
+    """Subjects to embed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subjects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subject]:
+        """At most 4,096."""
+
+    def __init__(
+        self,
+        *,
+        subjects: _abc.Iterable[Global___Subject] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subjects", b"subjects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubjectList: _TypeAlias = SubjectList  # noqa: Y015
 
 @_typing.final
 class HistoryList(_message.Message):
@@ -596,7 +788,7 @@ class HistoryList(_message.Message):
     HISTORIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def histories(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.History]:
-        """At most 4,096; an empty history is refused."""
+        """At most 4,096; an empty history is refused unless the model reads none."""
 
     def __init__(
         self,
@@ -675,7 +867,7 @@ class ExportActivationsResponse(_message.Message):
     """Cursor of the next page; empty = this was the last (always empty for given histories)."""
     @_builtins.property
     def batch(self) -> _common_pb2.ActivationBatch:
-        """Rows in the order of the histories, then of positions."""
+        """Rows in the order of the histories or subjects, then of positions, then of interests or candidates."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recsae.errors import NotFoundError
-from recsae.recommenders.bundle import Hook
+from recsae.recommenders.description import Hook
 from recsae.recommenders.runtime import OnnxRecommender
 
 
