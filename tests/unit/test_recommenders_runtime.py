@@ -14,7 +14,9 @@ from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.recommenders.bundle import ModelBundle
 from recsae.recommenders.description import BundleDescription
 from recsae.recommenders.export import head_graph
-from recsae.recommenders.runtime import BatchInvariance, OnnxRecommender, stack_indices
+from recsae.recommenders.inputs import stack_indices
+from recsae.recommenders.invariance import BatchInvariance, batch_invariance
+from recsae.recommenders.runtime import OnnxRecommender
 from recsae.recommenders.synthetic import tiny_bundle
 
 N_ITEMS = 30
@@ -141,7 +143,7 @@ def test_bundle_without_all_positions_says_so(tmp_path: Path) -> None:
 
 
 def test_a_row_has_the_same_bits_at_every_batch_size(recommender: OnnxRecommender) -> None:
-    report = recommender.warm_up()
+    report = batch_invariance(recommender)
     assert report.holds, report
     assert report.batch_sizes == (1, 2, 8, 64)
 
@@ -154,7 +156,7 @@ def test_warm_up_notices_results_that_depend_on_the_batch(tmp_path: Path) -> Non
     mean = onnx.helper.make_node("ReduceMean", ["own"], ["batch_mean"], axes=[0], keepdims=1)
     graph.graph.node.extend([mean, onnx.helper.make_node("Add", ["own", "batch_mean"], ["activation"])])
     onnx.save(graph, tmp_path / "trunk.onnx")
-    report = OnnxRecommender(bundle).warm_up()
+    report = batch_invariance(OnnxRecommender(bundle))
     assert not report.holds
     assert {"activation@2", "activation@8", "activation@64"} <= set(report.differs)
     assert "activation@1" not in report.differs

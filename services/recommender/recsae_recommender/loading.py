@@ -9,6 +9,7 @@ import structlog
 
 from recsae.errors import FailedPreconditionError
 from recsae.recommenders.bundle import KIND, ModelBundle
+from recsae.recommenders.invariance import batch_invariance
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.steering.matching import SteerContext
 from recsae.store.artifacts import ArtifactStore
@@ -42,13 +43,13 @@ def serve_model(
     metrics: RecommenderMetrics,
 ) -> ServedModel:
     """The model behind its compute thread, after it has answered a request through the whole pipeline."""
-    check = recommender.warm_up()
+    check = batch_invariance(recommender)
     if not check.holds:
         _log.warning("batching_changes_results", model=recommender.name, differs=check.differs)
     metrics.batch_invariant.labels(recommender.name).set(check.holds)
     pipeline = ModelPipeline(recommender, steering, observe)
     # Through the whole pipeline but not observed: made-up histories are no traffic.
-    ModelPipeline(recommender, steering, lambda _sample: None).serve([_warm_up_job()])
+    ModelPipeline(recommender, steering, lambda _sample: None).serve([_warm_up_job(recommender)])
     batcher = Batcher(
         pipeline.serve,
         name=recommender.name,
@@ -66,5 +67,6 @@ def serve_model(
     return ServedModel(recommender, batcher)
 
 
-def _warm_up_job() -> Job:
-    return Job(history=np.array([1], dtype=np.int64), context=SteerContext(), ask=RankAsk(k=1))
+def _warm_up_job(recommender: OnnxRecommender) -> Job:
+    one, pairs = np.array([1], dtype=np.int64), recommender.hooks[0].rows == "pair"
+    return Job(history=one, context=SteerContext(), ask=RankAsk(k=1, candidates=one if pairs else None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,16 +14,21 @@ from recsae.steering.matching import SteerContext
 from recsae.steering.receipts import Receipt
 from recsae_recommender.observer import Sample
 from recsae_recommender.ranking import RankAsk, RankedItem, rank_rows
+from recsae_recommender.rows import EmbeddedRows, embed_rows
 from recsae_recommender.steering import ModelSteering
 
 
 @dataclass(frozen=True)
 class Job:
-    """One request as the model sees it: history (item indices, oldest first), whom to steer for, what to rank."""
+    """One request as the model sees it: history (item indices, oldest first), whom to steer for, what to rank.
+
+    `user` is the id the model may know; the context's attributes are those it may read.
+    """
 
     history: NDArray[np.int64]
     context: SteerContext
     ask: RankAsk
+    user: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,25 @@ class ModelPipeline:
 
     def serve(self, jobs: Sequence[Job]) -> list[Ranking]:
         """The rankings of a batch, in order."""
-        histories = self._recommender.pad([job.history for job in jobs])
-        embedded = self._recommender.embed(histories)
-        steered = self._steering.steer(embedded.activation, [job.context for job in jobs])
-        lists = rank_rows(self._recommender, steered.activation, embedded.passthrough, [job.ask for job in jobs])
-        self._sample(embedded.activation, steered.receipts)
+        contexts, asks = [job.context for job in jobs], [job.ask for job in jobs]
+        inputs = self._recommender.inputs(
+            [job.history for job in jobs], [job.user for job in jobs], [context.attributes for context in contexts]
+        )
+        rows = embed_rows(self._recommender, inputs, asks)
+        steered = self._steering.steer(rows.activation, contexts, rows.sizes)
+        lists = rank_rows(self._recommender, rows.lists(steered.activation), rows.passthrough, asks, rows.candidates)
+        self._sample(rows, steered.receipts)
         return [Ranking(items, receipt) for items, receipt in zip(lists, steered.receipts, strict=True)]
 
-    def _sample(self, activation: NDArray[np.float32], receipts: Sequence[Receipt]) -> None:
-        """Offers what the trunk computed, before steering: drift asks about the model, not about policies."""
-        hook = self._recommender.hooks[0].name
-        for row, receipt in zip(activation, receipts, strict=True):
-            self._observe(Sample(self._recommender.name, self._recommender.version, hook, row, bool(receipt.applied)))
+    def _sample(self, rows: EmbeddedRows, receipts: Sequence[Receipt]) -> None:
+        """Offers what the trunk computed, before steering: drift asks about the model, not about policies.
+
+        Of a request with several rows one at random, so that each request weighs the same.
+        """
+        name, version, hook = self._recommender.name, self._recommender.version, self._recommender.hooks[0].name
+        end = 0
+        for size, receipt in zip(rows.sizes, receipts, strict=True):
+            end += size
+            if size:
+                row = rows.activation[end - 1 - (random.randrange(size) if size > 1 else 0)]
+                self._observe(Sample(name, version, hook, row, bool(receipt.applied)))

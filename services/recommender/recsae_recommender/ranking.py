@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsae.recommenders.runtime import OnnxRecommender, stack_indices
+from recsae.recommenders.inputs import stack_indices
+from recsae.recommenders.ranked import Ranked
+from recsae.recommenders.runtime import OnnxRecommender
 
 _NO_ITEMS: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
@@ -36,12 +38,17 @@ def rank_rows(
     activation: NDArray[np.float32],
     passthrough: Mapping[str, NDArray[Any]],
     asks: Sequence[RankAsk],
+    pairs: NDArray[np.int64] | None = None,
 ) -> list[list[RankedItem]]:
-    """The list of each row of `activation` float32 [B, d], best first.
+    """The list of each of the n lists of `activation` as `OnnxRecommender.rank` takes it, best first.
 
-    Rows with candidates go through the graph apart from the others, because no candidates means every item. The
-    usual batch, where no row has any, is passed on as it is.
+    `pairs` int64 [n, c] are the candidates of a model that scores pairs. Elsewhere, lists with candidates go through
+    the graph apart from the others, because no candidates means every item; the usual batch, where no list has any,
+    is passed on as it is.
     """
+    if pairs is not None:
+        k = max(ask.k for ask in asks)
+        return _lists(recommender.rank(activation, passthrough, k=k, candidates=pairs), asks)
     groups = [
         [row for row, ask in enumerate(asks) if (ask.candidates is None) is everything] for everything in (True, False)
     ]
@@ -77,6 +84,10 @@ def _rank_group(
         exclude=stack_indices([ask.exclude for ask in asks]),
         candidates=stack_indices([_NO_ITEMS if ask.candidates is None else ask.candidates for ask in asks]),
     )
+    return _lists(ranked, asks)
+
+
+def _lists(ranked: Ranked, asks: Sequence[RankAsk]) -> list[list[RankedItem]]:
     return [
         [
             RankedItem(index, score)

@@ -57,15 +57,16 @@ class ModelSteering:
         metrics.plan_revision.labels(recommender.name).set_function(lambda: follower.revision)
         metrics.plan_age.labels(recommender.name).set_function(lambda: follower.age_s)
 
-    def steer(self, activation: NDArray[np.float32], contexts: Sequence[SteerContext]) -> Steered:
-        """The activations float32 [B, d] to rank by, and a receipt per row; never raises.
+    def steer(self, activation: NDArray[np.float32], contexts: Sequence[SteerContext], sizes: Sequence[int]) -> Steered:
+        """The activations float32 [r, d] to rank by, and a receipt per request; never raises.
 
-        Where no policy matches, the very array given comes back.
+        Request i owns the next `sizes[i]` rows. Where no policy matches, the very array given comes back.
         """
+        requests = len(contexts)
         try:
-            steered = self._apply(activation, contexts)
+            steered = self._apply(activation, contexts, sizes)
         except Exception as error:
-            steered = Steered(activation, unsteered(activation, UnsteeredReason.ERROR).receipts, error)
+            steered = replace(unsteered(activation, UnsteeredReason.ERROR, rows=requests), error=error)
         if steered.error is not None:
             self._report(steered.error)
         return replace(steered, receipts=tuple(self._named(receipt) for receipt in steered.receipts))
@@ -79,13 +80,18 @@ class ModelSteering:
         if self._follower is not None:
             self._follower.close()
 
-    def _apply(self, activation: NDArray[np.float32], contexts: Sequence[SteerContext]) -> Steered:
+    def _apply(
+        self, activation: NDArray[np.float32], contexts: Sequence[SteerContext], sizes: Sequence[int]
+    ) -> Steered:
+        requests = len(contexts)
         if self._kill_switch:
-            return unsteered(activation, UnsteeredReason.KILL_SWITCH)
+            return unsteered(activation, UnsteeredReason.KILL_SWITCH, rows=requests)
         plan = self._follower.current() if self._follower is not None else UnsteeredReason.NO_PLAN
         if isinstance(plan, UnsteeredReason):
-            return unsteered(activation, plan)
-        return plan.steer(activation, contexts, time.time())
+            return unsteered(activation, plan, rows=requests)
+        if all(size == 1 for size in sizes):
+            return plan.steer(activation, contexts, time.time())
+        return plan.steer_groups(activation, contexts, sizes, time.time())
 
     def _report(self, error: Exception) -> None:
         """Logs at most one failure a period; the metric counts each."""

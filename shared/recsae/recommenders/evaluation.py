@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from recsae.datasets.schema import Histories
 from recsae.datasets.splits import Split
 from recsae.errors import InvalidRequestError
+from recsae.recommenders.inputs import stack_indices
 from recsae.recommenders.metrics import CUTOFFS, popularity_ranks, ranking_quality, ranks_in_lists
-from recsae.recommenders.runtime import OnnxRecommender, stack_indices
+from recsae.recommenders.runtime import OnnxRecommender
 
 _BATCH = 64
 

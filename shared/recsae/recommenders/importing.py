@@ -25,7 +25,8 @@ from recsae.recommenders.bundle import (
 )
 from recsae.recommenders.conformance import verify_behaviour
 from recsae.recommenders.description import DESCRIPTION, BundleDescription, BundleError, Hook
-from recsae.recommenders.runtime import OnnxRecommender, open_session
+from recsae.recommenders.graph import open_session
+from recsae.recommenders.runtime import OnnxRecommender
 from recsae.store.artifacts import ArtifactStore
 
 _FLOAT, _INT = "tensor(float)", "tensor(int64)"

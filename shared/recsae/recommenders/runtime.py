@@ -1,64 +1,52 @@
-"""Runs a model bundle on onnxruntime: histories -> activations -> ranked lists.
+"""Runs a model bundle on onnxruntime: subjects -> activations -> ranked lists.
 
-Nothing here knows user or item ids, gRPC or steering. A row's result does not depend on the other rows of its batch;
-`OnnxRecommender.warm_up` proves that on this machine, so that a server can fall back to batches of one where it fails.
+Nothing here knows gRPC or steering. A row's result does not depend on the other rows of its batch; `invariance` proves
+that on this machine, so that a server can fall back to batches of one where it fails.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from recsae.errors import FailedPreconditionError, InvalidRequestError
+from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from recsae.recommenders.bundle import HEAD, TRUNK, TRUNK_POSITIONS, ModelBundle
-from recsae.recommenders.description import BundleError, HeadKind, Hook
+from recsae.recommenders.description import HeadKind, Hook, Inputs
+from recsae.recommenders.graph import Graph
+from recsae.recommenders.inputs import (
+    ATTRIBUTE,
+    CANDIDATE,
+    HISTORY,
+    USER,
+    Attributes,
+    Ints,
+    ModelInputs,
+    attribute_column,
+    model_inputs,
+    newest_as_candidate,
+    pad_histories,
+)
+from recsae.recommenders.pairs import rank_pairs
+from recsae.recommenders.ranked import Ranked
 
-_WARM_UP_SIZES = (1, 2, 8, 64)
-_WARM_UP_K = 20
-_ERRORS_ONLY = 3
+# Pairs computed together: larger batches gain nothing and hold memory.
+_PAIRS_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Activations float32 [n, d], and the other tensors that cross from trunk to head, n rows each."""
+    """Activations float32 [n, d], and the other tensors that cross from trunk to head, n rows each.
+
+    [n, interests, d] of a hook with a row per interest; [n, c, d] and tensors [n, c, ...] from `embed_pairs`.
+    """
 
     activation: NDArray[np.float32]
     passthrough: Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Items int64 [n, k], best first, and scores float32 [n, k]; -inf marks places that no item may fill."""
-
-    items: NDArray[np.int64]
-    scores: NDArray[np.float32]
-
-    def row(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Items and scores of one row without the unfilled places."""
-        filled = self.scores[index] > -np.inf
-        return self.items[index][filled], self.scores[index][filled]
-
-
-@dataclass(frozen=True)
-class BatchInvariance:
-    """Whether a row's bits stayed the same at each batch size tried. `differs` names what changed, e.g. `scores@8`."""
-
-    batch_sizes: tuple[int, ...]
-    differs: tuple[str, ...]
-    seconds: float
-
-    @property
-    def holds(self) -> bool:
-        """True when batching changes no bit of any answer."""
-        return not self.differs
 
 
 class OnnxRecommender:
@@ -68,11 +56,10 @@ class OnnxRecommender:
         """`threads` is the number of intra-op threads per call; 1 suits a server that batches."""
         self.bundle = bundle
         self._threads = threads
-        self._trunk = open_session(bundle.folder / TRUNK, threads)
-        self._head = open_session(bundle.folder / HEAD, threads)
-        self._positions: onnxruntime.InferenceSession | None = None
+        self._trunk = Graph(bundle.folder / TRUNK, threads)
+        self._head = Graph(bundle.folder / HEAD, threads)
+        self._positions: Graph | None = None
         self._lock = threading.Lock()
-        self._outputs = ["activation", *bundle.description.passthrough]
 
     @property
     def name(self) -> str:
@@ -100,6 +87,11 @@ class OnnxRecommender:
         return self.bundle.description.hooks
 
     @property
+    def reads(self) -> Inputs:
+        """What the trunk reads."""
+        return self.bundle.description.inputs
+
+    @property
     def head(self) -> HeadKind:
         """How the head scores."""
         return self.bundle.description.head
@@ -114,41 +106,86 @@ class OnnxRecommender:
         """float32 [n_items + 1] when the head has a bias, else None."""
         return self.bundle.item_bias
 
-    def pad(self, histories: Sequence[Sequence[int] | NDArray[np.integer]]) -> NDArray[np.int64]:
-        """int64 [n, max_history], oldest first, filled up with 0 on the right; keeps the newest items.
+    def hook(self, name: str = "") -> Hook:
+        """The hook of that name, the first for ""; NotFoundError names those there are."""
+        found = self.hooks[0] if not name else next((hook for hook in self.hooks if hook.name == name), None)
+        if found is None:
+            there = ", ".join(repr(hook.name) for hook in self.hooks)
+            raise NotFoundError(f"model {self.name} has no hook {name!r}; it has {there}")
+        return found
 
-        InvalidRequestError for an empty history or an index outside 1..n_items.
+    def pad(self, histories: Sequence[Sequence[int] | NDArray[np.integer]]) -> Ints:
+        """See `recsae.recommenders.inputs.pad_histories`."""
+        return pad_histories(self.bundle, histories)
+
+    def inputs(
+        self,
+        histories: Sequence[Sequence[int] | NDArray[np.integer]],
+        users: Sequence[str] = (),
+        attributes: Sequence[Attributes] = (),
+    ) -> ModelInputs:
+        """See `recsae.recommenders.inputs.model_inputs`."""
+        return model_inputs(self.bundle, histories, users, attributes)
+
+    def embed(self, batch: ModelInputs | Ints, *, hook: str = "", candidates: Ints | None = None) -> Embedded:
+        """Activations of n subjects: `batch`, or padded histories int64 [n, max_history] of nobody in particular.
+
+        [n, d], or [n, interests, d]. Of pairs, `candidates` int64 [n] says which item each is paired with; None takes
+        the newest of each history, and the history before it. InvalidRequestError for candidates elsewhere.
         """
-        padded = np.zeros((len(histories), self.max_history), dtype=np.int64)
-        for row, history in enumerate(histories):
-            newest = np.asarray(history[-self.max_history :], dtype=np.int64)
-            if not newest.size:
-                raise InvalidRequestError(f"history {row} is empty; give at least one item")
-            if newest.min() < 1 or newest.max() > self.n_items:
-                raise InvalidRequestError(f"history {row} has an item index outside 1..{self.n_items}")
-            padded[row, : newest.size] = newest
-        return padded
+        inputs = self._checked(batch)
+        chosen = self.hook(hook)
+        if chosen.rows != "pair":
+            if candidates is not None:
+                raise InvalidRequestError(f"hook {chosen.name!r} of model {self.name} has no row per candidate")
+            return self._embed(inputs, chosen, {})
+        if candidates is None:
+            inputs, candidates = newest_as_candidate(inputs)
+        if candidates.shape != (len(inputs),):
+            raise InvalidRequestError(f"candidates have shape {candidates.shape}, expected [{len(inputs)}]")
+        return self._embed(inputs, chosen, {CANDIDATE: self._within(CANDIDATE, candidates)})
 
-    def embed(self, histories: NDArray[np.int64]) -> Embedded:
-        """Activations at the newest item of each padded history int64 [n, max_history]."""
-        values = self._trunk.run(self._outputs, {"history": self._checked(histories)})
-        return Embedded(values[0], dict(zip(self._outputs[1:], values[1:], strict=True)))
+    def embed_pairs(self, batch: ModelInputs | Ints, candidates: Ints, *, hook: str = "") -> Embedded:
+        """Of each subject with each of its `candidates` int64 [n, c] (0 = none, its row is zero): [n, c, d].
 
-    def embed_positions(self, histories: NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32 [n, max_history, d]: row [i, t] is what `embed` gives for the first t + 1 items; 0 at padding.
+        Pass-through tensors are [n, c, ...]. InvalidRequestError for a hook without a row per pair.
+        """
+        inputs = self._checked(batch)
+        if self.hook(hook).rows != "pair":
+            raise InvalidRequestError(f"hook {self.hook(hook).name!r} of model {self.name} has no row per candidate")
+        row, place = np.nonzero(self._indices("candidates", candidates, len(inputs)))
+        found = [
+            self.embed(inputs.take(row[at]), hook=hook, candidates=candidates[row[at], place[at]])
+            for at in (slice(start, start + _PAIRS_AT_ONCE) for start in range(0, max(len(row), 1), _PAIRS_AT_ONCE))
+        ]
+
+        def spread(parts: list[NDArray[Any]]) -> NDArray[Any]:
+            out = np.zeros((*candidates.shape, *parts[0].shape[1:]), parts[0].dtype)
+            out[row, place] = np.concatenate(parts)
+            return out
+
+        names = found[0].passthrough
+        return Embedded(
+            spread([part.activation for part in found]),
+            {name: spread([part.passthrough[name] for part in found]) for name in names},
+        )
+
+    def embed_positions(self, batch: ModelInputs | Ints, *, hook: str = "") -> NDArray[np.float32]:
+        """float32 [n, max_history, (interests,) d]: at t what `embed` gives for the first t + 1 items; 0 at padding.
 
         FailedPreconditionError when the bundle has no all-positions trunk.
         """
-        if not self.hooks[0].all_positions:
+        chosen, inputs = self.hook(hook), self._checked(batch)
+        if not chosen.all_positions:
             raise FailedPreconditionError(
-                f"model {self.name} exports last positions only; import it with {TRUNK_POSITIONS}"
+                f"hook {chosen.name!r} of model {self.name} exports last positions only; import it with "
+                f"{TRUNK_POSITIONS}"
             )
         with self._lock:
             if self._positions is None:  # opened on first use: serving alone never needs its copy of the item table
-                self._positions = open_session(self.bundle.folder / TRUNK_POSITIONS, self._threads)
-        activations: NDArray[np.float32] = self._positions.run(["activations"], {"history": self._checked(histories)})[
-            0
-        ]
+                self._positions = Graph(self.bundle.folder / TRUNK_POSITIONS, self._threads)
+        output = _output("activations", chosen, self.hooks)
+        activations: NDArray[np.float32] = self._positions.run([output], _feed(inputs), len(inputs))[0]
         return activations
 
     def rank(
@@ -157,96 +194,104 @@ class OnnxRecommender:
         passthrough: Mapping[str, NDArray[Any]] | None = None,
         *,
         k: int,
-        exclude: NDArray[np.int64] | None = None,
-        candidates: NDArray[np.int64] | None = None,
+        exclude: Ints | None = None,
+        candidates: Ints | None = None,
     ) -> Ranked:
-        """The best k items of each activation float32 [n, d]; k is cut to n_items.
+        """The best k items of n lists; k is cut to n_items.
 
-        `exclude` int64 [n, e] and `candidates` int64 [n, c] are filled up with 0; c = 0 means every item.
+        `activation` float32 [n, d], or [n, interests, d], or of pairs [n, c, d] for `candidates` int64 [n, c].
+        `exclude` int64 [n, e] and `candidates` are filled up with 0; c = 0 means every item (not of pairs).
         InvalidRequestError for wrong shapes, values that are not finite and indices outside 0..n_items.
         """
-        dim, count = self.hooks[0].dim, len(activation)
-        if activation.shape != (count, dim):
-            raise InvalidRequestError(f"activations have shape {activation.shape}, model {self.name} needs [n, {dim}]")
-        if not np.isfinite(activation).all():
-            raise InvalidRequestError("activations hold values that are not finite")
+        count = len(activation)
         if k < 1:
             raise InvalidRequestError(f"k is {k}, it must be at least 1")
-        feed: dict[str, NDArray[Any]] = {
-            "activation": np.ascontiguousarray(activation, dtype=np.float32),
-            "exclude": self._indices("exclude", exclude, count),
-            "candidates": self._indices("candidates", candidates, count),
-            "k": np.array([min(k, self.n_items)], dtype=np.int64),
-        }
+        excluded, wanted = self._indices("exclude", exclude, count), self._indices("candidates", candidates, count)
+        self._check_activation(activation, wanted.shape[1])
+        crossing = dict(passthrough or {})
         for name in self.bundle.description.passthrough:
-            if passthrough is None or name not in passthrough:
+            if name not in crossing:
                 raise InvalidRequestError(f"the head of model {self.name} needs the pass-through tensor {name!r}")
-            feed[name] = passthrough[name]
-        items, scores = self._head.run(["items", "scores"], feed)
+        k = min(k, self.n_items)
+        if self.hooks[0].rows == "pair":
+            return rank_pairs(self._pair_scores(activation, crossing, wanted), wanted, excluded, k)
+        masks = {"exclude": excluded, "candidates": wanted, "k": np.array([k], np.int64)}
+        feed: dict[str, NDArray[Any]] = {"activation": activation, **masks, **crossing}
+        items, scores = self._head.run(["items", "scores"], feed, count)
         return Ranked(items, scores)
 
-    def warm_up(self, batch_sizes: Sequence[int] = _WARM_UP_SIZES) -> BatchInvariance:
-        """Answers made-up requests at each batch size and compares every row bit by bit with its result alone."""
-        started = time.perf_counter()
-        largest = max(batch_sizes)
-        random = np.random.default_rng(0)
-        lengths = random.integers(1, self.max_history + 1, size=largest)
-        histories = self.pad([random.integers(1, self.n_items + 1, size=length) for length in lengths])
-        alone = [self._answer(histories[row : row + 1]) for row in range(largest)]
-        differs = []
-        for size in batch_sizes:
-            starts = range(0, largest, size)
-            parts = [self._answer(histories[start : start + size]) for start in starts]
-            for position, what in enumerate(("activation", "items", "scores")):
-                together = np.concatenate([part[position] for part in parts])
-                apart = np.concatenate([answer[position] for answer in alone])
-                if together.tobytes() != apart.tobytes():
-                    differs.append(f"{what}@{size}")
-        return BatchInvariance(tuple(batch_sizes), tuple(differs), time.perf_counter() - started)
+    def recommend(self, batch: ModelInputs | Ints, *, k: int, exclude: Ints | None = None) -> Ranked:
+        """The best k of all items for each subject: `embed`, then `rank`, whatever the model's rows stand for."""
+        if self.hooks[0].rows != "pair":
+            embedded = self.embed(batch)
+            return self.rank(embedded.activation, embedded.passthrough, k=k, exclude=exclude)
+        every = np.tile(np.arange(1, self.n_items + 1), (len(batch), 1))
+        embedded = self.embed_pairs(batch, every)
+        return self.rank(embedded.activation, embedded.passthrough, k=k, exclude=exclude, candidates=every)
 
-    def _answer(self, histories: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        embedded = self.embed(histories)
-        ranked = self.rank(embedded.activation, embedded.passthrough, k=_WARM_UP_K, exclude=histories)
-        return embedded.activation, ranked.items, ranked.scores
+    def _embed(self, inputs: ModelInputs, hook: Hook, more: Mapping[str, NDArray[Any]]) -> Embedded:
+        crossing = self.bundle.description.passthrough if hook is self.hooks[0] else ()
+        outputs = [_output("activation", hook, self.hooks), *crossing]
+        values = self._trunk.run(outputs, {**_feed(inputs), **more}, len(inputs))
+        return Embedded(values[0], dict(zip(crossing, values[1:], strict=True)))
 
-    def _checked(self, histories: NDArray[np.int64]) -> NDArray[np.int64]:
-        if histories.ndim != 2 or histories.shape[1] != self.max_history:
-            raise InvalidRequestError(
-                f"histories have shape {histories.shape}, expected [n, {self.max_history}]; use pad()"
+    def _pair_scores(
+        self, activation: NDArray[np.float32], passthrough: Mapping[str, NDArray[Any]], candidates: Ints
+    ) -> NDArray[np.float32]:
+        """float32 [n, c], -inf where there is no candidate."""
+        scores = np.full(candidates.shape, -np.inf, np.float32)
+        row, place = np.nonzero(candidates)
+        if len(row):
+            feed = {
+                "activation": activation[row, place],
+                **{name: one[row, place] for name, one in passthrough.items()},
+            }
+            scores[row, place] = self._head.run(["score"], feed, len(row))[0].reshape(-1)
+        return scores
+
+    def _check_activation(self, activation: NDArray[np.float32], candidates: int) -> None:
+        hook, n = self.hooks[0], len(activation)
+        middle = {"subject": (), "interest": (hook.interests,), "pair": (candidates,)}[hook.rows]
+        if activation.shape != (n, *middle, hook.dim):
+            wanted = ", ".join(str(size) for size in ("n", *middle, hook.dim))
+            raise InvalidRequestError(f"activations have shape {activation.shape}, model {self.name} needs [{wanted}]")
+        if hook.rows == "pair" and not candidates:
+            raise InvalidRequestError(f"model {self.name} scores pairs; name the candidates of each list")
+        if not np.isfinite(activation).all():
+            raise InvalidRequestError("activations hold values that are not finite")
+
+    def _checked(self, batch: ModelInputs | Ints) -> ModelInputs:
+        if not isinstance(batch, ModelInputs):
+            batch = ModelInputs(
+                batch,
+                np.zeros(len(batch), np.int64),
+                {one.name: attribute_column(one, [{}] * len(batch)) for one in self.reads.attributes},
             )
-        return self._within("histories", np.ascontiguousarray(histories, dtype=np.int64))
+        if batch.history.ndim != 2 or batch.history.shape[1] != self.max_history:
+            raise InvalidRequestError(
+                f"histories have shape {batch.history.shape}, expected [n, {self.max_history}]; use pad()"
+            )
+        self._within("histories", batch.history)
+        return batch
 
-    def _indices(self, what: str, indices: NDArray[np.int64] | None, count: int) -> NDArray[np.int64]:
+    def _indices(self, what: str, indices: Ints | None, count: int) -> Ints:
         if indices is None:
             return np.zeros((count, 0), dtype=np.int64)
         if indices.ndim != 2 or len(indices) != count:
             raise InvalidRequestError(f"{what} has shape {indices.shape}, expected [{count}, any]")
         return self._within(what, np.ascontiguousarray(indices, dtype=np.int64))
 
-    def _within(self, what: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _within(self, what: str, indices: Ints) -> Ints:
         # A negative index would wrap around silently inside the graph.
         if indices.size and (indices.min() < 0 or indices.max() > self.n_items):
             raise InvalidRequestError(f"{what} holds an item index outside 0..{self.n_items}")
         return indices
 
 
-def stack_indices(rows: Iterable[Sequence[int] | NDArray[np.integer]]) -> NDArray[np.int64]:
-    """int64 [n, longest]: unequal lists of item indices, filled up with 0 on the right, for `OnnxRecommender.rank`."""
-    lists = [np.asarray(row, dtype=np.int64) for row in rows]
-    stacked = np.zeros((len(lists), max((len(row) for row in lists), default=0)), dtype=np.int64)
-    for index, row in enumerate(lists):
-        stacked[index, : len(row)] = row
-    return stacked
+def _feed(inputs: ModelInputs) -> dict[str, NDArray[Any]]:
+    attributes = {f"{ATTRIBUTE}{name}": values for name, values in inputs.attributes.items()}
+    return {HISTORY: inputs.history, USER: inputs.user, **attributes}
 
 
-def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU; BundleError when the graph cannot be loaded."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    options.log_severity_level = _ERRORS_ONLY
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own classes straight from Exception
-        raise BundleError(f"{path} cannot be loaded by onnxruntime: {error}") from error
+def _output(what: str, hook: Hook, hooks: Sequence[Hook]) -> str:
+    return what if hook is hooks[0] else f"{what}.{hook.name}"

@@ -64,6 +64,14 @@ class _Recipe:
         return any(operation.kind.reads_latents for operation in self.operations)
 
 
+@dataclass(frozen=True)
+class _Changed:
+    """Steered rows float32 [n, d], and which of them are `kept` bool [n]."""
+
+    rows: Floats
+    kept: NDArray[np.bool_]
+
+
 class Steerer:
     """Matches and applies one plan. Safe to call from several threads."""
 
@@ -84,6 +92,24 @@ class Steerer:
         if not self.plan.policies:
             return unsteered(x, UnsteeredReason.NONE_MATCHED, self.plan, rows=len(contexts))
         return self.apply(x, [self.match(context, now) for context in contexts])
+
+    def steer_groups(self, x: Floats, contexts: Sequence[SteerContext], sizes: Sequence[int], now: float) -> Steered:
+        """As `steer`, where request i owns the next `sizes[i]` rows of `x`: matched once, with one receipt.
+
+        A row that may not be changed stays as it is and the others are changed all the same; the receipt is that of
+        the row changed most, or says why none was.
+        """
+        if self.plan.kill_switch or not self.plan.policies:
+            return self.steer(x, contexts, now)
+        matched = [self.match(context, now) for context in contexts]
+        if not any(matched):
+            return unsteered(x, UnsteeredReason.NONE_MATCHED, self.plan, rows=len(contexts))
+        steered = self.apply(x, [policies for policies, size in zip(matched, sizes, strict=True) for _ in range(size)])
+        ends = np.cumsum(sizes).tolist()
+        groups = [steered.receipts[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+        none = _receipt(self.plan, UnsteeredReason.NONE_MATCHED)
+        receipts = tuple(max(group, key=_weight, default=none) for group in groups)
+        return Steered(steered.activation, receipts, steered.error)
 
     def apply(self, x: Floats, matched: Sequence[Matched]) -> Steered:
         """Applies to each row of `x` float32 [n, d] the policies matched for it; rows with none stay bit for bit."""
@@ -118,10 +144,11 @@ class Steerer:
                 continue
             own = [place[row] for row in rows] if recipe.reads_latents else []
             delta = _delta(recipe, codes, own, len(rows), self.plan.dim)
+            changed_here, found = self._judged(x[rows], delta, recipe)
             for index, row in enumerate(rows):
-                receipts[row], steered = self._judged(x[row], delta[index], recipe)
-                if steered is not None:
-                    changed[row] = steered
+                receipts[row] = found[index]
+                if changed_here.kept[index]:
+                    changed[row] = changed_here.rows[index]
         return error
 
     def _codes(self, x: Floats, rows: list[int]) -> tuple[LatentCodes | None, Exception | None]:
@@ -138,16 +165,29 @@ class Steerer:
             return None, ValueError(f"the encoder returned {codes.values.shape} values for {len(rows)} rows")
         return codes, None
 
-    def _judged(self, x: Floats, delta: Doubles, recipe: _Recipe) -> tuple[Receipt, Floats | None]:
-        """The receipt of one row, and the steered row when it changed and passed every check."""
-        norm, own = float(np.sqrt(np.square(delta).sum())), float(np.sqrt(np.square(x, dtype=np.float64).sum()))
+    def _judged(self, x: Floats, delta: Doubles, recipe: _Recipe) -> tuple[_Changed, list[Receipt]]:
+        """The receipts of rows `x` [n, d], and the steered rows, of which those count that changed and passed."""
+        norms = np.sqrt(np.square(delta).sum(axis=1))
+        own = np.sqrt(np.square(x, dtype=np.float64).sum(axis=1))
         steered = (x + delta).astype(np.float32)
-        if not (np.isfinite(norm) and np.isfinite(own) and np.isfinite(steered).all()):
-            return _receipt(self.plan, UnsteeredReason.INVALID_CHANGE), None
-        if norm > self.plan.norm_budget * own:
-            return _receipt(self.plan, UnsteeredReason.OVER_NORM_BUDGET), None
-        receipt = _receipt(self.plan, UnsteeredReason.STEERED, recipe.applied, norm, norm / own if own > 0 else 0.0)
-        return receipt, steered if norm > 0 else None
+        valid = np.isfinite(norms) & np.isfinite(own) & np.isfinite(steered).all(axis=1)
+        within = norms <= self.plan.norm_budget * own
+        receipts = []
+        for norm, length, is_valid, fits in zip(
+            norms.tolist(), own.tolist(), valid.tolist(), within.tolist(), strict=True
+        ):
+            if not is_valid:
+                receipts.append(_receipt(self.plan, UnsteeredReason.INVALID_CHANGE))
+            elif not fits:
+                receipts.append(_receipt(self.plan, UnsteeredReason.OVER_NORM_BUDGET))
+            else:
+                share = norm / length if length > 0 else 0.0
+                receipts.append(_receipt(self.plan, UnsteeredReason.STEERED, recipe.applied, norm, share))
+        return _Changed(steered, valid & within & (norms > 0)), receipts
+
+
+def _weight(receipt: Receipt) -> tuple[bool, float]:
+    return receipt.reason is UnsteeredReason.STEERED, receipt.delta_norm
 
 
 def unsteered(x: Floats, reason: UnsteeredReason, plan: Plan | None = None, *, rows: int | None = None) -> Steered:

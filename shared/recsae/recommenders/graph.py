@@ -1,0 +1,84 @@
+"""One ONNX graph on onnxruntime, fed as it wants to be: its own number types, its own batch size where it has one.
+
+Graphs of other tools come with int32 indices, float16 activations or a fixed batch; none of that is seen outside.
+Not here: what the inputs mean (`runtime`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from recsae.recommenders.description import BundleError
+
+_ERRORS_ONLY = 3
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Graph:
+    """A loaded graph. Safe to call from several threads."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        """BundleError when it cannot be loaded."""
+        self._session = open_session(path, threads)
+        given = self._session.get_inputs()
+        self.inputs = tuple(value.name for value in given)
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
+        self._types = {value.name: _TYPES.get(value.type) for value in given}
+        sizes = {value.shape[0] for value in given if len(value.shape) > 1 and isinstance(value.shape[0], int)}
+        self._batch: int | None = min(sizes, default=None)
+
+    def run(self, outputs: Sequence[str], feed: Arrays, rows: int) -> list[NDArray[Any]]:
+        """The outputs over a batch of `rows`; inputs the graph does not have are left out. float16 comes as float32.
+
+        An input whose first axis is not `rows` long (k) is fed as it is to every piece of a fixed batch.
+        """
+        typed = {name: self._typed(name, feed[name]) for name in self.inputs}
+        if self._batch is None or self._batch == rows:
+            return [_widened(value) for value in self._session.run(list(outputs), typed)]
+        return self._in_pieces(outputs, typed, rows, self._batch)
+
+    def _in_pieces(
+        self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]], rows: int, batch: int
+    ) -> list[NDArray[Any]]:
+        parts: list[list[NDArray[Any]]] = []
+        for start in range(0, max(rows, 1), batch):
+            at = np.arange(start, start + batch).clip(max=max(rows - 1, 0))  # the last piece is filled up
+            piece = {name: value[at] if value.ndim and len(value) == rows else value for name, value in feed.items()}
+            parts.append(self._session.run(list(outputs), piece))
+        return [_widened(np.concatenate(column)[:rows]) for column in zip(*parts, strict=True)]
+
+    def _typed(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
+        wanted = self._types[name]
+        return np.ascontiguousarray(value, dtype=wanted or value.dtype)
+
+
+def _widened(value: NDArray[Any]) -> NDArray[Any]:
+    return value.astype(np.float32) if value.dtype in (np.float16, np.float64) else value
+
+
+def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU; BundleError when the graph cannot be loaded."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = _ERRORS_ONLY
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own classes straight from Exception
+        raise BundleError(f"{path} cannot be loaded by onnxruntime: {error}") from error
