@@ -43,10 +43,11 @@ class RecommenderApp:
         self._metrics = RecommenderMetrics(self._registry)
         self._interpreter = channel(settings.interpreter, settings.client_options()) if settings.interpreter else None
         self._observer = self._make_observer()
+        self._subjects: dict[str, SubjectReader] = {}
         self._steerings: list[ModelSteering] = []
         self._models = ModelTable([self._make_model(name, version) for name, version in settings.model_versions()])
         self.server = build_server(settings, RpcMetrics(self._registry))
-        self._add_services(SubjectReader(open_history_store(settings.history) if settings.history else None))
+        self._add_services()
         self._exposition: MetricsServer | None = None
 
     @property
@@ -99,23 +100,29 @@ class RecommenderApp:
         recommender = load_recommender(store, name, version, settings.threads_per_model)
         steering = ModelSteering(recommender, self._interpreter, settings, self._metrics)
         self._steerings.append(steering)
-        return serve_model(recommender, steering, self._observe, settings, self._metrics)
+        subjects = self._subjects_of(settings.history_of(name))
+        return serve_model(recommender, steering, self._observe, subjects, settings, self._metrics)
+
+    def _subjects_of(self, url: str) -> SubjectReader:
+        """One reader per store, however many models share it."""
+        if url not in self._subjects:
+            store = open_history_store(url) if url else None
+            self._subjects[url] = SubjectReader(store, self._settings.pseudonym_key())
+        return self._subjects[url]
 
     def _observe(self, sample: Sample) -> None:
         if self._observer is not None:
             self._observer.offer(sample)
 
-    def _add_services(self, subjects: SubjectReader) -> None:
+    def _add_services(self) -> None:
         models = self._models
         self.server.add(
             recommender_pb2_grpc.add_RecommenderServicer_to_server,
-            RecommenderServicer(RecommendHandler(models, subjects, self._metrics), RankHandler(models)),
+            RecommenderServicer(RecommendHandler(models, self._metrics), RankHandler(models)),
             RECOMMENDER,
         )
         self.server.add(
             recommender_pb2_grpc.add_ActivationExporterServicer_to_server,
-            ActivationExporterServicer(
-                models, EmbedHandler(models, subjects), ExportHandler(models, subjects), ItemsHandler(models)
-            ),
+            ActivationExporterServicer(models, EmbedHandler(models), ExportHandler(models), ItemsHandler(models)),
             ACTIVATION_EXPORTER,
         )

@@ -9,27 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
+from recsae.recommenders.description import Hook
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.steering.wire import attributes_from
 from recsae.steering.wire_plans import receipt_message
 from recsae.v1 import common_pb2, recommender_pb2
-from recsae_recommender.handlers.embed import EmbeddedSubject
-from recsae_recommender.handlers.export import (
-    ExportPage,
-    ExportQuery,
-    GivenHistories,
-    ItemPage,
-    UserPage,
-    most_rows,
-)
+from recsae_recommender.handlers.embed import EmbeddedSubject, EmbedQuery
+from recsae_recommender.handlers.export import ExportPage, ExportQuery
 from recsae_recommender.handlers.items import ItemsPage
 from recsae_recommender.handlers.rank import RankedLists, RankQuery
 from recsae_recommender.handlers.recommend import Recommendation, RecommendQuery
+from recsae_recommender.handlers.sources import GivenSubject, GivenSubjects, ItemPage, UserPage, most_rows
 from recsae_recommender.ranking import RankedItem
 
 _SIDES = {"user": common_pb2.SIDE_USER, "item": common_pb2.SIDE_ITEM}
+_ROWS = {
+    "subject": recommender_pb2.ROW_KIND_SUBJECT,
+    "interest": recommender_pb2.ROW_KIND_INTEREST,
+    "pair": recommender_pb2.ROW_KIND_PAIR,
+}
 _HEADS = {"dot_product": recommender_pb2.HEAD_KIND_DOT_PRODUCT, "opaque": recommender_pb2.HEAD_KIND_OPAQUE}
 
 
@@ -84,33 +84,57 @@ def rank_response(found: RankedLists) -> recommender_pb2.RankResponse:
     )
 
 
+def embed_query(request: recommender_pb2.EmbedRequest) -> EmbedQuery:
+    """The handler's query for a request."""
+    return EmbedQuery(
+        model=request.model,
+        hook=request.hook,
+        user_id=request.user_id,
+        history=list(request.history.item_ids) if request.HasField("history") else None,
+        attributes=attributes_from(request.attributes),
+        candidates=list(request.candidate_item_ids),
+    )
+
+
 def embed_response(found: EmbeddedSubject) -> recommender_pb2.EmbedResponse:
     """The response for one embedded subject."""
-    subject = common_pb2.RowSubject(user_id=found.subject.user_id, position=len(found.subject.indices))
+    position, pairs = len(found.subject.indices), found.hook.rows == "pair"
+    subjects = [
+        common_pb2.RowSubject(
+            user_id=found.subject.user_id,
+            position=position,
+            item_id=found.item_ids[row] if pairs else "",
+            interest=0 if pairs else row,
+        )
+        for row in range(len(found.activations))
+    ]
     return recommender_pb2.EmbedResponse(
-        batch=_batch(found.recommender, found.hook, found.embedded.activation, [subject], found.embedded.passthrough),
+        batch=_batch(found.recommender, found.hook, found.activations, subjects, found.passthrough),
         history=common_pb2.History(item_ids=found.subject.item_ids),
     )
 
 
 def export_query(request: recommender_pb2.ExportActivationsRequest) -> ExportQuery:
     """The handler's query for a request; InvalidRequestError when it names no source."""
-    source: GivenHistories | UserPage | ItemPage
+    source: GivenSubjects | UserPage | ItemPage
     match request.WhichOneof("source"):
         case "histories":
-            source = GivenHistories([list(history.item_ids) for history in request.histories.histories])
+            source = GivenSubjects([GivenSubject(list(one.item_ids)) for one in request.histories.histories])
+        case "subjects":
+            source = GivenSubjects([_subject(one) for one in request.subjects.subjects])
         case "users":
             source = UserPage(request.users.cursor, request.users.limit)
         case "items":
             source = ItemPage(request.items.cursor, request.items.limit)
         case _:
-            raise InvalidRequestError("no source came; set histories, users or items")
+            raise InvalidRequestError("no source came; set histories, subjects, users or items")
     return ExportQuery(
         source=source,
         model=request.model,
         model_version=request.model_version,
         hook=request.hook,
         all_positions=request.positions == recommender_pb2.POSITIONS_ALL,
+        candidates=list(request.candidate_item_ids),
     )
 
 
@@ -118,7 +142,11 @@ def export_response(page: ExportPage) -> recommender_pb2.ExportActivationsRespon
     """The response for a page of activations."""
     subjects = [
         common_pb2.RowSubject(
-            user_id=row.user_id, item_id=row.item_id, position=row.position, history_index=row.history_index
+            user_id=row.user_id,
+            item_id=row.item_id,
+            position=row.position,
+            history_index=row.history_index,
+            interest=row.interest,
         )
         for row in page.rows
     ]
@@ -153,6 +181,8 @@ def model_info(recommender: OnnxRecommender) -> recommender_pb2.ModelInfo:
                 dim=hook.dim,
                 steerable=hook.steerable,
                 all_positions=hook.all_positions,
+                rows=_ROWS[hook.rows],
+                interests=hook.interests if hook.rows == "interest" else 0,
             )
             for hook in recommender.hooks
         ],
@@ -160,6 +190,9 @@ def model_info(recommender: OnnxRecommender) -> recommender_pb2.ModelInfo:
         item_count=recommender.n_items,
         head=_HEADS.get(recommender.head, recommender_pb2.HEAD_KIND_UNSPECIFIED),
         max_export_rows=most_rows(recommender),
+        ignores_history=not recommender.reads.history,
+        reads_user_id=recommender.reads.user,
+        attributes=[one.name for one in recommender.reads.attributes],
     )
 
 
@@ -176,7 +209,7 @@ def scored_items(recommender: OnnxRecommender, items: Sequence[RankedItem]) -> l
 
 def _batch(
     recommender: OnnxRecommender,
-    hook: str,
+    hook: Hook,
     activations: NDArray[np.float32],
     subjects: Sequence[common_pb2.RowSubject],
     passthrough: Mapping[str, NDArray[Any]],
@@ -184,14 +217,18 @@ def _batch(
     return common_pb2.ActivationBatch(
         model=recommender.name,
         model_version=recommender.version,
-        hook=hook,
-        side=_SIDES[recommender.hooks[0].side],
+        hook=hook.name,
+        side=_SIDES[hook.side],
         activations=to_tensor(activations),
         subjects=subjects,
         passthrough=[
             common_pb2.NamedTensor(name=name, tensor=to_tensor(tensor)) for name, tensor in passthrough.items()
         ],
     )
+
+
+def _subject(message: recommender_pb2.Subject) -> GivenSubject:
+    return GivenSubject(list(message.history.item_ids), message.user_id, attributes_from(message.attributes))
 
 
 def _named(tensors: Sequence[common_pb2.NamedTensor]) -> dict[str, NDArray[Any]]:

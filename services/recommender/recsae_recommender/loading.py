@@ -21,6 +21,7 @@ from recsae_recommender.pipeline import Job, ModelPipeline
 from recsae_recommender.ranking import RankAsk
 from recsae_recommender.settings import RecommenderSettings
 from recsae_recommender.steering import ModelSteering
+from recsae_recommender.subjects import SubjectReader
 
 _log = structlog.get_logger(__name__)
 
@@ -39,6 +40,7 @@ def serve_model(
     recommender: OnnxRecommender,
     steering: ModelSteering,
     observe: Callable[[Sample], None],
+    subjects: SubjectReader,
     settings: RecommenderSettings,
     metrics: RecommenderMetrics,
 ) -> ServedModel:
@@ -64,7 +66,7 @@ def serve_model(
         batch_invariant=check.holds,
         warm_up_s=round(check.seconds, 3),
     )
-    return ServedModel(recommender, batcher)
+    return ServedModel(recommender, batcher, subjects)
 
 
 def _warm_up_job(recommender: OnnxRecommender) -> Job:

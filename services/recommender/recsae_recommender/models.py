@@ -9,14 +9,16 @@ from recsae.errors import FailedPreconditionError, NotFoundError
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae_recommender.batcher import Batcher
 from recsae_recommender.pipeline import Job, Ranking
+from recsae_recommender.subjects import SubjectReader
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded model that answered a warm-up request."""
+    """A loaded model that answered a warm-up request, and where it finds its subjects."""
 
     recommender: OnnxRecommender
     batcher: Batcher[Job, Ranking]
+    subjects: SubjectReader
 
 
 class ModelTable:

@@ -48,7 +48,8 @@ def rank_rows(
     """
     if pairs is not None:
         k = max(ask.k for ask in asks)
-        return _lists(recommender.rank(activation, passthrough, k=k, candidates=pairs), asks)
+        exclude = stack_indices([ask.exclude for ask in asks])
+        return _lists(recommender.rank(activation, passthrough, k=k, exclude=exclude, candidates=pairs), asks)
     groups = [
         [row for row, ask in enumerate(asks) if (ask.candidates is None) is everything] for everything in (True, False)
     ]

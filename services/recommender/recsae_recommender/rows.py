@@ -18,7 +18,7 @@ from recsae.recommenders.runtime import OnnxRecommender
 from recsae_recommender.ranking import RankAsk
 
 # Every pair of a request is a run through the trunk: beyond this, a recommender that scores pairs is given a slate.
-MOST_PAIRS = 20_000
+MOST_PAIRS = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def embed_rows(recommender: OnnxRecommender, inputs: ModelInputs, asks: Sequence
     """The activations of requests; of pairs, with the candidates that each asks for."""
     hook, n = recommender.hooks[0], len(inputs)
     if hook.rows == "pair":
-        candidates = stack_indices([pair_candidates(recommender, ask) for ask in asks])
+        candidates = stack_indices([_pair_candidates(recommender, ask) for ask in asks])
         embedded = recommender.embed_pairs(inputs, candidates)
         kept = candidates > 0
         return EmbeddedRows(embedded.activation[kept], kept.sum(axis=1).tolist(), candidates, embedded.passthrough)
@@ -56,15 +56,16 @@ def embed_rows(recommender: OnnxRecommender, inputs: ModelInputs, asks: Sequence
     return EmbeddedRows(rows, [hook.interests] * n, None, embedded.passthrough)
 
 
-def pair_candidates(recommender: OnnxRecommender, ask: RankAsk) -> NDArray[np.int64]:
-    """The candidates of one request, int64 [c]: those it names, or every item, without those it excludes.
-
-    InvalidRequestError when it names none and the catalogue is too large to score pair by pair.
-    """
-    if ask.candidates is None and recommender.n_items > MOST_PAIRS:
+def check_slate(recommender: OnnxRecommender, ask: RankAsk) -> None:
+    """InvalidRequestError when pairs are to be scored, no candidates are named and there are too many items."""
+    if recommender.hooks[0].rows == "pair" and ask.candidates is None and recommender.n_items > MOST_PAIRS:
         raise InvalidRequestError(
             f"model {recommender.name} scores pairs and has {recommender.n_items} items; send candidate_item_ids, at "
             f"most {MOST_PAIRS}"
         )
+
+
+def _pair_candidates(recommender: OnnxRecommender, ask: RankAsk) -> NDArray[np.int64]:
+    """The candidates of one request, int64 [c]: those it names, or every item, without those it excludes."""
     wanted = np.arange(1, recommender.n_items + 1) if ask.candidates is None else np.unique(ask.candidates)
     return np.setdiff1d(wanted, ask.exclude, assume_unique=True)

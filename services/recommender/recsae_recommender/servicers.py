@@ -9,11 +9,12 @@ import grpc
 from recsae.rpc.request import require_request
 from recsae.v1 import recommender_pb2, recommender_pb2_grpc
 from recsae_recommender import convert
-from recsae_recommender.handlers.embed import EmbedHandler, EmbedQuery
-from recsae_recommender.handlers.export import ExportHandler, ItemPage
+from recsae_recommender.handlers.embed import EmbedHandler
+from recsae_recommender.handlers.export import ExportHandler
 from recsae_recommender.handlers.items import ItemsHandler, ItemsQuery
 from recsae_recommender.handlers.rank import RankHandler
 from recsae_recommender.handlers.recommend import RecommendHandler
+from recsae_recommender.handlers.sources import ItemPage
 from recsae_recommender.models import ModelTable
 
 RECOMMENDER = "recsae.v1.Recommender"
@@ -61,8 +62,7 @@ class ActivationExporterServicer(recommender_pb2_grpc.ActivationExporterServicer
         self, request: recommender_pb2.EmbedRequest, context: grpc.ServicerContext
     ) -> recommender_pb2.EmbedResponse:
         """Computes the activation of one user or history."""
-        history = list(request.history.item_ids) if request.HasField("history") else None
-        return convert.embed_response(self.embed(EmbedQuery(request.model, request.hook, request.user_id, history)))
+        return convert.embed_response(self.embed(convert.embed_query(request)))
 
     def ExportActivations(
         self, request: recommender_pb2.ExportActivationsRequest, context: grpc.ServicerContext

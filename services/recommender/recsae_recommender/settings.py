@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from recsae.errors import FailedPreconditionError
 from recsae.rpc.settings import CommaSeparated, Port, ServiceSettings
 
 
@@ -25,6 +27,15 @@ class RecommenderSettings(ServiceSettings):
     history: str = Field(
         default="", description="History store: `file:<folder>` or `redis://...`; empty = requests carry histories."
     )
+    histories: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
+        default=(),
+        description="History stores of single models, `name=url` separated by commas; the others read `history`.",
+    )
+    pseudonym_key_file: Path | None = Field(
+        default=None,
+        description="File with the key of the pseudonyms in artifacts; models that know users by id or read their "
+        "attributes need it. Empty = no pseudonym is understood.",
+    )
     interpreter: str = Field(
         default="127.0.0.1:50052", description="Address of the interpreter; empty = no steering and no observations."
     )
@@ -37,6 +48,11 @@ class RecommenderSettings(ServiceSettings):
     max_batch: int = Field(default=32, ge=1, le=1024, description="Requests computed together at most.")
     batch_queue: int = Field(default=512, ge=1, description="Requests of a model waiting for it; more are shed.")
     threads_per_model: int = Field(default=1, ge=1, le=64, description="onnxruntime threads of a model's graphs.")
+
+    @field_validator("pseudonym_key_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, path: object) -> object:
+        return path or None
 
     @field_validator("models")
     @classmethod
@@ -51,6 +67,33 @@ class RecommenderSettings(ServiceSettings):
         if not models:
             raise ValueError("no model is named; set it to `name=version`, e.g. sasrec=0123456789abcdef")
         return models
+
+    @model_validator(mode="after")
+    def _histories_of_models(self) -> Self:
+        served = [name for name, _ in self.model_versions()]
+        for history in self.histories:
+            name, _, url = history.partition("=")
+            if not url or name not in served:
+                raise ValueError(f"histories: {history!r} is not `name=url` of a model out of {', '.join(served)}")
+        return self
+
+    def history_of(self, model: str) -> str:
+        """URL of the history store of a model; empty = none."""
+        return next(
+            (url for name, _, url in (one.partition("=") for one in self.histories) if name == model), self.history
+        )
+
+    def pseudonym_key(self) -> bytes:
+        """The key, empty without a file; FailedPreconditionError when the file cannot be read or is empty."""
+        if self.pseudonym_key_file is None:
+            return b""
+        try:
+            key = self.pseudonym_key_file.read_bytes()
+        except OSError as error:
+            raise FailedPreconditionError(f"pseudonym_key_file {self.pseudonym_key_file}: {error.strerror}") from error
+        if not key:
+            raise FailedPreconditionError(f"pseudonym_key_file {self.pseudonym_key_file} is empty; name the key's file")
+        return key
 
     def model_versions(self) -> list[tuple[str, str]]:
         """(name, version) of each model, the default one first."""

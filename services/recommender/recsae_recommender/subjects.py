@@ -1,4 +1,4 @@
-"""Whom a request is about: the history given or stored, as item indices of one model, and the attributes."""
+"""Whom a request is about: history, user and attributes, given or stored, as one model reads them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFound
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.steering.segments import Attribute
 from recsae.store.histories import HistoryStore
+from recsae_recommender.pseudonymous_users import PseudonymousUsers
 
 _LONGEST_HISTORY = 10_000
 _log = structlog.get_logger(__name__)
@@ -23,35 +24,59 @@ class Subject:
     """A user or a bare history, seen by one model."""
 
     user_id: str
+    """As the request named it."""
     item_ids: Sequence[str]
     """The history as it was given or stored, oldest first."""
     indices: NDArray[np.int64]
     """Those of its items the model knows, oldest first."""
     attributes: Mapping[str, Attribute]
+    """What is known about the user, overridden by what the request says."""
+    known_as: str = ""
+    """Id the model was trained with this user under; empty for anybody else."""
 
 
 class SubjectReader:
-    """Reads subjects from requests and from the history store."""
+    """Reads subjects of one model from requests and from its history store."""
 
-    def __init__(self, store: HistoryStore | None) -> None:
-        """Without a store every request has to carry its history."""
+    def __init__(self, store: HistoryStore | None, pseudonym_key: bytes = b"") -> None:
+        """Without a store every request has to carry its history; without a key no pseudonym is understood."""
         self._store = store
+        self._pseudonyms = PseudonymousUsers(store, pseudonym_key)
 
-    def read(self, recommender: OnnxRecommender, user_id: str, history: Sequence[str] | None) -> Subject:
-        """The subject of one request; a history given wins over the stored one.
+    def read(
+        self,
+        recommender: OnnxRecommender,
+        user_id: str,
+        history: Sequence[str] | None,
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> Subject:
+        """The subject of one request; a history and attributes given win over the stored ones.
 
-        NotFoundError for an unknown user, InvalidRequestError when no item of the history is one of the model's.
+        NotFoundError for an unknown user, InvalidRequestError when no item of the history is one of the model's,
+        unless the model answers subjects without history.
         """
-        item_ids = self._stored(user_id) if history is None else history
+        if history is None and not user_id:
+            raise InvalidRequestError("neither a user id nor a history came; send one of them")
+        item_ids = self._stored(recommender, user_id) if history is None else history
         if len(item_ids) > _LONGEST_HISTORY:
             raise InvalidRequestError(f"the history has {len(item_ids)} items; send the newest {_LONGEST_HISTORY}")
         indices = recommender.bundle.index_of_known(item_ids)
-        if not len(indices):
+        if not len(indices) and needs_history(recommender):
             raise InvalidRequestError(
                 f"none of the {len(item_ids)} items of the history is known to model {recommender.name} "
                 f"{recommender.version}; send a history with at least one of its items"
             )
-        return Subject(user_id, item_ids, indices, self._attributes(user_id))
+        known = {**self.attributes(user_id), **(attributes or {})}
+        return Subject(user_id, item_ids, indices, known, self.known_as(recommender, user_id))
+
+    def known_as(self, recommender: OnnxRecommender, user_id: str) -> str:
+        """The id a model was trained with this user under, "" when it never saw it or reads no users."""
+        if not user_id or not recommender.reads.user:
+            return ""
+        if recommender.bundle.user_index(user_id):
+            return user_id
+        hidden = self._pseudonyms.of(user_id)
+        return hidden if hidden and recommender.bundle.user_index(hidden) else ""
 
     def require_store(self) -> HistoryStore:
         """The store; FailedPreconditionError when this server has none."""
@@ -61,20 +86,29 @@ class SubjectReader:
             )
         return self._store
 
-    def _stored(self, user_id: str) -> Sequence[str]:
-        if not user_id:
-            raise InvalidRequestError("neither a user id nor a history came; send one of them")
-        history = self.require_store().get(user_id)
-        if not history:
-            raise NotFoundError(f"user {user_id!r} is not in the history store; send a history in the request")
-        return history
+    def attributes(self, user_id: str) -> Mapping[str, Attribute]:
+        """What the store knows about a user, named by id or by pseudonym.
 
-    def _attributes(self, user_id: str) -> Mapping[str, Attribute]:
-        """Attributes decide about steering only, so a store that fails to give them fails no recommendation."""
+        Attributes are features at most, so a store that fails to give them fails no recommendation.
+        """
         if self._store is None or not user_id:
             return {}
         try:
-            return dict(self._store.attributes(user_id))
+            found = dict(self._store.attributes(user_id))
+            return found or dict(self._store.attributes(self._pseudonyms.behind(user_id) or user_id))
         except Exception as error:
             _log.warning("attributes_unavailable", exc_info=error)
             return {}
+
+    def _stored(self, recommender: OnnxRecommender, user_id: str) -> Sequence[str]:
+        if self._store is None and not needs_history(recommender):
+            return ()
+        history = self.require_store().get(user_id)
+        if not history and needs_history(recommender):
+            raise NotFoundError(f"user {user_id!r} is not in the history store; send a history in the request")
+        return history
+
+
+def needs_history(recommender: OnnxRecommender) -> bool:
+    """Whether a subject without a known item cannot be answered."""
+    return recommender.reads.history and not recommender.reads.empty_history

@@ -14,7 +14,7 @@ from recsae.cli.health import is_serving, worker_answers
 from recsae.cli.ports import Ports
 from recsae.cli.processes import ProcessSpec
 from recsae.cli.servers import bus_server, state_server
-from recsae.cli.workspace import Addresses, Workspace
+from recsae.cli.workspace import Addresses, ModelEntry, Workspace
 
 _DRAIN_PROBE_S = "0"  # no load balancer watches a local platform's health
 
@@ -59,19 +59,26 @@ def local_processes(workspace: Workspace, ports: Ports, options: ServingOptions)
 
 
 def _recommender(workspace: Workspace, ports: Ports, options: ServingOptions, addresses: Addresses) -> ProcessSpec:
-    default = workspace.model("")
+    default, models = workspace.model(""), workspace.models()
+    apart = [model for model in models if model.dataset and model.dataset != default.dataset]
     environment = {
         "RECSAE_RECOMMENDER_PORT": str(ports.recommender),
         "RECSAE_RECOMMENDER_METRICS_PORT": str(ports.recommender_metrics),
         "RECSAE_RECOMMENDER_ARTIFACTS": workspace.artifacts_url,
-        "RECSAE_RECOMMENDER_MODELS": ",".join(f"{model.name}={model.version}" for model in workspace.models()),
-        "RECSAE_RECOMMENDER_HISTORY": f"file:{workspace.dataset(default.dataset).folder}" if default.dataset else "",
+        "RECSAE_RECOMMENDER_MODELS": ",".join(f"{model.name}={model.version}" for model in models),
+        "RECSAE_RECOMMENDER_HISTORY": _history(workspace, default),
+        "RECSAE_RECOMMENDER_HISTORIES": ",".join(f"{model.name}={_history(workspace, model)}" for model in apart),
+        "RECSAE_RECOMMENDER_PSEUDONYM_KEY_FILE": str(workspace.pseudonym_key_file()),
         "RECSAE_RECOMMENDER_INTERPRETER": addresses.interpreter,
         "RECSAE_RECOMMENDER_OBSERVE_SAMPLE": str(options.observe_sample),
         "RECSAE_RECOMMENDER_LOG_LEVEL": options.log_level,
         "RECSAE_RECOMMENDER_DRAIN_PROBE_S": _DRAIN_PROBE_S,
     }
     return _service("recommender", environment, addresses.recommender)
+
+
+def _history(workspace: Workspace, model: ModelEntry) -> str:
+    return f"file:{workspace.dataset(model.dataset).folder}" if model.dataset else ""
 
 
 def _interpreter(workspace: Workspace, ports: Ports, options: ServingOptions, addresses: Addresses) -> ProcessSpec:

@@ -90,11 +90,15 @@ class Workspace:
 
     def pseudonym_key(self) -> bytes:
         """Key user ids are pseudonymised with in artifacts; made once, readable by the user alone."""
+        return self.pseudonym_key_file().read_bytes()
+
+    def pseudonym_key_file(self) -> Path:
+        """Where the key lies."""
         path = self.home / "pseudonym.key"
         if not path.exists():
             write_atomic(path, secrets.token_bytes(_KEY_BYTES))
             path.chmod(0o600)
-        return path.read_bytes()
+        return path
 
     def datasets(self) -> list[DatasetEntry]:
         """Data sets, oldest first."""

@@ -10,54 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError
+from recsae.recommenders.description import Hook
+from recsae.recommenders.inputs import ModelInputs
 from recsae.recommenders.runtime import OnnxRecommender
-from recsae_recommender.handlers.hooks import check_hook
-from recsae_recommender.models import ModelTable
-from recsae_recommender.subjects import SubjectReader
+from recsae_recommender.handlers.sources import (
+    GivenSubjects,
+    ItemPage,
+    Source,
+    UserPage,
+    given_sources,
+    item_sources,
+    most_rows,
+    user_sources,
+)
+from recsae_recommender.models import ModelTable, ServedModel
 
-_MOST_ROWS = 65_536
-# Half of the default message limit; the subjects of the rows take the rest.
-_MOST_BYTES = 32 << 20
-_MOST_HISTORIES = 4_096
-_DEFAULT_USERS = 512
-_MOST_ITEMS = 65_536
-_DEFAULT_ITEMS = 4_096
-# Rows of histories per run of the graph: larger ones gain nothing and hold memory.
+_MOST_CANDIDATES = 10_000
+# Subjects per run of the graph: larger ones gain nothing and hold memory.
 _RUN_ROWS = 64
 
 
 @dataclass(frozen=True)
-class GivenHistories:
-    """Histories of the request itself."""
-
-    histories: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class UserPage:
-    """A page of users of the history store; limit 0 = 512."""
-
-    cursor: str = ""
-    limit: int = 0
-
-
-@dataclass(frozen=True)
-class ItemPage:
-    """A page of items, each a history of its own; limit 0 = 4,096."""
-
-    cursor: str = ""
-    limit: int = 0
-
-
-@dataclass(frozen=True)
 class ExportQuery:
-    """Which activations."""
+    """Which activations; `candidates` of a hook with a row per pair, empty = the newest item of each history."""
 
-    source: GivenHistories | UserPage | ItemPage
+    source: GivenSubjects | UserPage | ItemPage
     model: str = ""
     model_version: str = ""
     hook: str = ""
     all_positions: bool = False
+    candidates: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +50,7 @@ class ExportRow:
     item_id: str = ""
     position: int = 0
     history_index: int = 0
+    interest: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,141 +58,154 @@ class ExportPage:
     """Activations float32 [n, d], a subject per row, and the cursor of the next page ("" = the last)."""
 
     recommender: OnnxRecommender
-    hook: str
+    hook: Hook
     activations: NDArray[np.float32]
     rows: list[ExportRow]
     passthrough: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     next_cursor: str = ""
 
 
-@dataclass(frozen=True)
-class _Source:
-    user_id: str
-    item_id: str
-    history_index: int
-    indices: NDArray[np.int64]
-
-
 class ExportHandler:
     """Computes pages of activations."""
 
-    def __init__(self, models: ModelTable, subjects: SubjectReader) -> None:
-        """Keeps its collaborators."""
+    def __init__(self, models: ModelTable) -> None:
+        """Keeps its collaborator."""
         self._models = models
-        self._subjects = subjects
 
     def __call__(self, query: ExportQuery) -> ExportPage:
         """One page; InvalidRequestError and FailedPreconditionError as they say."""
-        recommender = self._models.get(query.model, query.model_version).recommender
-        hook = check_hook(recommender, query.hook)
+        model = self._models.get(query.model, query.model_version)
+        recommender = model.recommender
+        hook = recommender.hook(query.hook)
         if query.all_positions and not hook.all_positions:
             raise FailedPreconditionError(
                 f"hook {hook.name!r} of model {recommender.name} exports the last position only; ask for POSITIONS_LAST"
             )
-        sources, cursor = self._sources(recommender, query)
-        activations, rows, passthrough = _compute(recommender, sources, query.all_positions)
-        return ExportPage(recommender, hook.name, activations, rows, passthrough, cursor)
-
-    def _sources(self, recommender: OnnxRecommender, query: ExportQuery) -> tuple[list[_Source], str]:
-        match query.source:
-            case GivenHistories(histories):
-                return _given(recommender, histories, query.all_positions), ""
-            case UserPage() as page:
-                return self._users(recommender, page, query.all_positions)
-            case ItemPage() as page:
-                first, last, cursor = item_range(recommender, page)
-                ids = recommender.bundle.item_ids
-                return [
-                    _Source("", ids[index - 1], place, np.array([index], dtype=np.int64))
-                    for place, index in enumerate(range(first, last))
-                ], cursor
-
-    def _users(self, recommender: OnnxRecommender, page: UserPage, all_positions: bool) -> tuple[list[_Source], str]:
-        """As many users of the page as fit the rows of one batch; users without a known item are left out."""
-        store = self._subjects.require_store()
-        limit = page.limit or _DEFAULT_USERS
-        if limit > _MOST_HISTORIES:
-            raise InvalidRequestError(f"users.limit = {limit}; ask for at most {_MOST_HISTORIES}")
-        if all_positions:
-            limit = min(limit, max(1, most_rows(recommender) // recommender.max_history))
-        users = store.users(page.cursor, limit)
-        found = (
-            (place, user_id, recommender.bundle.index_of_known(store.get(user_id)))
-            for place, user_id in enumerate(users.user_ids)
-        )
-        return [
-            _Source(user_id, "", place, indices) for place, user_id, indices in found if len(indices)
-        ], users.next_cursor
+        export = _Export(recommender, hook, query.all_positions, _candidates(recommender, hook, query))
+        sources, cursor = _sources(model, query, export)
+        if not recommender.reads.history and isinstance(query.source, ItemPage):
+            return ExportPage(recommender, hook, *_item_vectors(recommender, hook, sources), next_cursor=cursor)
+        activations, rows, passthrough = export.compute(sources)
+        return ExportPage(recommender, hook, activations, rows, passthrough, cursor)
 
 
-def most_rows(recommender: OnnxRecommender) -> int:
-    """Most activation rows in one answer: fewer the longer an activation is, so that it fits a message."""
-    return max(1, min(_MOST_ROWS, _MOST_BYTES // (4 * recommender.hooks[0].dim)))
+@dataclass(frozen=True)
+class _Export:
+    """How subjects become rows. `candidates` int64 [c] are paired with each of them; None = each history's newest."""
 
+    recommender: OnnxRecommender
+    hook: Hook
+    all_positions: bool
+    candidates: NDArray[np.int64] | None
 
-def item_range(recommender: OnnxRecommender, page: ItemPage) -> tuple[int, int, str]:
-    """First and one past the last item index of a page, and the next cursor. A cursor is the next item index."""
-    limit = page.limit or _DEFAULT_ITEMS
-    if limit > _MOST_ITEMS:
-        raise InvalidRequestError(f"items.limit = {limit}; ask for at most {_MOST_ITEMS}")
-    if page.cursor and not (page.cursor.isascii() and page.cursor.isdigit()):
-        raise InvalidRequestError(f"cursor {page.cursor!r} is none of this server's; start again without one")
-    first = max(int(page.cursor or 1), 1)
-    last = min(first + min(limit, most_rows(recommender)), recommender.n_items + 1)
-    return first, max(last, first), str(last) if last <= recommender.n_items else ""
+    def rows_of(self, source: Source) -> int:
+        """Rows of one subject."""
+        if self.candidates is not None:
+            return len(self.candidates)
+        positions = min(len(source.indices), self.recommender.max_history) if self.all_positions else 1
+        return positions * self.hook.interests
 
+    @property
+    def most_rows_per_subject(self) -> int:
+        """Rows of the longest history."""
+        if self.candidates is not None:
+            return max(1, len(self.candidates))
+        return (self.recommender.max_history if self.all_positions else 1) * self.hook.interests
 
-def _given(recommender: OnnxRecommender, histories: Sequence[Sequence[str]], all_positions: bool) -> list[_Source]:
-    if len(histories) > _MOST_HISTORIES:
-        raise InvalidRequestError(f"{len(histories)} histories came; send at most {_MOST_HISTORIES}")
-    sources = [
-        _Source("", "", place, recommender.bundle.index_of_known(history)) for place, history in enumerate(histories)
-    ]
-    for source in sources:
-        if not len(source.indices):
-            raise InvalidRequestError(
-                f"history {source.history_index} has no item known to model {recommender.name}; leave it out"
+    def compute(self, sources: list[Source]) -> tuple[NDArray[np.float32], list[ExportRow], dict[str, NDArray[Any]]]:
+        """Activations, subjects and pass-through tensors of all rows, in order."""
+        activations = [np.zeros((0, self.hook.dim), dtype=np.float32)]
+        passthrough: dict[str, list[NDArray[Any]]] = {}
+        rows: list[ExportRow] = []
+        for start in range(0, len(sources), _RUN_ROWS):
+            run = sources[start : start + _RUN_ROWS]
+            inputs = self.recommender.inputs(
+                [one.indices for one in run], [one.known_as for one in run], [one.attributes for one in run]
             )
-    rows = sum(min(len(one.indices), recommender.max_history) for one in sources) if all_positions else len(sources)
-    if rows > most_rows(recommender):
+            if self.all_positions:
+                activations += self._positions(run, inputs)
+            else:
+                found, crossing = self._last(inputs)
+                activations.append(found)
+                for name, tensor in crossing.items():
+                    passthrough.setdefault(name, []).append(tensor)
+            rows += [row for source in run for row in self._subjects(source)]
+        joined = {name: np.concatenate(parts) for name, parts in passthrough.items()}
+        return np.concatenate(activations), rows, joined
+
+    def _positions(self, run: list[Source], inputs: ModelInputs) -> Iterator[NDArray[np.float32]]:
+        every = self.recommender.embed_positions(inputs, hook=self.hook.name)
+        # Right-padded: the real positions of a row are its first ones.
+        return (
+            row[: min(len(source.indices), len(row))].reshape(-1, self.hook.dim)
+            for source, row in zip(run, every, strict=True)
+        )
+
+    def _last(self, inputs: ModelInputs) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]]]:
+        """One row per subject, interest or candidate, and what crosses with them."""
+        if self.candidates is not None:
+            every = np.tile(self.candidates, (len(inputs), 1))
+            embedded = self.recommender.embed_pairs(inputs, every, hook=self.hook.name)
+            crossing = {name: one.reshape(-1, *one.shape[2:]) for name, one in embedded.passthrough.items()}
+        else:
+            embedded = self.recommender.embed(inputs, hook=self.hook.name)
+            crossing = {name: np.repeat(one, self.hook.interests, axis=0) for name, one in embedded.passthrough.items()}
+        return embedded.activation.reshape(-1, self.hook.dim), crossing
+
+    def _subjects(self, source: Source) -> Iterator[ExportRow]:
+        length, pair = len(source.indices), self.hook.rows == "pair"
+        ids = self.recommender.bundle.item_ids
+        if self.candidates is not None:
+            for index in self.candidates.tolist():
+                yield ExportRow(source.user_id, ids[index - 1], length, source.history_index)
+            return
+        first = max(length - self.recommender.max_history, 0) + 1 if self.all_positions else length
+        for position in range(first, length + 1):
+            item = ids[int(source.indices[position - 1]) - 1] if pair else source.item_id
+            for interest in range(self.hook.interests):
+                yield ExportRow(source.user_id, item, position, source.history_index, interest)
+
+
+def _sources(model: ServedModel, query: ExportQuery, export: _Export) -> tuple[list[Source], str]:
+    recommender, subjects = model.recommender, model.subjects
+    match query.source:
+        case GivenSubjects(given):
+            sources = given_sources(recommender, subjects, given)
+            rows = sum(export.rows_of(source) for source in sources)
+            if rows > most_rows(recommender):
+                raise InvalidRequestError(
+                    f"{rows} rows would come back, the most is {most_rows(recommender)}; send fewer histories or "
+                    "candidates"
+                )
+            return sources, ""
+        case UserPage() as page:
+            return user_sources(recommender, subjects, page, export.most_rows_per_subject)
+        case ItemPage() as page:
+            return item_sources(recommender, page)
+
+
+def _candidates(recommender: OnnxRecommender, hook: Hook, query: ExportQuery) -> NDArray[np.int64] | None:
+    if not query.candidates:
+        return None
+    if hook.rows != "pair" or query.all_positions or isinstance(query.source, ItemPage):
         raise InvalidRequestError(
-            f"{rows} rows would come back, the most is {most_rows(recommender)}; send fewer histories"
+            f"candidates go with the last position of users or histories, at a hook with a row per pair; hook "
+            f"{hook.name!r} of model {recommender.name} has a row per {hook.rows}"
         )
-    return sources
+    if len(query.candidates) > _MOST_CANDIDATES:
+        raise InvalidRequestError(f"{len(query.candidates)} candidates came; send at most {_MOST_CANDIDATES}")
+    return recommender.bundle.index_of(query.candidates)
 
 
-def _compute(
-    recommender: OnnxRecommender, sources: list[_Source], all_positions: bool
-) -> tuple[NDArray[np.float32], list[ExportRow], dict[str, NDArray[Any]]]:
-    dim = recommender.hooks[0].dim
-    activations = [np.zeros((0, dim), dtype=np.float32)]
-    passthrough: dict[str, list[NDArray[Any]]] = {}
-    rows: list[ExportRow] = []
-    for start in range(0, len(sources), _RUN_ROWS):
-        run = sources[start : start + _RUN_ROWS]
-        histories = recommender.pad([source.indices for source in run])
-        if all_positions:
-            every = recommender.embed_positions(histories)
-            # Right-padded: the real positions of a row are its first ones.
-            activations.extend(
-                row[: min(len(source.indices), len(row))] for source, row in zip(run, every, strict=True)
-            )
-            rows.extend(row for source in run for row in _positions(source, recommender.max_history))
-            continue
-        embedded = recommender.embed(histories)
-        activations.append(embedded.activation)
-        for name, tensor in embedded.passthrough.items():
-            passthrough.setdefault(name, []).append(tensor)
-        rows.extend(_row(source, len(source.indices)) for source in run)
-    joined = {name: np.concatenate(parts) for name, parts in passthrough.items()}
-    return np.concatenate(activations), rows, joined
-
-
-def _positions(source: _Source, max_history: int) -> Iterator[ExportRow]:
-    """Subjects of the newest `max_history` positions."""
-    length = len(source.indices)
-    return (_row(source, position) for position in range(max(length - max_history, 0) + 1, length + 1))
-
-
-def _row(source: _Source, position: int) -> ExportRow:
-    return ExportRow(source.user_id, source.item_id, position, source.history_index)
+def _item_vectors(
+    recommender: OnnxRecommender, hook: Hook, sources: list[Source]
+) -> tuple[NDArray[np.float32], list[ExportRow]]:
+    """Vectors that score users, in the space of their activations: the item side of a model that reads no history."""
+    vectors = recommender.item_vectors
+    if vectors is None or hook is not recommender.hooks[0]:
+        raise FailedPreconditionError(
+            f"model {recommender.name} reads no history, and its items have no vectors at hook {hook.name!r}; "
+            "export users"
+        )
+    index = np.array([source.indices[0] for source in sources], np.int64)
+    return vectors[index], [ExportRow(item_id=one.item_id, history_index=one.history_index) for one in sources]

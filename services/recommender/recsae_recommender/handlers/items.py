@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.recommenders.runtime import OnnxRecommender
-from recsae_recommender.handlers.export import ItemPage, item_range
+from recsae_recommender.handlers.sources import ItemPage, item_range
 from recsae_recommender.models import ModelTable
 
 

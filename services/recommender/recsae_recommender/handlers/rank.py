@@ -10,17 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
+from recsae.recommenders.inputs import stack_indices
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae_recommender.handlers.recommend import check_item_ids, list_length
 from recsae_recommender.models import ModelTable
 from recsae_recommender.ranking import RankAsk, RankedItem, rank_rows
 
-_MOST_ROWS = 1_024
+_MOST_LISTS = 1_024
+_MOST_ROWS = 262_144
 
 
 @dataclass(frozen=True)
 class RankQuery:
-    """Activations float32 [n, d] to rank from; `exclude` and `candidates` have one list per row or none at all."""
+    """Activations float32 [n, d]; the rows of a list follow each other: one, or one per interest or candidate.
+
+    `exclude` and `candidates` have one entry per list or none at all.
+    """
 
     activations: NDArray[np.float32]
     passthrough: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -50,33 +55,67 @@ class RankHandler:
         """The lists in row order; InvalidRequestError and FailedPreconditionError as they say."""
         k = list_length(query.k)
         recommender = self._models.get(query.model, query.model_version).recommender
-        rows = len(query.activations)
-        _check(query, recommender, rows)
+        lists = _lists(query, recommender)
+        if not lists:
+            return RankedLists(recommender, [])
         asks = [
             RankAsk(
                 k=k,
-                exclude=_exclude(recommender, query.exclude[row] if query.exclude else ()),
-                candidates=_candidates(recommender, query.candidates[row] if query.candidates else ()),
+                exclude=_exclude(recommender, query.exclude[place] if query.exclude else ()),
+                candidates=_candidates(recommender, query.candidates[place] if query.candidates else ()),
             )
-            for row in range(rows)
+            for place in range(lists)
         ]
-        if not asks:
-            return RankedLists(recommender, [])
-        return RankedLists(recommender, rank_rows(recommender, query.activations, query.passthrough, asks))
+        return RankedLists(recommender, _rank(query, recommender, asks))
 
 
-def _check(query: RankQuery, recommender: OnnxRecommender, rows: int) -> None:
-    dim = recommender.hooks[0].dim
-    if query.activations.ndim != 2 or query.activations.shape[1] != dim:
-        raise InvalidRequestError(f"activations have shape {list(query.activations.shape)}; send [n, {dim}]")
-    if rows > _MOST_ROWS:
-        raise InvalidRequestError(f"{rows} activation rows came; send at most {_MOST_ROWS} in one call")
-    for what, lists in (("exclude", query.exclude), ("candidates", query.candidates)):
-        if lists and len(lists) != rows:
-            raise InvalidRequestError(f"{what} has {len(lists)} lists for {rows} rows; send one per row or none")
+def _lists(query: RankQuery, recommender: OnnxRecommender) -> int:
+    """How many lists are asked for; InvalidRequestError for what does not fit together."""
+    hook, rows = recommender.hooks[0], len(query.activations)
+    if query.activations.ndim != 2 or query.activations.shape[1] != hook.dim:
+        raise InvalidRequestError(f"activations have shape {list(query.activations.shape)}; send [n, {hook.dim}]")
+    if hook.rows == "pair":
+        lists, wanted = len(query.candidates), sum(len(ids) for ids in query.candidates)
+        if wanted != rows or not all(query.candidates):
+            raise InvalidRequestError(
+                f"{rows} activation rows came for {wanted} candidates of {lists} lists; model {recommender.name} "
+                "scores pairs: send one row per candidate, in order, and the candidates of each list"
+            )
+    else:
+        lists = rows // hook.interests
+        if lists * hook.interests != rows:
+            raise InvalidRequestError(f"{rows} activation rows came; send {hook.interests}, one per interest, per list")
+    if lists > _MOST_LISTS or rows > _MOST_ROWS:
+        raise InvalidRequestError(
+            f"{rows} activation rows of {lists} lists came; send at most {_MOST_LISTS} lists and {_MOST_ROWS} rows"
+        )
+    for what, given in (("exclude", query.exclude), ("candidates", query.candidates)):
+        if given and len(given) != lists:
+            raise InvalidRequestError(f"{what} has {len(given)} lists for {lists}; send one per list or none")
     for name, tensor in query.passthrough.items():
         if not tensor.ndim or tensor.shape[0] != rows:
             raise InvalidRequestError(f"passthrough {name!r} has shape {list(tensor.shape)}; send {rows} rows")
+    return lists
+
+
+def _rank(query: RankQuery, recommender: OnnxRecommender, asks: Sequence[RankAsk]) -> list[list[RankedItem]]:
+    hook, x = recommender.hooks[0], query.activations
+    if hook.rows == "pair":
+        candidates = stack_indices([ask.candidates for ask in asks if ask.candidates is not None])
+        filled = candidates > 0
+
+        def spread(rows: NDArray[Any]) -> NDArray[Any]:
+            out = np.zeros((*candidates.shape, *rows.shape[1:]), rows.dtype)
+            out[filled] = rows
+            return out
+
+        crossing = {name: spread(tensor) for name, tensor in query.passthrough.items()}
+        return rank_rows(recommender, spread(x), crossing, asks, candidates)
+    if hook.rows == "interest":
+        # What crosses is the subject's: its rows carry it alike.
+        crossing = {name: tensor[:: hook.interests] for name, tensor in query.passthrough.items()}
+        return rank_rows(recommender, x.reshape(-1, hook.interests, hook.dim), crossing, asks)
+    return rank_rows(recommender, x, query.passthrough, asks)
 
 
 def _exclude(recommender: OnnxRecommender, item_ids: Sequence[str]) -> NDArray[np.int64]:

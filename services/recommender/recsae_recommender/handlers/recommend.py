@@ -16,7 +16,8 @@ from recsae.telemetry.metrics import RecommenderMetrics
 from recsae_recommender.models import ModelTable
 from recsae_recommender.pipeline import Job, Ranking
 from recsae_recommender.ranking import RankAsk
-from recsae_recommender.subjects import Subject, SubjectReader
+from recsae_recommender.rows import check_slate
+from recsae_recommender.subjects import Subject
 
 DEFAULT_K = 10
 MOST_K = 1_000
@@ -51,10 +52,9 @@ class Recommendation:
 class RecommendHandler:
     """Ranks items for one user; steering never makes it fail."""
 
-    def __init__(self, models: ModelTable, subjects: SubjectReader, metrics: RecommenderMetrics) -> None:
+    def __init__(self, models: ModelTable, metrics: RecommenderMetrics) -> None:
         """Keeps its collaborators."""
         self._models = models
-        self._subjects = subjects
         self._metrics = metrics
 
     def __call__(self, query: RecommendQuery) -> Recommendation:
@@ -63,12 +63,14 @@ class RecommendHandler:
         if len(query.attributes) > _MOST_ATTRIBUTES:
             raise InvalidRequestError(f"{len(query.attributes)} attributes came; send at most {_MOST_ATTRIBUTES}")
         model = self._models.get(query.model)
-        subject = self._subjects.read(model.recommender, query.user_id, query.history)
+        subject = model.subjects.read(model.recommender, query.user_id, query.history, query.attributes)
         job = Job(
             history=subject.indices,
-            context=SteerContext(query.user_id, query.request_id, {**subject.attributes, **query.attributes}),
+            context=SteerContext(query.user_id, query.request_id, subject.attributes),
             ask=_ask(model.recommender, query, subject, k),
+            user=subject.known_as,
         )
+        check_slate(model.recommender, job.ask)
         ranking = model.batcher.submit(job, query.deadline)
         self._metrics.recommended.labels(model.recommender.name, ranking.receipt.reason).inc()
         return Recommendation(model.recommender, ranking)
