@@ -197,7 +197,7 @@ def test_rank_refuses_other_versions_and_malformed_activations(stub: recommender
     assert "[n, 16]" in str(rank(good[:, :5]))
     assert "NaN" in str(rank(np.full((2, 16), np.nan, dtype=np.float32)))
     assert "1025 activation rows" in str(rank(np.zeros((1025, 16), dtype=np.float32)))
-    assert "one per row" in str(rank(good, exclude=[recommender_pb2.ItemList()]))
+    assert "one per list" in str(rank(good, exclude=[recommender_pb2.ItemList()]))
 
 
 def test_every_position_equals_serving_on_the_prefix(
