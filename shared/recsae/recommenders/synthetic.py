@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsae.recommenders.bundle import ModelBundle
-from recsae.recommenders.export import export_sasrec
-from recsae.recommenders.sasrec import SasrecShape, untrained_sasrec
+from recsae.recommenders.families.sasrec import SasrecShape, untrained_sasrec
+from recsae.recommenders.families.sequence import export_network
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,4 @@ def tiny_bundle(
     numbers = range(1, n_items + 1)
     items = _NumberedItems(tuple(f"i{number}" for number in numbers), tuple(f"Item {number}" for number in numbers))
     shape = SasrecShape(n_items, max_history=max_history, dim=dim, blocks=1)
-    return export_sasrec(untrained_sasrec(shape, seed), items, out, name)
+    return export_network(untrained_sasrec(shape, seed), items, out, name)
