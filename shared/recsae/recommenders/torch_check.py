@@ -35,22 +35,23 @@ def check_against_torch(
     FailedPreconditionError above 1e-5.
     """
     run = {name: _runner(bundle.folder / name) for name in _files(positions, head)}
-    random, worst = np.random.default_rng(0), 0.0
+    random, differences = np.random.default_rng(0), list[float]()
     for size in _CHECKED_BATCHES:
         feed = made_up_inputs(bundle.description, size, random)
         made = run[TRUNK](feed)
-        worst = max(worst, _difference(made, _torch(trunk, feed)))
+        differences.append(_difference(made, _torch(trunk, feed)))
         if positions is not None:
             every = {name: values for name, values in feed.items() if name != "candidate"}
             found = run[TRUNK_POSITIONS](every)
-            worst = max(worst, _difference(found, _torch(positions, every)))
+            differences.append(_difference(found, _torch(positions, every)))
             newest, kept = _newest(found, feed["history"])
             alone = run[TRUNK](_at_newest(bundle.description, feed))[: len(found)]
-            worst = max(worst, _difference(newest, [rows[kept] for rows in alone]))
+            differences.append(_difference(newest, [rows[kept] for rows in alone]))
         if head is not None:
             passed = made[len(bundle.description.hooks) :]
             rows = dict(zip(("activation", *bundle.description.passthrough), [made[0], *passed], strict=True))
-            worst = max(worst, _difference(run[HEAD](rows), _torch(head, rows)))
+            differences.append(_difference(run[HEAD](rows), _torch(head, rows)))
+    worst = float(np.max(differences))
     if not worst <= _TOLERANCE:
         raise FailedPreconditionError(
             f"the exported {bundle.name} differs from torch by {worst:.1e}, more than {_TOLERANCE:.0e}; "
@@ -82,8 +83,8 @@ def _torch(module: nn.Module, feed: Feed) -> Arrays:
 def _difference(found: Arrays, wanted: Arrays) -> float:
     """NaN anywhere counts as a difference: it makes the result NaN, which is not below any bound."""
     pairs = zip(found, wanted, strict=True)
-    differences = [np.abs(one - other).max() / max(1.0, np.abs(other).max()) for one, other in pairs if other.size]
-    return float(np.max([0.0, *differences]))
+    relative = [np.abs(one - other).max() / max(1.0, np.abs(other).max()) for one, other in pairs if other.size]
+    return float(np.max([0.0, *relative]))
 
 
 def _newest(positions: Arrays, history: NDArray[np.int64]) -> tuple[Arrays, NDArray[np.bool_]]:
