@@ -96,7 +96,8 @@ class Means(nn.Module):
 
     def __init__(self, every: bool, wrong: float = 0.0) -> None:
         super().__init__()
-        self.items = nn.Embedding.from_pretrained(torch.arange((N_ITEMS + 1.0) * DIM).reshape(-1, DIM) / 50)
+        self.items = nn.Embedding(N_ITEMS + 1, DIM)
+        nn.init.normal_(self.items.weight, generator=torch.Generator().manual_seed(0))
         self.every, self.wrong = every, wrong
 
     def forward(self, history: Tensor) -> tuple[Tensor, Tensor]:
