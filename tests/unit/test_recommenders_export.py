@@ -15,7 +15,7 @@ from recsae.recommenders.bundle import HEAD, TRUNK, TRUNK_POSITIONS, ModelBundle
 from recsae.recommenders.description import AttributeInput, BundleDescription, Hook, Inputs
 from recsae.recommenders.export import DotProduct, Parts, write_bundle
 from recsae.recommenders.heads import interest_head_graph
-from recsae.recommenders.made_up_inputs import made_up_inputs
+from recsae.recommenders.made_up_feed import made_up_feed
 from recsae.recommenders.synthetic import numbered_items
 from recsae.recommenders.torch_check import check_against_torch
 
@@ -83,7 +83,7 @@ def run(bundle: ModelBundle, file: str, feed: dict[str, NDArray[np.generic]]) ->
 def test_a_pair_model_with_users_and_attributes_is_exported_whole(tmp_path: Path) -> None:
     bundle = pair_bundle(tmp_path)
     assert bundle.user_ids == ("u1", "u2", "u3", "u4")
-    feed = dict(made_up_inputs(bundle.description, 3, np.random.default_rng(1)))
+    feed = dict(made_up_feed(bundle.description, 3, np.random.default_rng(1)))
     assert list(feed) == ["history", "user", "attribute.group", "attribute.age", "candidate"]
     activation, doubled = run(bundle, TRUNK, feed)
     assert activation.shape == (3, DIM)

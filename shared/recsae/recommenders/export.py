@@ -29,7 +29,7 @@ from recsae.recommenders.bundle import (
 )
 from recsae.recommenders.description import BundleDescription
 from recsae.recommenders.heads import head_graph
-from recsae.recommenders.made_up_inputs import made_up_inputs
+from recsae.recommenders.made_up_feed import made_up_feed
 from recsae.recommenders.torch_check import check_against_torch
 from recsae.recommenders.torch_graphs import PositionsGraph, TrunkGraph, export_graph, hook_outputs
 
@@ -84,7 +84,7 @@ def write_bundle(
     FailedPreconditionError when an exported graph differs from torch by more than 1e-5 relative to its scale.
     """
     out.mkdir(parents=True, exist_ok=True)
-    feed = made_up_inputs(description, _TRACED_ROWS, np.random.default_rng(0))
+    feed = made_up_feed(description, _TRACED_ROWS, np.random.default_rng(0))
     inputs = {name: torch.from_numpy(values) for name, values in feed.items()}
     trunk = TrunkGraph(parts.trunk, description).eval()
     export_graph(trunk, out / TRUNK, inputs, [*hook_outputs("activation", description), *description.passthrough])

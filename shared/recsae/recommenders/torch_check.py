@@ -17,8 +17,8 @@ from torch import nn
 from recsae.errors import FailedPreconditionError
 from recsae.recommenders.bundle import HEAD, TRUNK, TRUNK_POSITIONS, ModelBundle
 from recsae.recommenders.description import BundleDescription
-from recsae.recommenders.made_up_inputs import Feed, made_up_inputs
-from recsae.recommenders.runtime import open_session
+from recsae.recommenders.graph import open_session
+from recsae.recommenders.made_up_feed import Feed, made_up_feed
 
 _TOLERANCE = 1e-5
 _CHECKED_BATCHES = (1, 2, 7, 64)
@@ -37,7 +37,7 @@ def check_against_torch(
     run = {name: _runner(bundle.folder / name) for name in _files(positions, head)}
     random, differences = np.random.default_rng(0), list[float]()
     for size in _CHECKED_BATCHES:
-        feed = made_up_inputs(bundle.description, size, random)
+        feed = made_up_feed(bundle.description, size, random)
         made = run[TRUNK](feed)
         differences.append(_difference(made, _torch(trunk, feed)))
         if positions is not None:

@@ -16,7 +16,7 @@ from recsae.recommenders.description import AttributeInput, BundleDescription
 Feed = Mapping[str, NDArray[Any]]
 
 
-def made_up_inputs(description: BundleDescription, count: int, random: np.random.Generator) -> Feed:
+def made_up_feed(description: BundleDescription, count: int, random: np.random.Generator) -> Feed:
     """`count` subjects (pairs of subject and candidate for a pair hook) by name of the trunk's inputs, in their order.
 
     history int64 [count, max_history], user int64 [count], attribute.NAME int64 or float32 [count], candidate int64
