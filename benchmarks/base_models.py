@@ -32,10 +32,11 @@ from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.atomic import load_atomic
 from recsae.datasets.schema import Dataset
 from recsae.datasets.splits import Split, leave_one_out
+from recsae.recommenders.families.family import EpochReport
+from recsae.recommenders.families.sasrec import Sasrec, SasrecConfig
 from recsae.recommenders.full_ranking import target_ranks
 from recsae.recommenders.metrics import ranking_quality
-from recsae.recommenders.sasrec import Sasrec
-from recsae.recommenders.training import EpochReport, SasrecConfig, train_sasrec
+from recsae.recommenders.training import train_network
 from recsae.store.files import canonical_json
 
 CUTOFFS = (10, 20)
@@ -106,7 +107,7 @@ def base_model(name: str, data: Path, cache: Path, config: SasrecConfig, *, test
             model.load_state_dict(load_file(weights))
             return TrainedBase(model.eval(), dataset, split, record)
     started = time.perf_counter()
-    trained = train_sasrec(split, dataset.items.count, config, lambda report: _say(name, report))
+    trained = train_network(split, dataset.items.count, config, lambda report: _say(name, report))
     seconds = round(time.perf_counter() - started, 1)
     record = {"name": name, "identity": identity, "data": dataset.fingerprint(), "config": asdict(config)}
     record |= {"seconds": seconds, "device": _device_name(config.device), "epochs": len(trained.reports)}

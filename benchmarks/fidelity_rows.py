@@ -18,7 +18,7 @@ from benchmarks.base_models import TrainedBase
 from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.schema import Histories
 from recsae.datasets.windows import Window, cut
-from recsae.recommenders.sasrec import Sasrec
+from recsae.recommenders.families.sasrec import Sasrec
 from recsae.sae.shards import ActivationShard, ShardReader, item_probes, write_shard
 
 _WINDOWS_AT_ONCE = 64

@@ -17,7 +17,7 @@ from benchmarks.base_models import TrainedBase
 from benchmarks.study.material import Material, open_up
 from recsae.concepts.build import build_dictionary
 from recsae.concepts.dictionary import Dictionary
-from recsae.recommenders.sasrec import untrained_sasrec
+from recsae.recommenders.families.sasrec import untrained_sasrec
 from recsae.sae.baselines import PrincipalAxes
 from recsae.sae.codes import Codes
 

@@ -27,7 +27,7 @@ from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.facets import FacetSpec, build_facets
 from recsae.datasets.schema import Dataset, Histories
 from recsae.datasets.splits import Split
-from recsae.recommenders.sasrec import Sasrec
+from recsae.recommenders.families.sasrec import Sasrec
 from recsae.sae.config import SaeConfig, Variant
 from recsae.sae.dot_product import DotProductRanker, ExcludedItems
 from recsae.sae.execution import Execution

@@ -13,8 +13,8 @@ from benchmarks.fidelity_rows import export_activations, target_rows
 
 from recsae.concepts.splits import UserPart, split_users
 from recsae.datasets.planted import make_planted
+from recsae.recommenders.families.sasrec import SasrecConfig
 from recsae.recommenders.full_ranking import target_ranks
-from recsae.recommenders.training import SasrecConfig
 from recsae.sae.shards import ShardReader
 
 CONFIG = SasrecConfig(max_history=20, dim=16, blocks=1, epochs=4, batch=16, learning_rate=1e-2)

@@ -6,9 +6,9 @@ import torch
 
 from recsae.datasets.planted import make_planted
 from recsae.datasets.splits import Split, leave_one_out
+from recsae.recommenders.families.sasrec import Sasrec, SasrecShape, untrained_sasrec
 from recsae.recommenders.full_ranking import newest_items, target_ranks
 from recsae.recommenders.metrics import NOWHERE
-from recsae.recommenders.sasrec import Sasrec, SasrecShape, untrained_sasrec
 
 PLANTED = make_planted(seed=5, n_users=40, n_items=60, n_concepts=4, mean_length=15).dataset
 SHAPE = SasrecShape(n_items=60, max_history=8, dim=16, blocks=1)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from recsae.recommenders.bundle import ModelBundle
 from recsae.recommenders.description import BundleError
-from recsae.recommenders.export import head_graph
+from recsae.recommenders.heads import head_graph
 from recsae.recommenders.importing import import_bundle
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.recommenders.synthetic import tiny_bundle

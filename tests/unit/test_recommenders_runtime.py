@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.recommenders.bundle import ModelBundle
 from recsae.recommenders.description import BundleDescription
-from recsae.recommenders.export import head_graph
+from recsae.recommenders.heads import head_graph
 from recsae.recommenders.inputs import stack_indices
 from recsae.recommenders.invariance import BatchInvariance, batch_invariance
 from recsae.recommenders.runtime import OnnxRecommender

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from recsae.recommenders.sasrec import Sasrec, SasrecShape, untrained_sasrec
+from recsae.recommenders.families.sasrec import Sasrec, SasrecShape, untrained_sasrec
 from recsae.recommenders.training import backward_softmax
 
 SHAPE = SasrecShape(n_items=30, max_history=8, dim=12, blocks=2, heads=2)

@@ -44,10 +44,11 @@ def train_models(
     from recsae.datasets.schema import load_dataset
     from recsae.datasets.splits import leave_one_out
     from recsae.recommenders.evaluation import evaluate
-    from recsae.recommenders.export import export_sasrec
+    from recsae.recommenders.families.family import EpochReport
+    from recsae.recommenders.families.sasrec import SasrecConfig, untrained_sasrec
+    from recsae.recommenders.families.sequence import export_network
     from recsae.recommenders.runtime import OnnxRecommender
-    from recsae.recommenders.sasrec import untrained_sasrec
-    from recsae.recommenders.training import EpochReport, SasrecConfig, train_sasrec
+    from recsae.recommenders.training import train_network
 
     data = load_dataset(dataset.folder)
     split = leave_one_out(data.histories)
@@ -57,15 +58,15 @@ def train_models(
         text = f"epoch {done.epoch}: loss {done.loss:.3f}, validation HR@10 {done.hr_at_10:.3f}"
         progress(0.95 * done.epoch / done.epochs, text)
 
-    trained = train_sasrec(split, data.items.count, config, report)
+    trained = train_network(split, data.items.count, config, report)
     progress(0.95, "exporting and testing")
     with tempfile.TemporaryDirectory() as folder:
-        bundle = export_sasrec(trained.model, data.items, Path(folder), name, trained.metrics)
+        bundle = export_network(trained.model, data.items, Path(folder), name, trained.metrics)
         scores = evaluate(OnnxRecommender(bundle), split).as_scores()
         model = _publish(workspace, Path(folder), name, dataset, scores)
     with tempfile.TemporaryDirectory() as folder:
         control_name = name + CONTROL_SUFFIX
-        export_sasrec(untrained_sasrec(config.shape(data.items.count), seed), data.items, Path(folder), control_name)
+        export_network(untrained_sasrec(config.shape(data.items.count), seed), data.items, Path(folder), control_name)
         control = _publish(workspace, Path(folder), control_name, dataset, {})
     progress(1.0, f"published {name} {model.version}")
     return TrainedModels(model, control)

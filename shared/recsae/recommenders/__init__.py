@@ -1,1 +1,1 @@
-"""Recommenders: SASRec, its training and export, model bundles and the ONNX runtime that serves them."""
+"""Recommenders: model families, their training and export, model bundles and the ONNX runtime that serves them."""

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from recsae.datasets.schema import Histories
+from recsae.recommenders.families.next_item import NextItemNetwork
 from recsae.recommenders.metrics import NOWHERE
-from recsae.recommenders.sasrec import Sasrec
 
 _BATCH = 256
 
@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 
 def target_ranks(
-    model: Sasrec,
+    model: NextItemNetwork,
     histories: Histories,
     targets: NDArray[np.integer],
     users: Ints,
@@ -49,7 +49,9 @@ def newest_items(histories: Histories, users: Ints, max_history: int) -> Ints:
     return np.where(inside, histories.items[at], 0).astype(np.int64)
 
 
-def _ranks(model: Sasrec, histories: Histories, targets: NDArray[np.integer], users: Ints, consumed: bool) -> Ints:
+def _ranks(
+    model: NextItemNetwork, histories: Histories, targets: NDArray[np.integer], users: Ints, consumed: bool
+) -> Ints:
     device = model.item_bias.device
     padded = torch.from_numpy(newest_items(histories, users, model.shape.max_history)).to(device)
     scores = model.scores(model.last(padded))

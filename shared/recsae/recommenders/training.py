@@ -1,16 +1,17 @@
-"""Trains a SASRec: next-item prediction at every position, softmax over the whole catalogue.
+"""Trains next-item networks: a prediction at every position, softmax over the whole catalogue.
 
 The schedule is warm-up, then linear decay to zero. The weights kept are those of the last epoch whose validation
 NDCG@10 is within one standard error of the best: less is noise, and a decayed rate favours later epochs.
-Not here: the network (`sasrec`), how histories are cut (`windows`), export, test figures (`evaluation`).
+Not here: the networks (`families`), how histories are cut (`windows`), export, test figures (`evaluation`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from torch.nn import functional
 
 from recsae.datasets.splits import Split
 from recsae.errors import FailedPreconditionError, InvalidRequestError
+from recsae.recommenders.families.family import EpochReport, Progress
+from recsae.recommenders.families.next_item import Network, NextItemNetwork
 from recsae.recommenders.full_ranking import target_ranks
 from recsae.recommenders.metrics import hit_ratio, ndcg_gains
-from recsae.recommenders.sasrec import Sasrec, SasrecShape
 from recsae.recommenders.windows import by_length, cut_windows, shuffled
 
 _LOGITS_AT_ONCE = 16_000_000  # 64 MB of float32: bounds memory however large the catalogue is
@@ -30,7 +32,7 @@ _K = 10
 
 
 @dataclass(frozen=True)
-class SasrecConfig:
+class TrainingConfig(Generic[Network]):
     """How to train. `epochs` is the length of the schedule; `patience` epochs without a better NDCG@10 cut it short.
 
     One thread is the default: the steps are small, and on a busy machine the barriers between threads made them several
@@ -43,8 +45,6 @@ class SasrecConfig:
 
     max_history: int = 50
     dim: int = 64
-    blocks: int = 2
-    heads: int = 1
     dropout: float = 0.2
     epochs: int = 12
     batch: int = 16
@@ -56,28 +56,16 @@ class SasrecConfig:
     device: str = "cpu"
     by_length: bool = False
 
-    def shape(self, n_items: int) -> SasrecShape:
-        """Sizes of the network over items 1..n_items."""
-        return SasrecShape(n_items, self.max_history, self.dim, self.blocks, self.heads, self.dropout)
+    def network(self, n_items: int) -> Network:
+        """A new network over items 1..n_items."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class EpochReport:
-    """One epoch: mean loss in nats, validation HR@10 and NDCG@10 (full ranking), seconds since the start."""
-
-    epoch: int
-    epochs: int
-    loss: float
-    hr_at_10: float
-    ndcg_at_10: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class TrainedSasrec:
+class TrainedNetwork(Generic[Network]):
     """The network with the weights kept, and how it got there."""
 
-    model: Sasrec
+    model: Network
     reports: tuple[EpochReport, ...]
     kept_epoch: int
 
@@ -93,12 +81,12 @@ class TrainedSasrec:
         }
 
 
-def train_sasrec(
+def train_network(
     split: Split,
     n_items: int,
-    config: SasrecConfig = SasrecConfig(),
-    progress: Callable[[EpochReport], None] = lambda report: None,
-) -> TrainedSasrec:
+    config: TrainingConfig[Network],
+    progress: Progress = lambda report: None,
+) -> TrainedNetwork[Network]:
     """Trains on `split.train` and keeps an epoch that ranks `split.valid` best; equal seeds give equal weights.
 
     `progress` is called after each epoch; what it raises ends the training. InvalidRequestError when no user has two
@@ -106,17 +94,15 @@ def train_sasrec(
     """
     if not (split.train.lengths >= 2).any() or not split.valid.any():
         raise InvalidRequestError(
-            "the split leaves nothing to learn from: SASRec needs users with at least two training items "
-            "and a validation item; use a data set with longer histories"
+            "the split leaves nothing to learn from: predicting the next item needs users with at least "
+            "two training items and a validation item; use a data set with longer histories"
         )
     if config.epochs < 1:
-        raise InvalidRequestError(
-            f"epochs is {config.epochs}, it must be at least 1; for a control use untrained_sasrec"
-        )
+        raise InvalidRequestError(f"epochs is {config.epochs}, it must be at least 1; a control is made by `untrained`")
     device = _device(config.device)
     with _threads(config.threads), torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        return _train(Sasrec(config.shape(n_items)).to(device), split, config, progress)
+        return _train(config.network(n_items).to(device), split, config, progress)
 
 
 def _device(name: str) -> torch.device:
@@ -125,7 +111,7 @@ def _device(name: str) -> torch.device:
     except RuntimeError as error:
         raise InvalidRequestError(f"device {name!r} is unknown to torch; use cpu or cuda") from error
     if device.type not in ("cpu", "cuda"):
-        raise InvalidRequestError(f"SASRec trains on cpu or cuda, not {name!r}")
+        raise InvalidRequestError(f"networks train on cpu or cuda, not {name!r}")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise FailedPreconditionError(f"device is {name!r}, but torch finds no GPU here; use cpu")
@@ -143,7 +129,9 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(model: Sasrec, split: Split, config: SasrecConfig, progress: Callable[[EpochReport], None]) -> TrainedSasrec:
+def _train(
+    model: Network, split: Split, config: TrainingConfig[Network], progress: Progress
+) -> TrainedNetwork[Network]:
     random = np.random.default_rng(config.seed)
     validation = _Validation(split, config)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98))
@@ -164,14 +152,14 @@ def _train(model: Sasrec, split: Split, config: SasrecConfig, progress: Callable
         if epoch - best_epoch >= config.patience:
             break
     model.load_state_dict(kept)
-    return TrainedSasrec(model.cpu().eval(), tuple(reports), kept_epoch)
+    return TrainedNetwork(model.cpu().eval(), tuple(reports), kept_epoch)
 
 
 def _train_epoch(
-    model: Sasrec,
+    model: NextItemNetwork,
     optimizer: torch.optim.Optimizer,
     split: Split,
-    config: SasrecConfig,
+    config: TrainingConfig[Any],
     epoch: int,
     random: np.random.Generator,
 ) -> float:
@@ -189,7 +177,9 @@ def _train_epoch(
     return total / count
 
 
-def _batches(split: Split, config: SasrecConfig, random: np.random.Generator) -> Iterator[tuple[float, Tensor, Tensor]]:
+def _batches(
+    split: Split, config: TrainingConfig[Any], random: np.random.Generator
+) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Share of the epoch done at the end of the batch, inputs and targets int64 [windows, longest]."""
     windows, done = cut_windows(split.train, config.max_history, random), 0
     for chosen in (by_length if config.by_length else shuffled)(windows, config.batch, random):
@@ -203,14 +193,16 @@ def _schedule(done: float, warm_up_share: float) -> float:
     return min(1.0, done / warm_up_share if warm_up_share else 1.0) * max(0.0, 1.0 - done)
 
 
-def backward_softmax(model: Sasrec, inputs: Tensor, targets: Tensor, logits_at_once: int = _LOGITS_AT_ONCE) -> float:
+def backward_softmax(
+    model: NextItemNetwork, inputs: Tensor, targets: Tensor, logits_at_once: int = _LOGITS_AT_ONCE
+) -> float:
     """Adds the gradient of the mean cross-entropy over all items to the parameters; returns the *sum* of the losses.
 
     The gradient at the activations is gathered from slices of rows, so that no more than `logits_at_once` scores exist
     at a time; only then it goes through the network, once.
     """
-    wanted = targets > 0
-    activations, labels = model(inputs)[wanted], targets[wanted] - 1
+    activations: Tensor = model.learning_rows(inputs, targets)
+    labels = targets[targets > 0] - 1
     cut = activations.detach().requires_grad_()
     rows, total = max(1, logits_at_once // model.shape.n_items), 0.0
     for start in range(0, len(labels), rows):
@@ -218,7 +210,7 @@ def backward_softmax(model: Sasrec, inputs: Tensor, targets: Tensor, logits_at_o
         loss = functional.cross_entropy(logits, labels[start : start + rows], reduction="sum")
         (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
-    activations.backward(cut.grad)
+    torch.autograd.backward(activations, cut.grad)
     return total
 
 
@@ -232,13 +224,13 @@ class _Score:
 class _Validation:
     """Ranks the validation items of a fixed sample of users by full ranking."""
 
-    def __init__(self, split: Split, config: SasrecConfig) -> None:
+    def __init__(self, split: Split, config: TrainingConfig[Any]) -> None:
         users = np.flatnonzero((split.valid > 0) & (split.train.lengths > 0))
         if len(users) > _VALIDATION_USERS:
             users = np.sort(np.random.default_rng(config.seed).choice(users, _VALIDATION_USERS, replace=False))
         self._split, self._users = split, users
 
-    def score(self, model: Sasrec) -> _Score:
+    def score(self, model: NextItemNetwork) -> _Score:
         """HR@10 and NDCG@10 of the sample."""
         ranks = target_ranks(model, self._split.train, self._split.valid, self._users)
         gains = ndcg_gains(ranks, _K)

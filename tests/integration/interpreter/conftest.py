@@ -21,8 +21,8 @@ from recsae.concepts.records import ConceptRecord, ConceptStatus
 from recsae.datasets.schema import Dataset, Histories, ItemTable, UserTable, save_dataset
 from recsae.pipeline.triples import Triple
 from recsae.recommenders.bundle import publish_bundle
-from recsae.recommenders.export import export_sasrec
-from recsae.recommenders.sasrec import SasrecShape, untrained_sasrec
+from recsae.recommenders.families.sasrec import SasrecShape, untrained_sasrec
+from recsae.recommenders.families.sequence import export_network
 from recsae.rpc.client import channel
 from recsae.sae.export import TrainingFacts, export_sae
 from recsae.sae.runtime import SparseAutoencoder
@@ -85,7 +85,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     items = ItemTable(tuple(f"i-{item}" for item in numbers), tuple(f"Item {item}" for item in numbers), {})
     bundle = tmp_path_factory.mktemp("bundle")
     shape = SasrecShape(n_items=N_ITEMS, max_history=MAX_HISTORY, dim=DIM)
-    export_sasrec(untrained_sasrec(shape, 0), items, bundle, MODEL)
+    export_network(untrained_sasrec(shape, 0), items, bundle, MODEL)
     model_version = publish_bundle(store, bundle)
     triples = tuple(
         publish_triple(store, tmp_path_factory, model_version, seed, error_p99=error_p99)

@@ -29,14 +29,14 @@ DIM = 16
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact store with one untrained model in two versions, "tiny" and "tiny-other"."""
     from recsae.recommenders.bundle import publish_bundle
-    from recsae.recommenders.export import export_sasrec
-    from recsae.recommenders.sasrec import SasrecShape, untrained_sasrec
+    from recsae.recommenders.families.sasrec import SasrecShape, untrained_sasrec
+    from recsae.recommenders.families.sequence import export_network
 
     root = tmp_path_factory.mktemp("artifacts")
     for seed, name in enumerate(("tiny", "tiny-other")):
         folder = tmp_path_factory.mktemp("bundle")
         shape = SasrecShape(n_items=N_ITEMS, max_history=MAX_HISTORY, dim=DIM)
-        export_sasrec(untrained_sasrec(shape, seed), _items(), folder, name)
+        export_network(untrained_sasrec(shape, seed), _items(), folder, name)
         version = publish_bundle(ArtifactStore(str(root)), folder)
         (root / f"{name}.version").write_text(version)
     return root

@@ -14,7 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_INIT_STD = 0.02
+from recsae.recommenders.description import Hook
+from recsae.recommenders.families.next_item import (
+    NextItemNetwork,
+    as_initialised,
+    at_newest,
+    initialise,
+    newest_position,
+)
+from recsae.recommenders.families.sequence import SequenceFamily
+from recsae.recommenders.training import TrainingConfig
+
 _MASKED = -1e9  # finite: exp() of it is exactly 0, and no NaN can come out of a softmax
 
 
@@ -91,8 +101,11 @@ class Block(nn.Module):
         return result
 
 
-class Sasrec(nn.Module):
-    """Histories int64 [B, L <= max_history] -> activations; an item's score is activation . item vector + item bias."""
+class Sasrec(NextItemNetwork):
+    """The transformer over item and position vectors."""
+
+    family = "sasrec"
+    shape: SasrecShape
 
     def __init__(self, shape: SasrecShape) -> None:
         super().__init__()
@@ -103,30 +116,38 @@ class Sasrec(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.blocks))
         self.norm = nn.LayerNorm(shape.dim)
-        self.apply(_initialise)
+        self.apply(initialise)
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """What the last block gives, normed; with two blocks or more also what the first one passes on."""
+        sequence = Hook("sequence", "user", self.shape.dim)
+        return (sequence, Hook("block_0", "user", self.shape.dim, steerable=False))[: min(2, len(self.blocks))]
 
     def forward(self, history: Tensor) -> Tensor:
         """Activations [B, L, d] at every position; what stands at padding means nothing."""
-        rows = self._embed(history)
-        for block in self.blocks:
-            rows = block(rows)
-        result: Tensor = self.norm(rows)
-        return result
+        return self.every_hook(history)[0]
 
     def last(self, history: Tensor) -> Tensor:
-        """Activations [B, d] at the newest item; the last block computes that one position only."""
-        rows = self._embed(history)
+        """Activations [B, d] at the newest item."""
+        return self.newest_of_every_hook(history)[0]
+
+    def every_hook(self, history: Tensor) -> tuple[Tensor, ...]:
+        """Activations [B, L, d] of each hook."""
+        passed = [self._embed(history)]
+        for block in self.blocks:
+            passed.append(block(passed[-1]))
+        return (self.norm(passed[-1]), *passed[1 : len(self.hooks)])
+
+    def newest_of_every_hook(self, history: Tensor) -> tuple[Tensor, ...]:
+        """Activations [B, d] of each hook; the last block computes the newest position only."""
+        passed = [self._embed(history)]
         for block in self.blocks[:-1]:
-            rows = block(rows)
-        newest = ((history > 0).sum(dim=1) - 1).clamp(min=0)
+            passed.append(block(passed[-1]))
         final = self.blocks[-1]
         assert isinstance(final, Block)
-        result: Tensor = self.norm(final.at(rows, newest)).squeeze(1)
-        return result
-
-    def scores(self, activation: Tensor) -> Tensor:
-        """[..., d] -> [..., n_items + 1]; column 0 (padding) is not a score."""
-        return functional.linear(activation, self.items.weight, self.item_bias)
+        output = self.norm(final.at(passed[-1], newest_position(history))).squeeze(1)
+        return (output, *(at_newest(rows, history) for rows in passed[1 : len(self.hooks)]))
 
     def _embed(self, history: Tensor) -> Tensor:
         scale = math.sqrt(self.shape.dim)
@@ -135,18 +156,25 @@ class Sasrec(nn.Module):
         return result
 
 
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=_INIT_STD)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        with torch.no_grad():
-            module.weight[module.padding_idx].zero_()
-
-
 def untrained_sasrec(shape: SasrecShape, seed: int) -> Sasrec:
     """A network as initialised from `seed`: the control that no concept of a trained model should survive on."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Sasrec(shape).eval()
+    return as_initialised(lambda: Sasrec(shape), seed)
+
+
+@dataclass(frozen=True)
+class SasrecConfig(TrainingConfig[Sasrec]):
+    """How to train a SASRec."""
+
+    blocks: int = 2
+    heads: int = 1
+
+    def shape(self, n_items: int) -> SasrecShape:
+        """Sizes of the network over items 1..n_items."""
+        return SasrecShape(n_items, self.max_history, self.dim, self.blocks, self.heads, self.dropout)
+
+    def network(self, n_items: int) -> Sasrec:
+        """A new network over items 1..n_items."""
+        return Sasrec(self.shape(n_items))
+
+
+SASREC = SequenceFamily(Sasrec.family, SasrecConfig())

@@ -1,0 +1,1 @@
+"""Model families: reference networks, one module each, that train, export and are served through one path."""

@@ -1,0 +1,18 @@
+"""The model families by name. A new one is a module beside this and a line here."""
+
+from __future__ import annotations
+
+from recsae.errors import NotFoundError
+from recsae.recommenders.families.family import Family
+from recsae.recommenders.families.sasrec import SASREC
+
+FAMILIES: tuple[Family, ...] = (SASREC,)
+DEFAULT = SASREC.name
+
+
+def family(name: str) -> Family:
+    """The family of that name; NotFoundError lists those there are."""
+    found = {one.name: one for one in FAMILIES}
+    if name not in found:
+        raise NotFoundError(f"there is no model family {name!r}; take one of {', '.join(found)}")
+    return found[name]
