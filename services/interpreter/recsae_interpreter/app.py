@@ -12,7 +12,7 @@ from recsae.drift.panes_redis import RedisPaneStore
 from recsae.errors import UnavailableError
 from recsae.pipeline.celery_queue import CeleryTaskQueue
 from recsae.pipeline.runs_redis import RedisRunStore
-from recsae.rpc.client import channel
+from recsae.rpc.routes import Routes, routed_channel
 from recsae.rpc.server import build_server
 from recsae.steering.policy_store_redis import RedisPolicyStore
 from recsae.store.artifacts import ArtifactStore
@@ -61,7 +61,7 @@ class InterpreterApp:
         self._artifacts = ArtifactStore(settings.artifacts)
         self._state = connect(settings.state_url)
         self._panes_client = connect(settings.state_url, decode=False)
-        self._peer = channel(settings.recommenders, settings.client_options())
+        self._peer = routed_channel(Routes.parse(settings.recommenders), settings.client_options())
         self._recommender = GrpcRecommender(self._peer, timeout_s=settings.recommender_timeout_s)
         self._load = partial(load_triple, self._artifacts, embedder=MiniLm.installed())
         self._library = Library(self._load)

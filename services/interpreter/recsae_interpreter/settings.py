@@ -19,7 +19,8 @@ class InterpreterSettings(ServiceSettings):
     state_url: str = Field(default="redis://127.0.0.1:6390/0", description="Server of policies, audit and channels.")
     bus_url: str = Field(default="redis://127.0.0.1:6391/0", description="Celery's broker.")
     recommenders: str = Field(
-        default="127.0.0.1:50051", description="Address of the recommender that serves the models explained here."
+        default="127.0.0.1:50051",
+        description="Address of the recommender; `address,model=address,...` where models have one of their own.",
     )
     recommender_timeout_s: float = Field(
         default=5, gt=0, le=120, description="Most seconds for one call to the recommender."

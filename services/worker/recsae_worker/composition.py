@@ -16,7 +16,7 @@ from recsae.pipeline.leases_redis import RedisLeaseStore
 from recsae.pipeline.platform import Platform
 from recsae.pipeline.recommender_client import RecommenderClient
 from recsae.pipeline.runs_redis import RedisRunStore
-from recsae.rpc.client import channel
+from recsae.rpc.routes import Routes, routed_channel
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.channels import PRODUCTION
 from recsae.store.channels_redis import RedisChannelStore
@@ -35,7 +35,7 @@ def platform_of(settings: WorkerSettings) -> Platform:
         queue=CeleryTaskQueue(app),
         artifacts=ArtifactStore(settings.artifacts),
         artifact_root=settings.artifacts,
-        source=RecommenderClient(channel(settings.recommender, settings.client_options())),
+        source=RecommenderClient(routed_channel(Routes.parse(settings.recommender), settings.client_options())),
         channels=RedisChannelStore(connect(settings.state_url)),
         lease_ttl_s=settings.lease_ttl_s,
         train_command=(sys.executable, "-m", "recsae_worker.train_process"),

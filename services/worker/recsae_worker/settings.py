@@ -21,7 +21,10 @@ class WorkerSettings(ServiceSettings):
     metrics_port: Port = Field(default=9103, description="Port of the exporter's metrics endpoint; 0 = a free one.")
     state_url: str = Field(default="redis://127.0.0.1:6390/0", description="Redis or Valkey with records and leases.")
     bus_url: str = Field(default="redis://127.0.0.1:6391/0", description="Redis or Valkey the tasks travel over.")
-    recommender: str = Field(default="127.0.0.1:50051", description="Address activations are read from.")
+    recommender: str = Field(
+        default="127.0.0.1:50051",
+        description="Address activations are read from; `address,model=address,...` where models have their own.",
+    )
     lease_ttl_s: float = Field(
         default=15.0, ge=2, le=600, description="Seconds after which the step of a dead worker is free again."
     )

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from recsae import __version__
-from recsae.cli.commands import concepts, concepts_identity, data, models, platform, runs, sae, steering
+from recsae.cli.commands import concepts, concepts_identity, data, models, models_connect, platform, runs, sae, steering
 from recsae.cli.commands.demo import demo
 from recsae.cli.commands.doctor import doctor
 from recsae.cli.context import CliContext, default_home
@@ -31,6 +31,7 @@ platform.register(app)
 app.command()(doctor)
 app.command()(demo)
 app.add_typer(data.app, name="data")
+models_connect.register(models.app)
 app.add_typer(models.app, name="model")
 runs.register(app)
 app.add_typer(sae.app, name="sae")

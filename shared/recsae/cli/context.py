@@ -15,6 +15,7 @@ import typer
 from recsae.cli.workspace import Workspace
 from recsae.errors import UnavailableError
 from recsae.rpc.client import ClientOptions, channel
+from recsae.rpc.routes import Routes, routed_channel
 from recsae.rpc.status import error_from
 from recsae.v1 import interpreter_pb2_grpc, pipeline_pb2_grpc, recommender_pb2_grpc, steering_pb2_grpc
 
@@ -36,7 +37,7 @@ class Platform:
 
     @cached_property
     def _recommender_channel(self) -> grpc.Channel:
-        return channel(self.recommender_address, self.options)
+        return routed_channel(Routes.parse(self.recommender_address), self.options)
 
     @cached_property
     def _interpreter_channel(self) -> grpc.Channel:

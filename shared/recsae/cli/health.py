@@ -9,6 +9,8 @@ from recsae.rpc.client import ClientOptions, channel
 from recsae.rpc.status import error_from
 
 _PROBE_S = 1.0
+# A server of others that answers but has no health service.
+NO_HEALTH = "no health service"
 
 
 def service_state(address: str, options: ClientOptions | None = None) -> str:
@@ -17,6 +19,8 @@ def service_state(address: str, options: ClientOptions | None = None) -> str:
     try:
         reply = health_pb2_grpc.HealthStub(connection).Check(health_pb2.HealthCheckRequest(), timeout=_PROBE_S)
     except grpc.RpcError as error:
+        if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            return NO_HEALTH
         return error_from(error).code.replace("_", " ")
     finally:
         connection.close()

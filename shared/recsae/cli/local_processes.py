@@ -15,6 +15,7 @@ from recsae.cli.ports import Ports
 from recsae.cli.processes import ProcessSpec
 from recsae.cli.servers import bus_server, state_server
 from recsae.cli.workspace import Addresses, ModelEntry, Workspace
+from recsae.rpc.routes import Routes
 
 _DRAIN_PROBE_S = "0"  # no load balancer watches a local platform's health
 
@@ -27,10 +28,12 @@ class ServingOptions:
     log_level: str = "info"
 
 
-def local_addresses(ports: Ports) -> Addresses:
-    """Where everything listens."""
+def local_addresses(workspace: Workspace, ports: Ports) -> Addresses:
+    """Where everything listens, models of other servers included."""
+    elsewhere = {model.name: model.address for model in workspace.models() if model.address}
+    own = _recommender_address(ports) if workspace.bundles() else ""
     return Addresses(
-        recommender=f"127.0.0.1:{ports.recommender}",
+        recommender=str(Routes(own, elsewhere)),
         interpreter=f"127.0.0.1:{ports.interpreter}",
         state_url=f"redis://127.0.0.1:{ports.state}/0",
         bus_url=f"redis://127.0.0.1:{ports.bus}/0",
@@ -43,23 +46,26 @@ def local_addresses(ports: Ports) -> Addresses:
 
 
 def local_processes(workspace: Workspace, ports: Ports, options: ServingOptions) -> list[list[ProcessSpec]]:
-    """The processes in stages, each stage needing those before it; FailedPreconditionError without a model."""
-    addresses = local_addresses(ports)
+    """The processes in stages, each stage needing those before it; FailedPreconditionError without a model.
+
+    Where other servers serve all models, there is no recommender among them.
+    """
+    workspace.model("")
+    addresses = local_addresses(workspace, ports)
+    recommender = [_recommender(workspace, ports, options, addresses)] if workspace.bundles() else []
     return [
         [
             state_server(workspace.server_folder("state"), ports.state),
             bus_server(workspace.server_folder("bus"), ports.bus),
         ],
-        [
-            _interpreter(workspace, ports, options, addresses),
-            _recommender(workspace, ports, options, addresses),
-        ],
+        [_interpreter(workspace, ports, options, addresses), *recommender],
         _worker_processes(workspace, ports, options, addresses),
     ]
 
 
 def _recommender(workspace: Workspace, ports: Ports, options: ServingOptions, addresses: Addresses) -> ProcessSpec:
-    default, models = workspace.model(""), workspace.models()
+    models = workspace.bundles()
+    default = models[0]
     apart = [model for model in models if model.dataset and model.dataset != default.dataset]
     environment = {
         "RECSAE_RECOMMENDER_PORT": str(ports.recommender),
@@ -74,7 +80,11 @@ def _recommender(workspace: Workspace, ports: Ports, options: ServingOptions, ad
         "RECSAE_RECOMMENDER_LOG_LEVEL": options.log_level,
         "RECSAE_RECOMMENDER_DRAIN_PROBE_S": _DRAIN_PROBE_S,
     }
-    return _service("recommender", environment, addresses.recommender)
+    return _service("recommender", environment, _recommender_address(ports))
+
+
+def _recommender_address(ports: Ports) -> str:
+    return f"127.0.0.1:{ports.recommender}"
 
 
 def _history(workspace: Workspace, model: ModelEntry) -> str:

@@ -39,7 +39,7 @@ class Supervisor:
         """
         with self._workspace.claim.held():
             stages = local_processes(self._workspace, self._ports, self._options)
-            addresses = local_addresses(self._ports)
+            addresses = local_addresses(self._workspace, self._ports)
             self._workspace.clear_addresses()  # of a platform that was killed
             try:
                 with self._heeding():

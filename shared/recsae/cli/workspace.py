@@ -32,17 +32,21 @@ class DatasetEntry:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A published model bundle and the data set it was trained on (empty when it was imported without one)."""
+    """A model and the data set it was trained on (empty when it is not known).
+
+    A published bundle, or, with an `address`, a model another server serves; `version` is then the one seen last.
+    """
 
     name: str
     version: str
     dataset: str = ""
     scores: dict[str, float] = field(default_factory=dict)
+    address: str = ""
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the processes of a running platform listen."""
+    """Where the processes of a running platform listen; `recommender` may be routes (`recsae.rpc.routes`)."""
 
     recommender: str
     interpreter: str
@@ -107,6 +111,10 @@ class Workspace:
     def models(self) -> list[ModelEntry]:
         """Models that `recsae up` serves, oldest first; the first one is the default."""
         return [ModelEntry(**entry) for entry in self._record()["models"]]
+
+    def bundles(self) -> list[ModelEntry]:
+        """Models our own recommender serves."""
+        return [model for model in self.models() if not model.address]
 
     def dataset(self, name: str) -> DatasetEntry:
         """A data set by name (empty = the only or newest one); FailedPreconditionError says how to get one."""

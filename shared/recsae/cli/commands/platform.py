@@ -17,12 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from recsae.cli.context import CliContext, JsonFlag, context_of
-from recsae.cli.health import service_state, worker_answers
+from recsae.cli.health import NO_HEALTH, service_state, worker_answers
 from recsae.cli.output import console, print_json, table
 from recsae.cli.servers import server_pid
 from recsae.cli.supervisor import Ports, ServingOptions, Supervisor
 from recsae.cli.workspace import Addresses, Workspace
 from recsae.errors import FailedPreconditionError, UnavailableError
+from recsae.rpc.routes import Routes
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan")
 _START_S = 120.0
@@ -104,7 +105,7 @@ def status(ctx: typer.Context, json: JsonFlag = False) -> None:
     else:
         rows = [(name, address, _coloured(state)) for name, (address, state) in states.items()]
         console.print(table(f"Platform in {context.workspace.home}", ["process", "address", "state"], rows))
-    if any(state != "serving" for _, state in states.values()):
+    if any(state not in ("serving", NO_HEALTH) for _, state in states.values()):
         raise typer.Exit(1)
 
 
@@ -126,7 +127,14 @@ def stop_on_signals(supervisor: Supervisor) -> Iterator[None]:
 def addresses_table(addresses: Addresses) -> Table:
     """What listens where."""
     rows = [
-        ("recommender", addresses.recommender, addresses.metrics["recommender"]),
+        *(
+            (
+                f"{name} (served elsewhere)" if name else "recommender",
+                at,
+                "" if name else addresses.metrics["recommender"],
+            )
+            for name, at in _recommenders(addresses.recommender).items()
+        ),
         ("interpreter", addresses.interpreter, addresses.metrics["interpreter"]),
         ("worker", "celery on " + addresses.bus_url, addresses.metrics["worker"]),
         ("state", addresses.state_url, ""),
@@ -198,7 +206,10 @@ def _states(context: CliContext) -> dict[str, tuple[str, str]]:
     """Address and state by process; those of a platform elsewhere are the two services it shows the world."""
     platform, running = context.platform, context.workspace.addresses()
     states = {
-        "recommender": (platform.recommender_address, service_state(platform.recommender_address, context.client)),
+        **{
+            name or "recommender": (address, service_state(address, context.client))
+            for name, address in _recommenders(platform.recommender_address).items()
+        },
         "interpreter": (platform.interpreter_address, service_state(platform.interpreter_address, context.client)),
     }
     if running is not None and running.interpreter == platform.interpreter_address:
@@ -212,12 +223,18 @@ def _states(context: CliContext) -> dict[str, tuple[str, str]]:
     return states
 
 
+def _recommenders(routes: str) -> dict[str, str]:
+    """Addresses by model, "" for the recommender of all models without one of their own."""
+    parsed = Routes.parse(routes)
+    return {**({"": parsed.default} if parsed.default else {}), **parsed.of_model}
+
+
 def _in_words(answers: bool) -> str:
     return "serving" if answers else "no answer"
 
 
 def _coloured(state: str) -> str:
-    return f"[green]{state}[/]" if state == "serving" else f"[red]{state}[/]"
+    return f"[green]{state}[/]" if state in ("serving", NO_HEALTH) else f"[red]{state}[/]"
 
 
 def _announce(name: str, state: str) -> None:
