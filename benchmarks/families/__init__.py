@@ -1,1 +1,1 @@
-"""Every model family through the same path: trained, exported, served, interpreted and steered (`make bench-families`)."""
+"""Every model family through the same path: trained, exported, served, interpreted, steered (`make bench-families`)."""

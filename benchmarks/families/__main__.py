@@ -1,0 +1,101 @@
+"""`make bench-families`: trains, serves, interprets and steers every family; writes docs/families.md and .json.
+
+    python -m benchmarks.families [--data DATA] [--only ml-100k] [--family gru4rec ...] [--again]
+
+MovieLens-100K is fetched. DATA may hold `ml-1m` as atomic files (benchmarks/convert.py); without it that set is
+skipped with a sentence. What was computed lies in the cache and is not computed again, unless asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.families.page import TITLES, line, write
+from benchmarks.families.study import study
+from benchmarks.machine import this_machine
+from recsae.cli.commands.data import add_dataset, fetch_ml100k_into
+from recsae.cli.workspace import DatasetEntry, Workspace
+from recsae.datasets.atomic import load_atomic
+from recsae.recommenders.families.table import FAMILIES
+from recsae.store.files import write_json_atomic
+
+_FETCHED, _GIVEN = "ml-100k", "ml-1m"
+_RECBOLE = Path(__file__).parent.parent / "recbole"
+
+
+def main() -> None:
+    """Runs what is asked for; the documents are written when every family of a data set is there."""
+    parser = argparse.ArgumentParser(description="Every model family through the same path.")
+    parser.add_argument("--data", type=Path, default=None)
+    parser.add_argument("--cache", type=Path, default=Path(".cache/bench/families"))
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--only", nargs="*", choices=(_FETCHED, _GIVEN), default=[_FETCHED, _GIVEN])
+    names = [one.name for one in FAMILIES]
+    parser.add_argument("--family", nargs="*", choices=names, default=names)
+    parser.add_argument("--again", action="store_true", help="compute what is in the cache again")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    found: dict[str, dict[str, Any]] = {}
+    for data in arguments.only:
+        workspace = Workspace(arguments.cache / data)
+        dataset = _dataset(workspace, data, arguments.data)
+        if dataset is not None:
+            found[data] = _families(workspace, dataset, arguments.family, arguments.threads, again=arguments.again)
+    recbole = {data: _recbole(data) for data in found}
+    if list(arguments.family) == names and found:
+        write(found, recbole, arguments.out, this_machine())
+        _say(f"written: {arguments.out / 'families.md'}, {arguments.out / 'families.json'}")
+    lines = {
+        data: {TITLES.get(name, name): line(one, recbole[data].get(name, {})) for name, one in families.items()}
+        for data, families in found.items()
+    }
+    _say(json.dumps({"bench": "families", **lines}))
+
+
+def _families(
+    workspace: Workspace, dataset: DatasetEntry, names: Sequence[str], threads: int, *, again: bool
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in names:
+        kept = workspace.home / "results" / f"{name}.json"
+        if again or not kept.exists():
+            _say(f"{dataset.name}: {name}")
+            result = study(workspace, dataset, name, threads=threads, say=lambda words: _say(f"  {words}"))
+            write_json_atomic(kept, result.as_json())
+        found[name] = json.loads(kept.read_bytes())
+    return found
+
+
+def _dataset(workspace: Workspace, name: str, data: Path | None) -> DatasetEntry | None:
+    """The data set in the workspace, added when it is not there yet; None, with a sentence, when it cannot be had."""
+    if known := [entry for entry in workspace.datasets() if entry.name == name]:
+        return known[0]
+    if name == _FETCHED:
+        return fetch_ml100k_into(workspace)
+    if data is None or not (data / name).is_dir():
+        where = f"{data / name} is not there" if data else "DATA= is not given"
+        _say(f"{name} is skipped: {where}; README.md says how to get the data")
+        return None
+    return add_dataset(workspace, load_atomic(data / name, name).dataset)
+
+
+def _recbole(data: str) -> Mapping[str, Any]:
+    """RecBole's figures of a data set by family, as `benchmarks/recbole` left them; nothing when it was not run."""
+    path = _RECBOLE / f"{data}.json"
+    return json.loads(path.read_bytes())["families"] if path.exists() else {}
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
