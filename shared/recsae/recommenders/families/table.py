@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from recsae.errors import NotFoundError
+from recsae.recommenders.families.comirec import COMIREC
 from recsae.recommenders.families.family import Family
+from recsae.recommenders.families.gru4rec import GRU4REC
 from recsae.recommenders.families.sasrec import SASREC
 
-FAMILIES: tuple[Family, ...] = (SASREC,)
+FAMILIES: tuple[Family, ...] = (SASREC, GRU4REC, COMIREC)
 DEFAULT = SASREC.name
 
 
