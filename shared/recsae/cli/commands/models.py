@@ -18,28 +18,34 @@ from recsae.errors import FailedPreconditionError
 
 app = typer.Typer(help="Models: train, export, import, list.", no_args_is_help=True)
 
+_FAMILIES = "Model family: sasrec, gru4rec, comirec"
+
 
 @app.command()
 def train(
     ctx: typer.Context,
     data: Annotated[str, typer.Option(help="Data set name; default: the newest one")] = "",
-    name: Annotated[str, typer.Option(help="Name of the model")] = "sasrec",
+    family: Annotated[str, typer.Option(help=_FAMILIES)] = "sasrec",
+    name: Annotated[str, typer.Option(help="Name of the model; default: its family")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Most epochs; 0 = the default schedule")] = 0,
     seed: Annotated[int, typer.Option(help="Seed")] = 0,
     json: JsonFlag = False,
 ) -> None:
-    """Train a SASRec on a data set, export it to ONNX and publish the bundle, beside an untrained control.
+    """Train a model on a data set, export it to ONNX and publish the bundle, beside an untrained control.
 
-    Example: [bold]recsae model train --data ml-100k[/]
+    The control is the same network as initialised: concepts that it shows, too, say nothing about what was learnt.
+
+    Examples: [bold]recsae model train --data ml-100k[/] · [bold]recsae model train --family gru4rec --name gru[/]
     """
     workspace = context_of(ctx).workspace
     dataset = workspace.dataset(data)
-    check_name(name)
+    check_name(name or family)
     with training_progress(quiet=json) as progress:
         task = progress.add_task("training", total=1.0)
         trained = train_models(
             workspace,
             dataset,
+            family=family,
             name=name,
             epochs=epochs,
             seed=seed,
