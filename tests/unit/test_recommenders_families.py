@@ -40,7 +40,8 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module", params=list(SMALL))
 def network(request: pytest.FixtureRequest) -> NextItemNetwork:
-    return as_initialised(lambda: SMALL[request.param].network(N_ITEMS), seed=3)
+    made: NextItemNetwork = as_initialised(lambda: SMALL[request.param].network(N_ITEMS), seed=3)
+    return made
 
 
 def histories(count: int, seed: int = 0) -> torch.Tensor:
