@@ -28,7 +28,7 @@ from recsae.pipeline.steps import run_step
 from recsae.rpc.client import channel
 from recsae.sae.execution import Execution
 from recsae.store.artifacts import ArtifactStore
-from recsae.store.channels import InMemoryChannelStore
+from recsae.store.channels import ChannelStore, InMemoryChannelStore
 from recsae_recommender.app import RecommenderApp
 from recsae_recommender.settings import RecommenderSettings
 
@@ -57,8 +57,8 @@ class _WorkedQueue(InMemoryTaskQueue):
 
 
 @contextmanager
-def serving(here: Here, models: Mapping[str, str]) -> Iterator[str]:
-    """The address of a recommender that serves the named model versions."""
+def serving(here: Here, models: Mapping[str, str], *, interpreter: str = "") -> Iterator[str]:
+    """The address of a recommender that serves the named model versions, steered by the interpreter at an address."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     settings = RecommenderSettings(
         port=0,
@@ -67,7 +67,8 @@ def serving(here: Here, models: Mapping[str, str]) -> Iterator[str]:
         models=tuple(f"{name}={version}" for name, version in models.items()),
         history=f"file:{here.data}",
         pseudonym_key_file=here.pseudonym_key_file,
-        interpreter="",
+        interpreter=interpreter,
+        observe_sample=0,
         drain_probe_s=0,
     )
     app = RecommenderApp(settings)
@@ -78,8 +79,19 @@ def serving(here: Here, models: Mapping[str, str]) -> Iterator[str]:
         app.stop()
 
 
-def refresh(here: Here, address: str, config: RunConfig, *, threads: int, say: Say = lambda _words: None) -> Run:
-    """Runs a refresh to its end; FailedPreconditionError with its reason when it does not succeed."""
+def refresh(
+    here: Here,
+    address: str,
+    config: RunConfig,
+    *,
+    threads: int,
+    say: Say = lambda _words: None,
+    channels: ChannelStore | None = None,
+) -> Run:
+    """Runs a refresh to its end; FailedPreconditionError with its reason when it does not succeed.
+
+    `channels` is where it promotes to, when the configuration says so; None keeps that here, too.
+    """
     queue = _WorkedQueue()
     with channel(address) as connection:
         platform = Platform(
@@ -89,7 +101,7 @@ def refresh(here: Here, address: str, config: RunConfig, *, threads: int, say: S
             artifacts=here.artifacts,
             artifact_root=str(here.folder / "artifacts"),
             source=RecommenderClient(connection),
-            channels=InMemoryChannelStore(),
+            channels=channels or InMemoryChannelStore(),
             train_command=(sys.executable, "-m", "recsae_worker.train_process"),
             execution=Execution(threads=threads),
         )
