@@ -24,8 +24,8 @@ from recsae.recommenders.export import DotProduct, Parts, write_bundle
 from recsae.recommenders.families.attributes import ItemColumns, UserAttributes, attribute_inputs, attributes_of
 from recsae.recommenders.families.family import Progress
 from recsae.recommenders.families.fitting import Ints, Schedule, fit, seeded
+from recsae.recommenders.families.user_windows import user_windows
 from recsae.recommenders.full_ranking import newest_items
-from recsae.recommenders.windows import cut_windows, shuffled
 
 _INIT_STD = 0.05
 _SCHEDULE = Schedule(epochs=20, learning_rate=3e-3, patience=6)
@@ -150,12 +150,10 @@ class TwoTowerFamily:
         batch = max(1, min(config.batch, _LOGITS_AT_ONCE // ((longest + 1) * dataset.items.count)))
 
         def losses(random: np.random.Generator) -> Iterator[Tensor]:
-            windows = cut_windows(split.train, longest, random)
-            owners = np.searchsorted(split.train.offsets, windows.starts, side="right") - 1
-            for chosen in shuffled(windows, batch, random):
-                history, following = (torch.from_numpy(one) for one in windows.gather(chosen))
-                labels = torch.cat([history[:, :1], following], dim=1)
-                items, whose = network.item_vectors(), [one[owners[chosen]] for one in of_users]
+            for users, taken in user_windows(split.train, longest, batch, random):
+                labels = torch.from_numpy(taken)
+                history = labels[:, :-1].contiguous()
+                items, whose = network.item_vectors(), [one[users] for one in of_users]
                 first = network(items, torch.zeros_like(history), *whose)
                 rows = torch.cat([first[:, None], network.prefixes(items, history, *whose)], dim=1)[labels > 0]
                 logits = functional.linear(rows, items[1:], network.bias[1:])
