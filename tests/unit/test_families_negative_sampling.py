@@ -47,6 +47,15 @@ def test_every_interaction_comes_once_with_a_negative(sampler: NegativeSampler) 
     assert not any(sampler.taken(batch.users, batch.negatives).any() for batch in batches)
 
 
+def test_a_small_data_set_is_cut_into_smaller_batches() -> None:
+    large = make_planted(seed=1, n_users=200, n_items=N_ITEMS, n_concepts=4, mean_length=20).dataset.histories
+    sizes = [
+        [len(users) for users, _ in user_windows(one, 7, 8, np.random.default_rng(0))] for one in (HISTORIES, large)
+    ]
+    assert max(sizes[0]) == sum(sizes[0]) // 50 < 8
+    assert max(sizes[1]) == 8
+
+
 def test_windows_belong_to_their_user_and_cover_each_step_of_the_history_once() -> None:
     steps: list[tuple[int, int, int]] = []
     for users, items in user_windows(HISTORIES, 7, 8, np.random.default_rng(0)):

@@ -64,7 +64,7 @@ class Din(nn.Module):
     def pairs(self, history: Tensor, candidates: Tensor, ago: Tensor) -> Pairs:
         """Pairs [B, T, C] of T cuts of each history int64 [B, J] with C candidates int64 [B, T, C] each.
 
-        `ago` int64 [B or 1, T, J]: how many steps before the candidates an item was taken; 0 = not before, hence not seen.
+        `ago` int64 [B or 1, T, J]: how many steps before the candidates an item was taken; 0 = not before, so unseen.
         """
         seen, wanted = self.dropout(self.items(history)), self.dropout(self.items(candidates))
         weights = self._attention(seen, wanted, ago) * ((ago > 0) & (history > 0)[:, None])[:, :, None]
