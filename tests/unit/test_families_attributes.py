@@ -75,14 +75,15 @@ def network() -> UserAttributes:
 def test_an_unknown_category_and_a_number_below_every_step_add_nothing(network: UserAttributes) -> None:
     found = network(torch.tensor([-5.0, -5.0]), torch.tensor([0, 2]))
     torch.testing.assert_close(found[0], network.constant)
-    torch.testing.assert_close(found[1], network.constant + network.parts[1].vectors.weight[2])
+    weights = network.state_dict()
+    torch.testing.assert_close(found[1], network.constant + weights["parts.1.vectors.weight"][2])
 
 
 def test_a_number_adds_a_vector_for_each_step_it_has_climbed(network: UserAttributes) -> None:
-    steps = network.parts[0].steps
-    assert steps.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    weights = network.state_dict()
+    assert weights["parts.0.steps"].tolist() == [1, 2, 3, 4, 5, 6, 7]
     found = network(torch.tensor([3.5]), torch.tensor([0]))
-    torch.testing.assert_close(found[0], network.constant + network.parts[0].vectors[:3].sum(0))
+    torch.testing.assert_close(found[0], network.constant + weights["parts.0.vectors"][:3].sum(0))
 
 
 def test_training_hides_a_tenth_of_the_attributes(network: UserAttributes) -> None:

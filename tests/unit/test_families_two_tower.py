@@ -15,6 +15,7 @@ from recsae.recommenders.families.attributes import attributes_of
 from recsae.recommenders.families.family import EpochReport
 from recsae.recommenders.families.two_tower import TWO_TOWER, TwoTowerModel
 from recsae.recommenders.full_ranking import newest_items
+from recsae.recommenders.inputs import Attributes
 from recsae.recommenders.runtime import OnnxRecommender
 
 PLANTED = make_planted(seed=3, n_users=200, n_items=120, n_concepts=6, mean_length=30).dataset
@@ -47,7 +48,9 @@ def test_attributes_as_serving_sends_them_give_what_torch_gives(
     trained: TwoTowerModel, served: OnnxRecommender
 ) -> None:
     users, histories = np.arange(20), SPLIT.before_test
-    found = served.embed(served.inputs([histories.of(user) for user in users], (), FACTS.attributes[:20])).activation
+    found = served.embed(
+        served.inputs([histories.of(user) for user in range(20)], (), FACTS.attributes[:20])
+    ).activation
     values = [column[:20] for column in attributes_of(PLANTED.users, trained.inputs)]
     with torch.no_grad():
         items = trained.network.item_vectors()
@@ -70,7 +73,7 @@ def test_every_position_is_the_tower_of_its_prefix(trained: TwoTowerModel) -> No
 
 
 def test_somebody_new_is_answered_from_attributes_alone(served: OnnxRecommender) -> None:
-    asked = [{"age": 18.0, "gender": "F"}, {"age": 70.0, "gender": "M"}, {"gender": "never seen"}, {}]
+    asked: list[Attributes] = [{"age": 18.0, "gender": "F"}, {"age": 70.0, "gender": "M"}, {"gender": "never seen"}, {}]
     made = served.inputs([[]] * 4, (), asked)
     ranked = served.recommend(made, k=10)
     found = served.embed(made).activation

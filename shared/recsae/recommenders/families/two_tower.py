@@ -69,8 +69,11 @@ class TwoTower(nn.Module):
 
     def forward(self, items: Tensor, history: Tensor, *attributes: Tensor) -> Tensor:
         """[B, d] from all of each history, which may be empty; `items` is what `item_vectors` gives."""
-        seen = (history > 0).sum(dim=1, keepdim=True).clamp(min=1)
-        return self._tower(self._rows(items, history).sum(dim=1) / seen, self.attributes(*attributes))
+        real = (history > 0).to(torch.float32)
+        weights = real / real.sum(dim=1, keepdim=True).clamp(min=1)
+        # A product, because onnxruntime adds up rows in another order when they are alone in a batch.
+        mean = (weights[:, None] @ self._rows(items, history)).squeeze(1)
+        return self._tower(mean, self.attributes(*attributes))
 
     def prefixes(self, items: Tensor, history: Tensor, *attributes: Tensor) -> Tensor:
         """[B, L, d]: row t from items 0..t of each history."""
