@@ -131,7 +131,7 @@ def attribute_column(one: AttributeInput, subjects: Sequence[Attributes]) -> NDA
     given = (attributes.get(one.name) for attributes in subjects)
     if one.kind == "category":
         index = _categories(one.values)
-        return np.fromiter((index.get(_text(value), 0) for value in given), np.int64, len(subjects))
+        return np.fromiter((index.get(category_text(value), 0) for value in given), np.int64, len(subjects))
     return np.fromiter((_number(one, value) for value in given), np.float32, len(subjects))
 
 
@@ -140,8 +140,8 @@ def _categories(values: tuple[str, ...]) -> dict[str, int]:
     return {value: place for place, value in enumerate(values, start=1)}
 
 
-def _text(value: AttributeValue | bool | None) -> str:
-    """A category as data files write it: 25.0 and 25 are one value."""
+def category_text(value: AttributeValue | bool | None) -> str:
+    """A category as data files write it: 25.0 and 25 are one value, nothing is ""."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool):

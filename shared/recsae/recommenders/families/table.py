@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from recsae.errors import NotFoundError
+from recsae.recommenders.families.bpr import BPR
 from recsae.recommenders.families.comirec import COMIREC
+from recsae.recommenders.families.din_family import DIN
 from recsae.recommenders.families.family import Family
 from recsae.recommenders.families.gru4rec import GRU4REC
+from recsae.recommenders.families.lightgcn import LIGHTGCN
 from recsae.recommenders.families.sasrec import SASREC
+from recsae.recommenders.families.two_tower import TWO_TOWER
 
-FAMILIES: tuple[Family, ...] = (SASREC, GRU4REC, COMIREC)
+FAMILIES: tuple[Family, ...] = (SASREC, GRU4REC, COMIREC, BPR, LIGHTGCN, TWO_TOWER, DIN)
 DEFAULT = SASREC.name
 
 
