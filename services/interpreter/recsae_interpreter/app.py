@@ -136,7 +136,7 @@ class InterpreterApp:
             SteeringServicer(
                 PoliciesHandler(self._policies, RedisTrail(self._state), library),
                 PreviewHandler(library, recommender, norm_budget=self._settings.norm_budget),
-                SteerHandler(self._board, metrics),
+                SteerHandler(self._board, library, metrics),
                 self._watch_handler(),
                 library,
                 metrics,
