@@ -18,7 +18,7 @@ from recsae.steering.delta import Steerer, latent_values, target_values
 from recsae.steering.matching import SteerContext
 from recsae.steering.plans import Plan, PlanPolicy, plan_operation
 from recsae.steering.policies import Operation, OperationKind, Scope, Window, validate_operations
-from recsae.steering.receipts import PolicyRef, Receipt, UnsteeredReason
+from recsae.steering.receipts import PolicyRef, Receipt
 from recsae.steering.safety import expanded, outside_safe_range
 from recsae_interpreter.handlers.candidates import Candidates, check_candidates
 from recsae_interpreter.handlers.policies import HandleDose, check_concepts, check_steerable, effects_of, handle_uses
@@ -111,7 +111,7 @@ class PreviewHandler:
         check_concepts(operations, loaded.basis)
         x = reading.activations
         steerer = Steerer(self._plan(loaded, operations), loaded.encoder)
-        steered = steerer.steer(x, [SteerContext()] * len(x), time())
+        steered = steerer.steer_groups(x, [SteerContext()], [len(x)], time())
         if steered.error is not None:
             raise steered.error
         lists = [HeadRows.of(reading), HeadRows.of(reading, steered.activation)]
@@ -122,7 +122,7 @@ class PreviewHandler:
             before=before,
             after=[MovedItem(item, ranks.get(item.item_id, 0)) for item in after],
             overlap=sum(item.item_id in ranks for item in after) / k,
-            receipt=max(steered.receipts, key=lambda one: (one.reason is UnsteeredReason.STEERED, one.delta_norm)),
+            receipt=steered.receipts[0],
             strengths=_strengths(loaded, x, operations),
             outside_safe_range=outside_safe_range(query.operations, uses, effects_of(loaded)),
             rows=len(x),
