@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from recsae_interpreter.handlers.compare import CompareHandler, CompareQuery, Us
 from recsae_interpreter.handlers.explain import ExplainHandler, ExplainQuery, Explanation
 from recsae_interpreter.handlers.preview import PreviewHandler, PreviewQuery
 from recsae_interpreter.library import Library
-from recsae_interpreter.readings import Batch, ItemTable, Reading, RowOwner, Subject
+from recsae_interpreter.readings import Batch, HeadRows, ItemTable, Reading, RowOwner, ScoredItem, Subject
+from recsae_interpreter.recommender import NotOfferedError
 
 ADD = Operation("c-toy-3", OperationKind.ADD, 1.0)
 INTERESTS = 3
@@ -281,3 +283,19 @@ class Moved(ToyRecommender):
 def test_an_item_the_catalogue_lacks_is_a_clear_error_and_no_guess(library: Library) -> None:
     with pytest.raises(FailedPreconditionError, match="not in the items of version"):
         explain(library, Moved())
+
+
+class ExporterAlone(ToyRecommender):
+    """It implements `ActivationExporter` and no `Rank`."""
+
+    def rank(
+        self, reading: Reading, lists: Sequence[HeadRows], *, k: int, deadline: Deadline, candidates: Sequence[str] = ()
+    ) -> list[list[ScoredItem]]:
+        raise NotOfferedError("the recommender does not implement what RankRequest asks for")
+
+
+def test_a_recommender_that_does_not_rank_is_explained_without_items(library: Library) -> None:
+    found = explain(library, ExporterAlone())
+    assert found.firings
+    assert found.items == ()
+    assert found.no_items == "the recommender does not implement what RankRequest asks for"

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import grpc
-import numpy as np
 
 from recsae.errors import FailedPreconditionError
 from recsae.recommenders.address import split_address
@@ -38,9 +37,13 @@ _ITEM_PAGE = 4_096
 # One table is items x d floats: 13 MB at 50,000 items of d = 64.
 _TABLES_KEPT = 4
 _FACTS_KEPT = 64
-# One Rank call: what a recommender takes at most, and 16 MiB of activations, a quarter of the largest message.
+# One Rank call: what a recommender takes at most, and 3 MiB, since gRPC servers take 4 MiB unless told otherwise.
 _MOST_LISTS = 1_024
-_MOST_RANK_FLOATS = 1 << 22
+_MOST_RANK_BYTES = 3 << 20
+
+
+class NotOfferedError(FailedPreconditionError):
+    """The recommender implements a part of the contract, and not this one: it may export activations and not rank."""
 
 
 class Recommender(Protocol):
@@ -70,7 +73,7 @@ class Recommender(Protocol):
     ) -> list[list[ScoredItem]]:
         """A list per entry of `lists`; items of the history are left out unless `candidates` are named.
 
-        Of a hook with a row per pair each list ranks the items of its rows.
+        NotOfferedError where it does not rank. Of a hook with a row per pair each list ranks the items of its rows.
         """
 
     def items(self, reading: Reading, deadline: Deadline) -> ItemTable | None:
@@ -155,7 +158,7 @@ class GrpcRecommender:
     ) -> list[list[ScoredItem]]:
         """See `Recommender`."""
         ranked: list[list[ScoredItem]] = []
-        for part in _parts(lists):
+        for part in _parts(reading, lists):
             request = rank_request(reading, part, k=k, candidates=candidates)
             answer = self._call(self._recommender.Rank, request, deadline)
             if len(answer.lists) != len(part) or answer.model_version != reading.model_version:
@@ -202,6 +205,10 @@ class GrpcRecommender:
         try:
             return method(request, timeout=deadline.budget(self._timeout_s))
         except grpc.RpcError as error:
+            if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise NotOfferedError(
+                    f"the recommender does not implement what {type(request).__name__} asks for"
+                ) from error
             raise error_from(error) from error
 
 
@@ -209,15 +216,18 @@ def _history(subject: Subject) -> common_pb2.History | None:
     return None if subject.history is None else common_pb2.History(item_ids=subject.history)
 
 
-def _parts(lists: Sequence[HeadRows]) -> Iterator[list[HeadRows]]:
+def _parts(reading: Reading, lists: Sequence[HeadRows]) -> Iterator[list[HeadRows]]:
     """The lists in calls of bounded size; a list alone is never cut."""
+    crossing = [reading.activations, *reading.passthrough.values()]
+    row_bytes = sum(tensor.nbytes // max(1, len(tensor)) for tensor in crossing)
     part: list[HeadRows] = []
-    floats = 0
+    held = 0
     for one in lists:
-        if part and (len(part) == _MOST_LISTS or floats + np.size(one.activations) > _MOST_RANK_FLOATS):
+        size = len(one.places) * row_bytes
+        if part and (len(part) == _MOST_LISTS or held + size > _MOST_RANK_BYTES):
             yield part
-            part, floats = [], 0
+            part, held = [], 0
         part.append(one)
-        floats += np.size(one.activations)
+        held += size
     if part:
         yield part

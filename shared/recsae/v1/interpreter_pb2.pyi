@@ -281,7 +281,9 @@ class ExplainResponse(_message.Message):
     rows_left_out: _builtins.int
     """Rows that are not explainable, while others are: concepts that fire in these alone are left out."""
     no_items: _builtins.str
-    """Why there are no items although the activation is explainable, in a sentence: a read-only hook scores none."""
+    """Why there are no items although the activation is explainable, in a sentence: a read-only hook scores none, nor does
+    a recommender that does not implement Rank.
+    """
     @_builtins.property
     def triple(self) -> _common_pb2.Triple:
         """Versions the answer was computed from."""

@@ -22,7 +22,7 @@ from recsae_interpreter.handlers.candidates import Candidates, check_candidates
 from recsae_interpreter.library import Library
 from recsae_interpreter.metrics import InterpreterMetrics
 from recsae_interpreter.readings import Batch, Floats, Reading, Subject, first_subject
-from recsae_interpreter.recommender import Recommender
+from recsae_interpreter.recommender import NotOfferedError, Recommender
 
 MOST_CONCEPTS = 256
 MOST_ITEMS = 100
@@ -96,9 +96,13 @@ class ExplainHandler:
         named = query.concept_limit or len(firings)
         self._metrics.explained.labels(loaded.model, "refused" if refused else "yes").inc()
         items: tuple[Attribution, ...] = ()
-        if not refused and loaded.steerable:
+        no_items = "" if loaded.steerable else loaded.read_only("no scores follow from it")
+        if not refused and not no_items:
             k = query.item_limit or DEFAULT_ITEMS
-            items = self._attributor.attribute(loaded, reading, used, firings, named, k, query.deadline)
+            try:
+                items = self._attributor.attribute(loaded, reading, used, firings, named, k, query.deadline)
+            except NotOfferedError as error:
+                no_items = str(error)
         return Explanation(
             triple=loaded.triple,
             firings=firings[:named],
@@ -108,7 +112,7 @@ class ExplainHandler:
             reading=reading,
             shares=shares,
             used=used,
-            no_items="" if loaded.steerable else loaded.read_only("no scores follow from it"),
+            no_items=no_items,
         )
 
     def _embed(self, query: ExplainQuery) -> Reading:
