@@ -19,13 +19,18 @@ from tests.unit.toy_interpreter import (
 from recsae.drift.arena import CounterArena
 from recsae.drift.counters import Series
 from recsae.drift.panes import InMemoryPaneStore
-from recsae.errors import FailedPreconditionError, NotFoundError
+from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
+from recsae.pipeline.contracts import InMemoryTaskQueue
+from recsae.pipeline.run_store import InMemoryRunStore
+from recsae.pipeline.runs import RunConfig
 from recsae.pipeline.triples import Triple
+from recsae.rpc.deadline import Deadline
 from recsae.rpc.request import RequestInfo
 from recsae.steering.matching import SteerContext
 from recsae.steering.policies import Operation, OperationKind, PolicyDraft, Window
 from recsae.steering.policy_store import InMemoryPolicyStore
 from recsae.steering.receipts import UnsteeredReason
+from recsae.store.artifacts import ArtifactStore
 from recsae.store.events import InMemoryTrail
 from recsae_interpreter.board import PlanBoard
 from recsae_interpreter.convert import explain_response
@@ -34,6 +39,7 @@ from recsae_interpreter.handlers.explain import ExplainHandler, ExplainQuery
 from recsae_interpreter.handlers.observe import Observation, ObserveHandler
 from recsae_interpreter.handlers.policies import CreateQuery, HandleDose, PoliciesHandler
 from recsae_interpreter.handlers.preview import PreviewHandler, PreviewQuery
+from recsae_interpreter.handlers.runs import RunsHandler
 from recsae_interpreter.handlers.steer import SteerHandler
 from recsae_interpreter.library import Library
 from recsae_interpreter.readings import Subject
@@ -194,3 +200,22 @@ def test_a_policy_of_a_hook_that_became_read_only_is_suspended_with_the_reason(
     (policy,) = PoliciesHandler(store, InMemoryTrail(), later).listed("gru", include_ended=False)
     assert policy.state.value == "suspended"
     assert "hook state of gru can only be read" in policy.state_reason
+
+
+def test_a_run_is_filed_under_the_address_its_hook_is_known_by(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "one.txt").write_text("1")
+    artifacts = ArtifactStore(str(tmp_path / "store"))
+    version = artifacts.publish("dataset", tmp_path / "data", config={}, lineage={})
+    queue = InMemoryTaskQueue()
+    handler = RunsHandler(InMemoryRunStore(), queue, artifacts, ToyRecommender(hooks=HOOKS))
+
+    def started(model: str, control: str = "") -> RunConfig:
+        return handler.start(RunConfig(model, version, control_model=control), "", Deadline()).config
+
+    assert started("toy").model == "toy"
+    assert started("toy@final").model == "toy"
+    config = started("toy@block_0", "untrained@block_0")
+    assert (config.model, config.control_model) == ("toy@block_0", "untrained@block_0")
+    with pytest.raises(InvalidRequestError, match="no hook 'block_7'; its hooks are final, block_0"):
+        started("toy@block_7")

@@ -144,7 +144,8 @@ class InterpreterApp:
             ),
             STEERING,
         )
-        runs = RunsHandler(RedisRunStore(self._state), CeleryTaskQueue.connect(self._settings.bus_url), self._artifacts)
+        queue = CeleryTaskQueue.connect(self._settings.bus_url)
+        runs = RunsHandler(RedisRunStore(self._state), queue, self._artifacts, recommender)
         self.server.add(
             pipeline_pb2_grpc.add_PipelineServicer_to_server,
             PipelineServicer(runs, ChannelsHandler(self._channels, self._load)),

@@ -17,6 +17,7 @@ from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.effects import CausalRecord, DoseEffect, range_of
 from recsae.concepts.estimates import UNKNOWN, Estimate
 from recsae.concepts.handles import Handle
+from recsae.concepts.probe_set import ProbeSet
 from recsae.concepts.records import ConceptRecord, ConceptStatus
 from recsae.datasets.schema import Dataset, Histories, ItemTable, UserTable, save_dataset
 from recsae.pipeline.triples import Triple
@@ -107,6 +108,7 @@ def publish_triple(
     model: str = MODEL,
     hook: str = "sequence",
     steerable: bool = True,
+    probe: ProbeSet | None = None,
 ) -> Triple:
     """Publishes an SAE with random weights and a dictionary of it; `sae_of` claims another model version."""
     random = np.random.default_rng(seed)
@@ -140,6 +142,8 @@ def publish_triple(
     arrays = ConceptArrays(halves, halves, halves, halves, np.full(WIDTH, 0.1, np.float32))
     handle = Handle("genre=Horror", (f"c-{seed}-6", f"c-{seed}-7"), (0.5, -0.25), ADDED, range_of("add", ADDED), 2_000)
     Dictionary("", model_version, sae_version, concepts, arrays, {}, handles=(handle,)).save(folder)
+    if probe is not None:
+        probe.save(folder)
     lineage = {"model": model_version, "sae": sae_version}
     version = store.publish("dictionary", folder, config={"model": model, "hook": hook}, lineage=lineage)
     return Triple(model_version, sae_version, version)

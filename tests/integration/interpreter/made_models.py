@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from tests.integration.interpreter.conftest import DIM, MAX_HISTORY, N_ITEMS
 from torch import Tensor, nn
 
-from recsae.recommenders.bundle import ModelBundle
+from recsae.datasets.schema import ItemTable
+from recsae.recommenders.bundle import ModelBundle, publish_bundle
 from recsae.recommenders.description import AttributeInput, BundleDescription, Hook, Inputs
 from recsae.recommenders.export import Items, Parts, write_bundle
 from recsae.recommenders.heads import interest_head_graph
+from recsae.store.artifacts import ArtifactStore
 
 INTERESTS = 3
 
@@ -51,6 +55,18 @@ class PairHead(nn.Module):
 
     def forward(self, activation: Tensor, aged: Tensor) -> Tensor:
         return torch.tanh(activation).sum(1) + aged
+
+
+def publish_made(store: ArtifactStore, folders: pytest.TempPathFactory) -> dict[str, str]:
+    """Publishes both; versions by name."""
+    numbers = range(1, N_ITEMS + 1)
+    items = ItemTable(tuple(f"i-{item}" for item in numbers), tuple(f"Item {item}" for item in numbers), {})
+    versions = {}
+    for name, make in (("several", interest_bundle), ("pairs", pair_bundle)):
+        folder = folders.mktemp(name)
+        make(folder, items, dim=DIM, max_history=MAX_HISTORY)
+        versions[name] = publish_bundle(store, folder)
+    return versions
 
 
 def interest_bundle(out: Path, items: Items, *, dim: int, max_history: int) -> ModelBundle:

@@ -11,14 +11,12 @@ import grpc
 import numpy as np
 import pytest
 import redis
-from tests.integration.interpreter.conftest import DIM, MAX_HISTORY, MODEL, N_ITEMS, Published, publish_triple
-from tests.integration.interpreter.made_models import INTERESTS, interest_bundle, pair_bundle
+from tests.integration.interpreter.conftest import DIM, MODEL, N_ITEMS, Published, publish_triple
+from tests.integration.interpreter.made_models import INTERESTS, publish_made
 
-from recsae.datasets.schema import ItemTable
 from recsae.drift.counters import Series
 from recsae.drift.panes_redis import RedisPaneStore
 from recsae.pipeline.triples import Triple
-from recsae.recommenders.bundle import publish_bundle
 from recsae.rpc.tensors import from_tensor
 from recsae.steering.policies import Window
 from recsae.steering.wire import window_message
@@ -44,13 +42,7 @@ class Platform:
 def made(published: Published, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Triple]:
     """Triples of the made models and their hooks, in the artifact store of the tiny model."""
     store = ArtifactStore(str(published.root))
-    numbers = range(1, N_ITEMS + 1)
-    items = ItemTable(tuple(f"i-{item}" for item in numbers), tuple(f"Item {item}" for item in numbers), {})
-    versions = {}
-    for name, make in (("several", interest_bundle), ("pairs", pair_bundle)):
-        folder = tmp_path_factory.mktemp(name)
-        make(folder, items, dim=DIM, max_history=MAX_HISTORY)
-        versions[name] = publish_bundle(store, folder)
+    versions = publish_made(store, tmp_path_factory)
     hooks = {"several": "first", "several@second": "second", "pairs": "pair"}
     return {
         address: publish_triple(

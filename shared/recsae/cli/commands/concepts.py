@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from recsae.cli.commands import concepts_compare, concepts_out
+from recsae.cli.commands import concepts_compare, concepts_layers, concepts_out
 from recsae.cli.context import JsonFlag, ModelName, context_of
 from recsae.cli.effects_view import handles as handles_view
 from recsae.cli.explain_views import explanation
@@ -15,8 +15,9 @@ from recsae.cli.subjects import Attributes, Candidates, attribute_values
 from recsae.cli.views import concept_detail, concept_hits, concept_list
 from recsae.v1 import common_pb2, interpreter_pb2
 
-app = typer.Typer(help="Concepts: list, show, search, compare, handles, report, export.", no_args_is_help=True)
+app = typer.Typer(help="Concepts: list, show, search, compare, layers, handles, report, export.", no_args_is_help=True)
 concepts_compare.register(app)
+concepts_layers.register(app)
 concepts_out.register(app)
 
 _ORDERS = {
