@@ -9,12 +9,11 @@ import pytest
 from rich.console import Console, RenderableType
 
 from recsae.cli.explain_views import explanation
-from recsae.cli.model_views import hooks_text, model_records, model_table
+from recsae.cli.model_views import model_records, model_tables
 from recsae.cli.subjects import attribute_values
 from recsae.cli.workspace import ModelEntry, Workspace
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.recommenders.bundle import publish_bundle
-from recsae.recommenders.description import Hook
 from recsae.recommenders.synthetic import tiny_bundle
 from recsae.v1 import common_pb2, interpreter_pb2
 
@@ -97,21 +96,6 @@ def test_what_is_no_attribute_is_refused_with_the_form(texts: list[str]) -> None
         attribute_values(texts)
 
 
-def test_hooks_are_told_by_size_rows_and_whether_they_can_be_steered() -> None:
-    hooks = (
-        Hook("final", "user", 64),
-        Hook("block_0", "user", 32, steerable=False),
-        Hook("many", "user", 16, rows="interest", interests=4),
-        Hook("hidden", "user", 8, rows="pair"),
-    )
-    assert hooks_text(hooks).splitlines() == [
-        "final (64)",
-        "block_0 (32, read-only)",
-        "many (4 x 16, a row per interest)",
-        "hidden (8, a row per candidate)",
-    ]
-
-
 def test_models_are_listed_with_what_their_bundles_say_and_without_where_they_cannot_be_read(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "home")
     version = publish_bundle(workspace.artifacts(), tiny_bundle(tmp_path / "bundle").folder)
@@ -124,10 +108,10 @@ def test_models_are_listed_with_what_their_bundles_say_and_without_where_they_ca
     assert tiny["reads"]["history"] is True
     assert "hooks" not in lost
     assert "hooks" not in far
-    shown = text_of(model_table(workspace, workspace.models()))
-    assert "sequence (16)" in shown
-    assert "(its bundle cannot be read)" in shown
-    assert "served at 127.0.0.1:6000" in shown
+    shown = text_of(model_tables(workspace, workspace.models()))
+    assert "(bundle not readable)" in shown
+    assert "at 127.0.0.1:6000" in shown
+    assert shown.index("Where they can be read") < shown.index("sequence")
 
 
 def test_the_address_of_a_hook_names_its_model_in_a_workspace(tmp_path: Path) -> None:

@@ -9,23 +9,29 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 
 from recsae.cli.output import table
 from recsae.cli.workspace import ModelEntry, Workspace
 from recsae.errors import RecsaeError
+from recsae.recommenders.address import address_of
 from recsae.recommenders.bundle import KIND
 from recsae.recommenders.description import BundleDescription, Hook
 
-_ROWS = {"subject": "", "interest": ", a row per interest", "pair": ", a row per candidate"}
+_ROWS = {"subject": "user or history", "interest": "interest", "pair": "user and candidate"}
 
 
-def model_table(workspace: Workspace, entries: Sequence[ModelEntry]) -> Table:
-    """One row per model, the default one first."""
-    rows = [(entry.name, entry.version, entry.dataset, *_said(workspace, entry), *_scores(entry)) for entry in entries]
-    columns = ["name", "version", "data set", "family", "hooks", ">HR@10", ">NDCG@10"]
-    return table("Models", columns, rows)
+def model_tables(workspace: Workspace, entries: Sequence[ModelEntry]) -> RenderableType:
+    """One row per model, the default one first, and one per hook, under the address commands take."""
+    models = [
+        (entry.name, entry.version, _family(workspace, entry), entry.dataset, *_scores(entry)) for entry in entries
+    ]
+    hooks = [row for entry in entries for row in _hook_rows(workspace, entry)]
+    return Group(
+        table("Models", ["name", "version", "family", "data set", ">HR@10", ">NDCG@10"], models),
+        table("Where they can be read", ["address", "hook", ">numbers", "a row per", "steering"], hooks),
+    )
 
 
 def model_records(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[dict[str, Any]]:
@@ -38,20 +44,27 @@ def model_records(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[d
     return records
 
 
-def hooks_text(hooks: Sequence[Hook]) -> str:
-    """A line per hook: its name, numbers per row, what a row is of, and whether it can be steered."""
-    lines = []
-    for hook in hooks:
-        size = f"{hook.interests} x {hook.dim}" if hook.rows == "interest" else str(hook.dim)
-        lines.append(f"{hook.name} ({size}{_ROWS[hook.rows]}{'' if hook.steerable else ', read-only'})")
-    return "\n".join(lines)
-
-
-def _said(workspace: Workspace, entry: ModelEntry) -> tuple[str, str]:
+def _family(workspace: Workspace, entry: ModelEntry) -> str:
+    if entry.address:
+        return f"at {entry.address}"
     found = _description(workspace, entry)
-    if found is not None:
-        return escape(found.family), escape(hooks_text(found.hooks))
-    return "", f"served at {entry.address}" if entry.address else "(its bundle cannot be read)"
+    return escape(found.family) if found else "(bundle not readable)"
+
+
+def _hook_rows(workspace: Workspace, entry: ModelEntry) -> list[tuple[str, ...]]:
+    found = _description(workspace, entry)
+    if found is None:
+        return []
+    return [
+        (
+            escape(address_of(entry.name, hook.name, found.hooks[0].name)),
+            escape(hook.name),
+            f"{hook.interests} x {hook.dim}" if hook.rows == "interest" else str(hook.dim),
+            _ROWS[hook.rows],
+            "yes" if hook.steerable else "read-only",
+        )
+        for hook in found.hooks
+    ]
 
 
 def _description(workspace: Workspace, entry: ModelEntry) -> BundleDescription | None:

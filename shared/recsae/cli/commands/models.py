@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from recsae.cli.context import JsonFlag, context_of
-from recsae.cli.model_views import model_records, model_table
+from recsae.cli.model_views import model_records, model_tables
 from recsae.cli.output import console, print_json, table
 from recsae.cli.training import TrainedModels, train_models
 from recsae.cli.workspace import ModelEntry, check_name
@@ -124,7 +124,7 @@ def list_(ctx: typer.Context, json: JsonFlag = False) -> None:
     if json:
         print_json(model_records(workspace, entries))
         return
-    console.print(model_table(workspace, entries))
+    console.print(model_tables(workspace, entries))
 
 
 def training_progress(quiet: bool = False) -> Progress:
