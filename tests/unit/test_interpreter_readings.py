@@ -33,6 +33,7 @@ class Server(recommender_pb2_grpc.ActivationExporterServicer, recommender_pb2_gr
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.answers_hook = ""
 
     def ExportActivations(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
@@ -58,7 +59,7 @@ class Server(recommender_pb2_grpc.ActivationExporterServicer, recommender_pb2_gr
         ]
         x = np.arange(rows * D, dtype=np.float32).reshape(rows, D)
         batch = common_pb2.ActivationBatch(
-            model=request.model, model_version="v1", hook=request.hook or "final", activations=to_tensor(x),
+            model=request.model, model_version="v1", hook=self.answers_hook, activations=to_tensor(x),
             subjects=subjects, passthrough=[common_pb2.NamedTensor(name="aside", tensor=to_tensor(x[:, :1]))],
         )  # fmt: skip
         return recommender_pb2.EmbedResponse(batch=batch, history=common_pb2.History(item_ids=["i-1", "i-2"]))
@@ -123,6 +124,13 @@ def test_an_address_is_asked_for_by_name_and_hook_with_all_that_is_known_of_the_
     assert not recommender.embed("plain", Subject("ann"), Deadline()).item_ids
     assert not server.asked[-1].HasField("history")
     assert sum(isinstance(one, recommender_pb2.GetModelRequest) for one in server.asked) == 1
+
+
+def test_rows_of_another_hook_than_asked_for_are_refused(recommender: GrpcRecommender, server: Server) -> None:
+    server.answers_hook = "final"
+    assert recommender.embed("plain", Subject("ann"), Deadline()).hook == "final"
+    with pytest.raises(FailedPreconditionError, match="answered hook 'final' of plain@block_0"):
+        recommender.embed("plain@block_0", Subject("ann"), Deadline())
 
 
 def test_the_rows_of_a_list_follow_each_other_with_what_crossed_the_cut(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -118,8 +119,13 @@ class GrpcRecommender:
         )
         answer = self._call(self._exporter.Embed, request, deadline)
         batch = batch_of(answer.batch)
-        hook = self.describe(batch.model, batch.model_version, deadline).hook(batch.hook)
-        return first_subject(batch, hook, tuple(answer.history.item_ids))
+        hook = self.describe(batch.model, batch.model_version, deadline).hook(address.hook)
+        if batch.hook not in ("", hook.name):
+            raise FailedPreconditionError(
+                f"the recommender answered hook {batch.hook!r} of {model} when asked for {hook.name!r}; rows of a "
+                "hook mean nothing at another"
+            )
+        return first_subject(replace(batch, hook=hook.name), hook, tuple(answer.history.item_ids))
 
     def embed_histories(
         self,
