@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 
 _LABEL = 40
 _NOT_MEASURED = "—"
+_MEASURES = {
+    "d": "numbers (d)",
+    "width": "latents (width)",
+    "k": "firing per vector (k)",
+    "fvu": "FVU",
+    "dead": "dead",
+    "live": "live",
+    "verified": "verified",
+    "confident": "confidence of .5 or more",
+    "ndcg10_kept": "NDCG@10 kept",
+    "channel": "channel",
+}
 CONFIDENT = 0.5
 
 # Two layers by their place, and what they have in common.
@@ -24,11 +36,10 @@ Compared = tuple[int, int, "LayerComparison"]
 
 
 def layers(hooks: Hooks, compared: Sequence[Compared], limit: int) -> RenderableType:
-    """One row per hook, then for each two of them what corresponds and what one has alone."""
-    rows = [tuple(_cells(_record(layer))) for layer in hooks.layers]
-    columns = [
-        "hook", ">d", ">width", ">k", ">FVU", ">dead", ">live", ">verified", ">confident", ">NDCG@10 kept", "channel",
-    ]  # fmt: skip
+    """One column per hook, then for each two of them what corresponds and what one has alone."""
+    records = [_record(layer) for layer in hooks.layers]
+    rows = [(words, *(_cell(record, name) for record in records)) for name, words in _MEASURES.items()]
+    columns = ["", *(f">{escape(layer.hook)}" for layer in hooks.layers)]
     parts: list[RenderableType] = [table(f"Hooks of {hooks.info.name} {hooks.info.version}", columns, rows)]
     for address in hooks.bare:
         parts.append(Text(f"{address} has no SAE yet: recsae refresh --model {address}", "dim"))
@@ -82,17 +93,13 @@ def _record(layer: PublishedLayer) -> dict[str, Any]:
     }
 
 
-def _cells(record: dict[str, Any]) -> list[str]:
-    fvu, dead, kept = record["fvu"], record["dead"], record["ndcg10_kept"]
-    return [
-        escape(record["hook"]),
-        *(str(record[name]) for name in ("d", "width", "k")),
-        short(fvu) if fvu is not None else _NOT_MEASURED,
-        share(dead) if dead is not None else _NOT_MEASURED,
-        *(str(record[name]) for name in ("live", "verified", "confident")),
-        short(kept) if kept is not None else _NOT_MEASURED,
-        record["channel"],
-    ]
+def _cell(record: dict[str, Any], name: str) -> str:
+    value = record[name]
+    if value is None:
+        return _NOT_MEASURED
+    if name == "dead":
+        return share(value)
+    return short(value) if isinstance(value, float) else str(value)
 
 
 def _pair(first: PublishedLayer, second: PublishedLayer, found: LayerComparison, limit: int) -> list[RenderableType]:

@@ -15,7 +15,7 @@ from tests.integration.interpreter.made_models import INTERESTS, publish_made
 
 from recsae.cli import app as cli
 from recsae.cli.output import console, errors
-from recsae.cli.workspace import ModelEntry, Workspace
+from recsae.cli.workspace import DatasetEntry, ModelEntry, Workspace
 from recsae.concepts.features import Windows
 from recsae.concepts.probe_set import ProbeSet
 from recsae.store.artifacts import ArtifactStore
@@ -79,6 +79,10 @@ def recsae(
     for name, version in versions.items():
         workspace.add_model(ModelEntry(name, version))
     (home / "artifacts").symlink_to(published.root)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "note.txt").write_text("no run of these tests reads it")
+    data = store.publish("dataset", tmp_path / "data", config={}, lineage={})
+    workspace.add_dataset(DatasetEntry("orders", data, str(tmp_path / "data")))
     served = ",".join(f"{name}={version}" for name, version in versions.items())
     recommender = f"127.0.0.1:{start_recommender(models=served).server.port}"
     interpreter = f"127.0.0.1:{start_interpreter(recommenders=recommender).server.port}"
@@ -173,3 +177,20 @@ def test_models_are_listed_with_family_and_hooks(recsae: Callable[..., Outcome])
     assert (several["family"], [hook["name"] for hook in several["hooks"]]) == ("made", ["first", "second"])
     assert pairs["reads"]["attributes"][0]["name"] == "age"
     assert MODEL not in shown
+
+
+def test_a_refresh_is_started_for_the_hook_an_address_names(recsae: Callable[..., Outcome]) -> None:
+    def started(model: str, *more: str) -> dict[str, str]:
+        done = recsae("refresh", "--model", model, "--data", "orders", "--no-wait", "--json", *more)
+        assert done.code == 0, done.err
+        config: dict[str, str] = done.json["config"]
+        return config
+
+    assert started("several@second")["model"] == "several@second"
+    assert started("several@first")["model"] == "several"
+    assert "several@second" in recsae("runs").out
+    unknown = recsae("refresh", "--model", "several@third", "--data", "orders", "--no-wait")
+    assert "no hook 'third'; its hooks are first, second" in unknown.err
+    # The control is read at the hook of the model.
+    control = recsae("refresh", "--model", "several@second", "--control", "pairs", "--data", "orders", "--no-wait")
+    assert "model pairs has no hook 'second'; its hooks are pair" in control.err
