@@ -76,6 +76,7 @@ def explain_response(found: Explanation) -> interpreter_pb2.ExplainResponse:
     reading = found.reading
     return interpreter_pb2.ExplainResponse(
         triple=triple_message(found.triple),
+        model=found.model,
         firings=[_firing(one, reading) for one in found.firings],
         unexplained_share=found.unexplained_share,
         explainable=not found.refusal,
@@ -101,6 +102,7 @@ def encode_response(found: Encoded) -> interpreter_pb2.EncodeResponse:
         values=to_tensor(found.codes.values),
         unexplained_shares=to_tensor(found.unexplained_shares),
         triple=triple_message(found.triple),
+        model=found.model,
     )
 
 
@@ -127,13 +129,14 @@ def concepts_response(page: ConceptPage) -> interpreter_pb2.ListConceptsResponse
         next_page_token=page.next_page_token,
         total=page.total,
         triple=triple_message(page.triple),
+        model=page.model,
     )
 
 
 def concept_response(found: FoundConcept) -> interpreter_pb2.GetConceptResponse:
     """The response for one concept."""
     return interpreter_pb2.GetConceptResponse(
-        detail=_detail_message(found.concept), triple=triple_message(found.triple)
+        detail=_detail_message(found.concept), triple=triple_message(found.triple), model=found.model
     )
 
 
@@ -152,6 +155,7 @@ def search_response(found: FoundConcepts) -> interpreter_pb2.SearchConceptsRespo
             for hit in found.hits
         ],
         triple=triple_message(found.triple),
+        model=found.model,
     )
 
 

@@ -45,6 +45,7 @@ def compare_response(found: Compared) -> interpreter_pb2.CompareGroupsResponse:
         users_b=contrast.users_b,
         tested=len(contrast.tested),
         triple=triple_message(found.triple),
+        model=found.model,
     )
 
 

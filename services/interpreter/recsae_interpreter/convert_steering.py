@@ -69,6 +69,7 @@ def preview_response(found: Preview) -> steering_pb2.PreviewResponse:
     """The response for a preview."""
     return steering_pb2.PreviewResponse(
         triple=triple_message(found.triple),
+        model=found.model,
         before=[item_message(item) for item in found.before],
         after=[
             steering_pb2.PreviewItem(item=item_message(one.item), rank_before=one.rank_before) for one in found.after

@@ -23,7 +23,8 @@ _TITLE = 30
 def concept_list(reply: interpreter_pb2.ListConceptsResponse) -> RenderableType:
     """A page of concepts."""
     rows = [_concept_row(concept) for concept in reply.concepts]
-    title = f"{len(reply.concepts)} of {reply.total} concepts, SAE {reply.triple.sae_version}"
+    of = f" of {escape(reply.model)}" if reply.model else ""
+    title = f"{len(reply.concepts)} of {reply.total} concepts{of}, SAE {reply.triple.sae_version}"
     return table(title, ["concept", "label", "kind", "status", ">confidence", ">control", ">density", "promotes"], rows)
 
 

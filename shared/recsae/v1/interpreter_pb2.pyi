@@ -268,6 +268,7 @@ class ExplainResponse(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     ROWS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     NO_ITEMS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     unexplained_share: _builtins.float
     """|x - x_hat|^2 / |x - mean|^2 for this vector, >= 0: the part the SAE does not explain. Of several rows, the sum of
     the one over the sum of the other.
@@ -284,6 +285,8 @@ class ExplainResponse(_message.Message):
     """Why there are no items although the activation is explainable, in a sentence: a read-only hook scores none, nor does
     a recommender that does not implement Rank.
     """
+    model: _builtins.str
+    """Address of the model and hook that answered."""
     @_builtins.property
     def triple(self) -> _common_pb2.Triple:
         """Versions the answer was computed from."""
@@ -317,10 +320,11 @@ class ExplainResponse(_message.Message):
         rows: _abc.Iterable[Global___ExplainedRow] | None = ...,
         rows_left_out: _builtins.int = ...,
         no_items: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explainable", b"explainable", "firings", b"firings", "history", b"history", "items", b"items", "no_items", b"no_items", "refusal", b"refusal", "rows", b"rows", "rows_left_out", b"rows_left_out", "triple", b"triple", "unexplained_share", b"unexplained_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explainable", b"explainable", "firings", b"firings", "history", b"history", "items", b"items", "model", b"model", "no_items", b"no_items", "refusal", b"refusal", "rows", b"rows", "rows_left_out", b"rows_left_out", "triple", b"triple", "unexplained_share", b"unexplained_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -535,6 +539,9 @@ class EncodeResponse(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     UNEXPLAINED_SHARES_FIELD_NUMBER: _builtins.int
     TRIPLE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Address of the model and hook that answered."""
     @_builtins.property
     def indices(self) -> _common_pb2.Tensor:
         """int32 [n, k]: latent indices, largest value first."""
@@ -558,10 +565,11 @@ class EncodeResponse(_message.Message):
         values: _common_pb2.Tensor | None = ...,
         unexplained_shares: _common_pb2.Tensor | None = ...,
         triple: _common_pb2.Triple | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "triple", b"triple", "unexplained_shares", b"unexplained_shares", "values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "triple", b"triple", "unexplained_shares", b"unexplained_shares", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "model", b"model", "triple", b"triple", "unexplained_shares", b"unexplained_shares", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1152,6 +1160,9 @@ class ListHandlesResponse(_message.Message):
 
     HANDLES_FIELD_NUMBER: _builtins.int
     TRIPLE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Address of the model and hook that answered."""
     @_builtins.property
     def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Handle]:
         """In the order of their facets."""
@@ -1165,10 +1176,11 @@ class ListHandlesResponse(_message.Message):
         *,
         handles: _abc.Iterable[Global___Handle] | None = ...,
         triple: _common_pb2.Triple | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handles", b"handles", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handles", b"handles", "model", b"model", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1458,10 +1470,13 @@ class ListConceptsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     TRIPLE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty = this was the last."""
     total: _builtins.int
     """Concepts that match in all."""
+    model: _builtins.str
+    """Address of the model and hook that answered."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Concept]:
         """The page."""
@@ -1477,10 +1492,11 @@ class ListConceptsResponse(_message.Message):
         next_page_token: _builtins.str = ...,
         total: _builtins.int = ...,
         triple: _common_pb2.Triple | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "next_page_token", b"next_page_token", "total", b"total", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "model", b"model", "next_page_token", b"next_page_token", "total", b"total", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1520,6 +1536,9 @@ class GetConceptResponse(_message.Message):
 
     DETAIL_FIELD_NUMBER: _builtins.int
     TRIPLE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Address of the model and hook that answered."""
     @_builtins.property
     def detail(self) -> Global___ConceptDetail:
         """The concept with its evidence."""
@@ -1533,10 +1552,11 @@ class GetConceptResponse(_message.Message):
         *,
         detail: Global___ConceptDetail | None = ...,
         triple: _common_pb2.Triple | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "model", b"model", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1584,6 +1604,9 @@ class SearchConceptsResponse(_message.Message):
 
     HITS_FIELD_NUMBER: _builtins.int
     TRIPLE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Address of the model and hook that answered."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptHit]:
         """Best first."""
@@ -1597,10 +1620,11 @@ class SearchConceptsResponse(_message.Message):
         *,
         hits: _abc.Iterable[Global___ConceptHit] | None = ...,
         triple: _common_pb2.Triple | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "model", b"model", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1728,12 +1752,15 @@ class CompareGroupsResponse(_message.Message):
     USERS_B_FIELD_NUMBER: _builtins.int
     TESTED_FIELD_NUMBER: _builtins.int
     TRIPLE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     users_a: _builtins.int
     """Users counted in each group."""
     users_b: _builtins.int
     """Users counted in the other group."""
     tested: _builtins.int
     """Concepts tested: those that fire for at least 10 users of both groups together."""
+    model: _builtins.str
+    """Address of the model and hook that answered."""
     @_builtins.property
     def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupDifference]:
         """Smallest q first, then the largest difference of firing rates."""
@@ -1750,10 +1777,11 @@ class CompareGroupsResponse(_message.Message):
         users_b: _builtins.int = ...,
         tested: _builtins.int = ...,
         triple: _common_pb2.Triple | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "tested", b"tested", "triple", b"triple", "users_a", b"users_a", "users_b", b"users_b"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "model", b"model", "tested", b"tested", "triple", b"triple", "users_a", b"users_a", "users_b", b"users_b"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2047,6 +2075,9 @@ class ListLabelEditsResponse(_message.Message):
 
     EDITS_FIELD_NUMBER: _builtins.int
     TRIPLE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Address of the model and hook that answered."""
     @_builtins.property
     def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelEdit]:
         """All edits of the model."""
@@ -2060,10 +2091,11 @@ class ListLabelEditsResponse(_message.Message):
         *,
         edits: _abc.Iterable[Global___LabelEdit] | None = ...,
         triple: _common_pb2.Triple | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "model", b"model", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2111,6 +2143,7 @@ class GetLineageResponse(_message.Message):
     KEPT_FIELD_NUMBER: _builtins.int
     FATES_FIELD_NUMBER: _builtins.int
     JUDGED_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     probe_rows: _builtins.int
     """Rows on which firings were compared."""
     explained: _builtins.float
@@ -2123,6 +2156,8 @@ class GetLineageResponse(_message.Message):
     """Of these: found again, with a rule that still verifies."""
     judged: _builtins.int
     """Of the verified ones: lost, or found again with enough cases to judge the old rule."""
+    model: _builtins.str
+    """Address of the model and hook that answered."""
     @_builtins.property
     def triple(self) -> _common_pb2.Triple:
         """Versions this is about."""
@@ -2152,10 +2187,11 @@ class GetLineageResponse(_message.Message):
         kept: _builtins.int = ...,
         fates: _abc.Iterable[Global___Fate] | None = ...,
         judged: _builtins.int = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_explained", b"_explained", "explained", b"explained", "triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_explained", b"_explained", "ancestors", b"ancestors", "by_chance", b"by_chance", "counts", b"counts", "explained", b"explained", "fates", b"fates", "judged", b"judged", "kept", b"kept", "probe_rows", b"probe_rows", "triple", b"triple", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_explained", b"_explained", "ancestors", b"ancestors", "by_chance", b"by_chance", "counts", b"counts", "explained", b"explained", "fates", b"fates", "judged", b"judged", "kept", b"kept", "model", b"model", "probe_rows", b"probe_rows", "triple", b"triple", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__explained: _TypeAlias = _typing.Literal["explained"]  # noqa: Y015
     _WhichOneofArgType__explained: _TypeAlias = _typing.Literal["_explained", b"_explained"]  # noqa: Y015

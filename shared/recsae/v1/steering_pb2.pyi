@@ -723,12 +723,15 @@ class PreviewResponse(_message.Message):
     STRENGTHS_FIELD_NUMBER: _builtins.int
     OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     overlap: _builtins.float
     """Shared items of the two lists over k, 0 to 1."""
     outside_safe_range: _builtins.str
     """Why these operations are not known to be safe, in a sentence; empty = they are."""
     rows: _builtins.int
     """Rows the operations were applied to: 1, one per interest, or one per candidate ranked."""
+    model: _builtins.str
+    """Address of the model and hook that answered."""
     @_builtins.property
     def triple(self) -> _common_pb2.Triple:
         """Versions both lists were computed from."""
@@ -762,10 +765,11 @@ class PreviewResponse(_message.Message):
         strengths: _abc.Iterable[Global___StrengthChange] | None = ...,
         outside_safe_range: _builtins.str = ...,
         rows: _builtins.int = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "outside_safe_range", b"outside_safe_range", "overlap", b"overlap", "receipt", b"receipt", "rows", b"rows", "strengths", b"strengths", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "model", b"model", "outside_safe_range", b"outside_safe_range", "overlap", b"overlap", "receipt", b"receipt", "rows", b"rows", "strengths", b"strengths", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

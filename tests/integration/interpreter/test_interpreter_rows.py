@@ -115,11 +115,13 @@ def test_every_address_has_its_own_dictionary(platform: Platform) -> None:
     for address, triple in platform.triples.items():
         explained = explain(platform, address)
         assert explained.triple.dictionary_version == triple.dictionary_version
+        assert explained.model == address
         assert owners(explained) == {f"c-{SEEDS.get(address, 0)}"}
         listed = platform.interpreter.interpreter.ListConcepts(interpreter_pb2.ListConceptsRequest(model=address))
-        assert listed.triple.sae_version == triple.sae_version
+        assert (listed.triple.sae_version, listed.model) == (triple.sae_version, address)
         channels = platform.interpreter.pipeline.GetChannels(pipeline_pb2.GetChannelsRequest(model=address)).channels
         assert [one.triple.dictionary_version for one in channels] == [triple.dictionary_version]
+    assert explain(platform, "several@first").model == "several"
 
 
 def test_the_interests_of_a_user_are_explained_together(platform: Platform) -> None:

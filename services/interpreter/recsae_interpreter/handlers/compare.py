@@ -70,6 +70,7 @@ class Compared:
     contrast: Contrast
     concepts: tuple[ConceptRecord, ...]
     triple: Triple
+    model: str = ""
 
 
 class CompareHandler:
@@ -88,7 +89,9 @@ class CompareHandler:
         a, b = (self._group(loaded, group, query) for group in (query.a, query.b))
         found = contrast(a, b, loaded.dictionary.width)
         shown = found.tested[: query.limit or DEFAULT_DIFFERENCES].tolist()
-        return Compared(found, tuple(loaded.dictionary.by_latent(latent) for latent in shown), loaded.triple)
+        return Compared(
+            found, tuple(loaded.dictionary.by_latent(latent) for latent in shown), loaded.triple, loaded.model
+        )
 
     def _check_model(self, loaded: LoadedTriple, query: CompareQuery) -> None:
         """InvalidRequestError where this model cannot tell such users apart."""

@@ -22,6 +22,7 @@ class Encoded:
     codes: Codes
     unexplained_shares: NDArray[np.float32]
     triple: Triple
+    model: str = ""
 
 
 class EncodeHandler:
@@ -38,4 +39,4 @@ class EncodeHandler:
         address = self._library.address(model or self._library.model("").model, hook)
         loaded = self._library.version(address, model_version)
         codes = loaded.sae.encode(x)
-        return Encoded(codes, loaded.sae.relative_error(x, loaded.sae.decode(codes)), loaded.triple)
+        return Encoded(codes, loaded.sae.relative_error(x, loaded.sae.decode(codes)), loaded.triple, loaded.model)

@@ -62,6 +62,7 @@ class Explanation:
     shares: Floats
     used: NDArray[np.bool_]
     no_items: str = ""
+    model: str = ""
 
 
 class ExplainHandler:
@@ -113,6 +114,7 @@ class ExplainHandler:
             shares=shares,
             used=used,
             no_items=no_items,
+            model=loaded.model,
         )
 
     def _embed(self, query: ExplainQuery) -> Reading:

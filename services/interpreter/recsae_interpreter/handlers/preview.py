@@ -82,6 +82,7 @@ class Preview:
     strengths: Sequence[StrengthChange]
     outside_safe_range: str
     rows: int
+    model: str = ""
 
 
 class PreviewHandler:
@@ -126,6 +127,7 @@ class PreviewHandler:
             strengths=_strengths(loaded, x, operations),
             outside_safe_range=outside_safe_range(query.operations, uses, effects_of(loaded)),
             rows=len(x),
+            model=loaded.model,
         )
 
     def _embed(self, query: PreviewQuery, k: int) -> Reading:
