@@ -16,7 +16,6 @@ from recsae.cli.output import table
 from recsae.cli.workspace import ModelEntry, Workspace
 from recsae.errors import RecsaeError
 from recsae.recommenders.address import address_of
-from recsae.recommenders.bundle import KIND
 from recsae.recommenders.description import BundleDescription, Hook
 
 _ROWS = {"subject": "user or history", "interest": "interest", "pair": "user and candidate"}
@@ -70,6 +69,8 @@ def _hook_rows(workspace: Workspace, entry: ModelEntry) -> list[tuple[str, ...]]
 def _description(workspace: Workspace, entry: ModelEntry) -> BundleDescription | None:
     if entry.address:
         return None
+    from recsae.recommenders.bundle import KIND
+
     try:
         return BundleDescription.read(workspace.artifacts().fetch(KIND, entry.version).folder)
     except RecsaeError:  # a list names what there is, also what is broken
