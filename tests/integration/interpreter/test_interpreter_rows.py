@@ -225,6 +225,40 @@ def test_what_a_preview_shows_is_what_the_policy_then_does(platform: Platform, m
         assert recommend(platform, other).receipt.reason == common_pb2.UNSTEERED_REASON_NONE_MATCHED
 
 
+@pytest.mark.parametrize("model", ["several", "pairs"])
+def test_rows_steered_by_call_rank_as_those_steered_in_process(platform: Platform, model: str) -> None:
+    slate = [f"i-{item}" for item in range(1, N_ITEMS + 1)]
+    candidates = slate if model == "pairs" else []
+    platform.interpreter.steering.CreatePolicy(policy(model, f"c-{SEEDS[model]}-3"), timeout=10)
+    deadline = time.monotonic() + 10
+    while not (served := recommend(platform, model, candidate_item_ids=candidates)).receipt.applied:
+        assert time.monotonic() < deadline, "the policy never took effect"
+    embedded = platform.recommender.exporter.Embed(
+        recommender_pb2.EmbedRequest(model=model, user_id="u-5", candidate_item_ids=candidates)
+    )
+    rows = len(embedded.batch.subjects)
+    assert rows == (INTERESTS if model == "several" else N_ITEMS)
+    contexts = [steering_pb2.SteerContext(user_id="u-5", request_id="r-1")] * rows
+    steered = platform.interpreter.steering.Steer(steering_pb2.SteerRequest(batch=embedded.batch, contexts=contexts))
+    # A row shorter than half the change stays as it is, by call as in process.
+    assert any(receipt.applied for receipt in steered.receipts)
+    assert {receipt.reason for receipt in steered.receipts if not receipt.applied} <= {
+        common_pb2.UNSTEERED_REASON_OVER_NORM_BUDGET
+    }
+    # Items of the history are left out of the list, as Recommend leaves them out.
+    seen = recommender_pb2.ItemList(item_ids=embedded.history.item_ids)
+    ranked = platform.recommender.recommender.Rank(
+        recommender_pb2.RankRequest(
+            model=model,
+            activations=steered.activations,
+            passthrough=embedded.batch.passthrough,
+            exclude=[seen],
+            candidates=[recommender_pb2.ItemList(item_ids=candidates)] if candidates else [],
+        )
+    )
+    assert [item.item_id for item in ranked.lists[0].items] == [item.item_id for item in served.items]
+
+
 def test_groups_of_users_are_compared_whatever_their_rows(platform: Platform) -> None:
     drawn = np.random.default_rng(0).integers(1, N_ITEMS + 1, (2, 30, 6))
     drawn[0, :, 3:] = 1 + drawn[0, :, 3:] % 5
