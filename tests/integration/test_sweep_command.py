@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.unit.toy_interpreter import ToyRecommender
 
 from recsae.cli import app as cli
 from recsae.cli.output import console, errors
@@ -72,7 +73,7 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.chdir(tmp_path)
     home, runs = tmp_path / "workspace", InMemoryRunStore()
     queue = Worked(runs)
-    handler = RunsHandler(runs, queue, ArtifactStore(str(home / "artifacts")))
+    handler = RunsHandler(runs, queue, ArtifactStore(str(home / "artifacts")), ToyRecommender())
     server = grpc.server(ThreadPoolExecutor(2))
     unused: Any = None
     pipeline_pb2_grpc.add_PipelineServicer_to_server(PipelineServicer(handler, unused), server)

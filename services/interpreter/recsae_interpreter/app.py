@@ -136,7 +136,7 @@ class InterpreterApp:
             SteeringServicer(
                 PoliciesHandler(self._policies, RedisTrail(self._state), library),
                 PreviewHandler(library, recommender, norm_budget=self._settings.norm_budget),
-                SteerHandler(self._board, metrics),
+                SteerHandler(self._board, library, metrics),
                 self._watch_handler(),
                 library,
                 metrics,
@@ -144,7 +144,8 @@ class InterpreterApp:
             ),
             STEERING,
         )
-        runs = RunsHandler(RedisRunStore(self._state), CeleryTaskQueue.connect(self._settings.bus_url), self._artifacts)
+        queue = CeleryTaskQueue.connect(self._settings.bus_url)
+        runs = RunsHandler(RedisRunStore(self._state), queue, self._artifacts, recommender)
         self.server.add(
             pipeline_pb2_grpc.add_PipelineServicer_to_server,
             PipelineServicer(runs, ChannelsHandler(self._channels, self._load)),

@@ -17,7 +17,7 @@ from recsae_interpreter.library import Shelf
 
 @dataclass(frozen=True)
 class Posting:
-    """The plans of every model as of one revision; `number` counts postings, since triples change plans too."""
+    """The plans of every address as of one revision; `number` counts postings, since triples change plans too."""
 
     number: int = 0
     revision: int = 0
@@ -45,13 +45,15 @@ class PlanBoard:
         return self._posting
 
     def post(self, policies: tuple[Policy, ...], revision: int, shelf: Shelf, now: float) -> Posting:
-        """Compiles the plans of every served model version and wakes those who wait."""
+        """Compiles the plans of every served model version that can be steered and wakes those who wait."""
         plans: dict[str, PlanSet] = {}
         steerers: dict[tuple[str, str], Steerer] = {}
         for model, versions in shelf.served.items():
             newest = shelf.production.get(model)
             compiled = []
             for model_version, loaded in versions.items():
+                if not loaded.steerable:
+                    continue
                 plan = compile_plan(
                     policies,
                     loaded.basis,

@@ -20,17 +20,19 @@ from recsae.concepts.records import (
 from recsae.errors import InvalidRequestError
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
+from recsae.steering.wire import attributes_from
 from recsae.steering.wire_plans import triple_message
 from recsae.v1 import common_pb2, interpreter_pb2
 from recsae_interpreter.convert_effects import causal_summary, dose_message, estimate_message, safe_range_message
 from recsae_interpreter.convert_identity import LABEL_SOURCES, origin_message
 from recsae_interpreter.convert_llm import llm_message
+from recsae_interpreter.convert_readings import batch_of
 from recsae_interpreter.handlers.attribute import Attribution, Firing
 from recsae_interpreter.handlers.concepts import ConceptPage, FoundConcept, FoundConcepts
 from recsae_interpreter.handlers.encode import Encoded
 from recsae_interpreter.handlers.explain import ExplainQuery, Explanation
 from recsae_interpreter.handlers.observe import Observation
-from recsae_interpreter.recommender import ScoredItem, row_of
+from recsae_interpreter.readings import Reading, ScoredItem, Subject
 
 STATUSES = {status: interpreter_pb2.ConceptStatus.Value(f"CONCEPT_STATUS_{status.name}") for status in ConceptStatus}
 _STATUSES_BACK: dict[int, ConceptStatus] = {number: status for status, number in STATUSES.items()}
@@ -56,9 +58,13 @@ def explain_query(request: interpreter_pb2.ExplainRequest, info: RequestInfo) ->
         )
     return ExplainQuery(
         model=request.model,
-        user_id=request.user_id,
-        history=list(request.history.item_ids) if subject == "history" else None,
-        row=row_of(request.activation) if subject == "activation" else None,
+        subject=Subject(
+            request.user_id,
+            list(request.history.item_ids) if subject == "history" else None,
+            attributes_from(request.attributes),
+        ),
+        batch=batch_of(request.activation) if subject == "activation" else None,
+        candidates=list(request.candidate_item_ids),
         concept_limit=request.concept_limit,
         item_limit=request.item_limit,
         deadline=info.deadline,
@@ -67,21 +73,26 @@ def explain_query(request: interpreter_pb2.ExplainRequest, info: RequestInfo) ->
 
 def explain_response(found: Explanation) -> interpreter_pb2.ExplainResponse:
     """The response for an explanation."""
+    reading = found.reading
     return interpreter_pb2.ExplainResponse(
         triple=triple_message(found.triple),
-        firings=[_firing(one) for one in found.firings],
+        model=found.model,
+        firings=[_firing(one, reading) for one in found.firings],
         unexplained_share=found.unexplained_share,
         explainable=not found.refusal,
         refusal=found.refusal,
         items=[_attribution(one) for one in found.items],
-        history=common_pb2.History(item_ids=found.history),
+        history=common_pb2.History(item_ids=reading.history),
+        rows=[] if reading.rows == "subject" else _rows(found),
+        rows_left_out=0 if found.refusal else int((~found.used).sum()),
+        no_items=found.no_items,
     )
 
 
-def encode_arguments(request: interpreter_pb2.EncodeRequest) -> tuple[str, str, np.ndarray]:
-    """Model, model version and activations float32 [n, d] of a request."""
+def encode_arguments(request: interpreter_pb2.EncodeRequest) -> tuple[str, str, str, np.ndarray]:
+    """Model, hook, model version and activations float32 [n, d] of a request."""
     batch = request.batch
-    return batch.model, batch.model_version, activations_of(batch)
+    return batch.model, batch.hook, batch.model_version, activations_of(batch)
 
 
 def encode_response(found: Encoded) -> interpreter_pb2.EncodeResponse:
@@ -91,6 +102,7 @@ def encode_response(found: Encoded) -> interpreter_pb2.EncodeResponse:
         values=to_tensor(found.codes.values),
         unexplained_shares=to_tensor(found.unexplained_shares),
         triple=triple_message(found.triple),
+        model=found.model,
     )
 
 
@@ -117,13 +129,14 @@ def concepts_response(page: ConceptPage) -> interpreter_pb2.ListConceptsResponse
         next_page_token=page.next_page_token,
         total=page.total,
         triple=triple_message(page.triple),
+        model=page.model,
     )
 
 
 def concept_response(found: FoundConcept) -> interpreter_pb2.GetConceptResponse:
     """The response for one concept."""
     return interpreter_pb2.GetConceptResponse(
-        detail=_detail_message(found.concept), triple=triple_message(found.triple)
+        detail=_detail_message(found.concept), triple=triple_message(found.triple), model=found.model
     )
 
 
@@ -142,6 +155,7 @@ def search_response(found: FoundConcepts) -> interpreter_pb2.SearchConceptsRespo
             for hit in found.hits
         ],
         triple=triple_message(found.triple),
+        model=found.model,
     )
 
 
@@ -151,7 +165,8 @@ def observation(request: interpreter_pb2.ObserveRequest) -> Observation:
     steered = None
     if request.HasField("steered"):
         steered = from_tensor(request.steered, name="steered", dtype=np.bool_, shape=(len(x),))
-    return Observation(request.batch.model, request.batch.model_version, x, steered, request.batch_id)
+    batch = request.batch
+    return Observation(batch.model, batch.hook, batch.model_version, x, steered, request.batch_id)
 
 
 def activations_of(batch: common_pb2.ActivationBatch) -> np.ndarray:
@@ -234,8 +249,11 @@ def _neighbour(one: Neighbour) -> interpreter_pb2.Neighbour:
     return interpreter_pb2.Neighbour(concept_id=one.concept_id, label=one.label, correlation=one.correlation)
 
 
-def _firing(one: Firing) -> interpreter_pb2.Firing:
+def _firing(one: Firing, reading: Reading) -> interpreter_pb2.Firing:
+    rows = sorted(one.at)
     return interpreter_pb2.Firing(
+        interests=rows if reading.rows == "interest" else [],
+        item_ids=[reading.item_ids[row] for row in rows] if reading.rows == "pair" else [],
         concept_id=one.concept.id,
         latent=one.concept.latent,
         label=one.concept.label,
@@ -244,6 +262,19 @@ def _firing(one: Firing) -> interpreter_pb2.Firing:
         confidence=one.concept.confidence,
         status=STATUSES[one.concept.status],
     )
+
+
+def _rows(found: Explanation) -> list[interpreter_pb2.ExplainedRow]:
+    pairs = found.reading.rows == "pair"
+    return [
+        interpreter_pb2.ExplainedRow(
+            interest=0 if pairs else row,
+            item_id=found.reading.item_ids[row] if pairs else "",
+            unexplained_share=share,
+            explainable=explainable,
+        )
+        for row, (share, explainable) in enumerate(zip(found.shares.tolist(), found.used.tolist(), strict=True))
+    ]
 
 
 def _attribution(one: Attribution) -> interpreter_pb2.ItemAttribution:

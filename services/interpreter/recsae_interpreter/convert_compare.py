@@ -12,7 +12,14 @@ from recsae_interpreter.handlers.compare import Compared, CompareQuery, UserGrou
 
 def compare_query(request: interpreter_pb2.CompareGroupsRequest, info: RequestInfo) -> CompareQuery:
     """The handler's query for a request."""
-    return CompareQuery(request.model, _group(request.a), _group(request.b), request.limit, info.deadline)
+    return CompareQuery(
+        model=request.model,
+        a=_group(request.a),
+        b=_group(request.b),
+        limit=request.limit,
+        candidates=list(request.candidate_item_ids),
+        deadline=info.deadline,
+    )
 
 
 def compare_response(found: Compared) -> interpreter_pb2.CompareGroupsResponse:
@@ -38,6 +45,7 @@ def compare_response(found: Compared) -> interpreter_pb2.CompareGroupsResponse:
         users_b=contrast.users_b,
         tested=len(contrast.tested),
         triple=triple_message(found.triple),
+        model=found.model,
     )
 
 

@@ -60,7 +60,7 @@ def causal_summary(one: CausalRecord) -> interpreter_pb2.CausalSummary:
 def handles_response(found: FoundHandles) -> interpreter_pb2.ListHandlesResponse:
     """The response for the handles of a dictionary."""
     return interpreter_pb2.ListHandlesResponse(
-        handles=[_handle_message(one) for one in found.handles], triple=triple_message(found.triple)
+        handles=[_handle_message(one) for one in found.handles], triple=triple_message(found.triple), model=found.model
     )
 
 

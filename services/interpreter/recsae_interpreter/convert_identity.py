@@ -62,13 +62,13 @@ def edit_message(shown: ShownEdit) -> interpreter_pb2.LabelEdit:
 def edits_response(listed: ListedEdits) -> interpreter_pb2.ListLabelEditsResponse:
     """The response for edits."""
     return interpreter_pb2.ListLabelEditsResponse(
-        edits=[edit_message(one) for one in listed.edits], triple=triple_message(listed.triple)
+        edits=[edit_message(one) for one in listed.edits], triple=triple_message(listed.triple), model=listed.model
     )
 
 
 def lineage_response(found: FoundLineage) -> interpreter_pb2.GetLineageResponse:
     """The response for a lineage."""
-    response = interpreter_pb2.GetLineageResponse(triple=triple_message(found.triple))
+    response = interpreter_pb2.GetLineageResponse(triple=triple_message(found.triple), model=found.model)
     if found.lineage is None:
         return response
     summary = found.lineage.summary()

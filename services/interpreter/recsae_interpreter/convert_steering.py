@@ -18,6 +18,7 @@ from recsae_interpreter.convert_effects import safe_range_message
 from recsae_interpreter.handlers.policies import CreateQuery, HandleDose
 from recsae_interpreter.handlers.preview import Preview, PreviewQuery
 from recsae_interpreter.handlers.watch import Heartbeat
+from recsae_interpreter.readings import Subject
 
 
 def create_query(request: steering_pb2.CreatePolicyRequest) -> CreateQuery:
@@ -52,8 +53,12 @@ def preview_query(request: steering_pb2.PreviewRequest, info: RequestInfo) -> Pr
     return PreviewQuery(
         operations=operations_from(request.operations),
         model=request.model,
-        user_id=request.user_id,
-        history=list(request.history.item_ids) if request.WhichOneof("subject") == "history" else None,
+        subject=Subject(
+            request.user_id,
+            list(request.history.item_ids) if request.WhichOneof("subject") == "history" else None,
+            attributes_from(request.attributes),
+        ),
+        candidates=list(request.candidate_item_ids),
         k=request.k,
         handles=_handles(request.handles),
         deadline=info.deadline,
@@ -64,6 +69,7 @@ def preview_response(found: Preview) -> steering_pb2.PreviewResponse:
     """The response for a preview."""
     return steering_pb2.PreviewResponse(
         triple=triple_message(found.triple),
+        model=found.model,
         before=[item_message(item) for item in found.before],
         after=[
             steering_pb2.PreviewItem(item=item_message(one.item), rank_before=one.rank_before) for one in found.after
@@ -81,6 +87,7 @@ def preview_response(found: Preview) -> steering_pb2.PreviewResponse:
             for one in found.strengths
         ],
         outside_safe_range=found.outside_safe_range,
+        rows=found.rows,
     )
 
 

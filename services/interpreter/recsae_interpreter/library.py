@@ -1,4 +1,4 @@
-"""The triples in memory, by model and model version, behind one reference that is swapped as a whole.
+"""The triples in memory, by model address and model version, behind one reference that is swapped as a whole.
 
 A request takes what it needs from one shelf and keeps it, so a promotion in the middle changes nothing for it. A
 triple that cannot be loaded leaves the one before in place. Not here: what the channels say (`sync`).
@@ -13,6 +13,7 @@ import structlog
 
 from recsae.errors import FailedPreconditionError, NotFoundError, RecsaeError
 from recsae.pipeline.triples import Triple
+from recsae.recommenders.address import Address, split_address
 from recsae.store.channels import PRODUCTION, ModelChannels
 from recsae.store.label_edits import EditSnapshot
 from recsae_interpreter.labelled import labelled
@@ -25,7 +26,7 @@ Load = Callable[[str, Triple], LoadedTriple]
 
 @dataclass(frozen=True)
 class Shelf:
-    """What is loaded: `served` by model and model version, `production` by model; `failed` says why not, by model."""
+    """What is loaded: `served` by address and model version, `production` by address, `failed` with why not."""
 
     served: Mapping[str, Mapping[str, LoadedTriple]] = field(default_factory=dict)
     production: Mapping[str, LoadedTriple] = field(default_factory=dict)
@@ -52,20 +53,48 @@ class Library:
         return self._shelf
 
     def model(self, name: str) -> LoadedTriple:
-        """The production triple of a model; "" = the only model there is.
+        """The production triple of an address; "" = the only model there is, at its first hook.
 
         NotFoundError when nothing is promoted for it; FailedPreconditionError when "" is ambiguous.
         """
         production = self._shelf.production
         if not name:
-            if len(production) > 1:
+            models = {split_address(address).model for address in production}
+            if len(models) > 1:
                 raise FailedPreconditionError(f"there are several models: {', '.join(sorted(production))}; name one")
-            name = next(iter(production), "")
+            # Without its first hook any of the others will do, as long as it is the only one.
+            name = next(iter(models), "")
+            if name not in production and len(production) > 1:
+                raise FailedPreconditionError(f"there are several hooks: {', '.join(sorted(production))}; name one")
+            name = name if name in production else next(iter(production), "")
+        name = self.address(*split_address(name))
         if name not in production:
             failed = self._shelf.failed.get(name)
             why = f"its promoted triple could not be loaded: {failed}" if failed else "run a refresh and promote it"
             raise NotFoundError(f"model {name or '(none named)'} has no promoted SAE and dictionary; {why}")
         return production[name]
+
+    def address(self, model: str, hook: str) -> str:
+        """Where activations of a hook ("" = the first) are filed: the model's name, or NAME@HOOK of any other.
+
+        `model` may be an address itself. Which hook is the first is known from what is promoted for the model.
+        """
+        base, named = split_address(model)
+        hook = named or hook
+        if not hook:
+            return base
+        full = str(Address(base, hook))
+        if full in self._shelf.served:
+            return full
+        first = {one.basis.hook for one in self._shelf.served.get(base, {}).values()}
+        # SAEs of early releases do not say which hook they are of, and then it is the first.
+        unknown = not named and (not first or "" in first)
+        return base if hook in first or unknown else full
+
+    def promoted_version(self, address: str) -> str:
+        """Version of the model whose SAE is in production; "" when nothing is."""
+        held = self._shelf.production.get(address)
+        return held.triple.model_version if held else ""
 
     def find(self, model: str, model_version: str) -> LoadedTriple | None:
         """The triple of a model version still served; None when that version has no promoted SAE."""

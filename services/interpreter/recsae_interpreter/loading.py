@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.meaning import Embedder, Meanings, MeaningSearch
@@ -16,6 +16,7 @@ from recsae.concepts.records import ConceptStatus
 from recsae.concepts.search import ConceptHit, ConceptSearch
 from recsae.errors import FailedPreconditionError
 from recsae.pipeline.triples import Triple
+from recsae.recommenders.address import split_address
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.steering.encoder import OnnxEncoder
 from recsae.steering.plans import Basis
@@ -44,7 +45,8 @@ class Search(Protocol):
 class LoadedTriple:
     """One triple in memory; immutable, so a request that holds it is answered from one triple to its end.
 
-    `machine` is the dictionary as published; `dictionary` and `search` are the same with people's `edits` over it.
+    `model` is an address: a hook that is not the model's first is part of it. `machine` is the dictionary as published;
+    `dictionary` and `search` are the same with people's `edits` over it.
     """
 
     model: str
@@ -59,6 +61,15 @@ class LoadedTriple:
     machine: Dictionary
     edits: Mapping[str, LabelEdit] = field(default_factory=dict)
 
+    @property
+    def steerable(self) -> bool:
+        """False for a hook that can only be read: nothing can be steered there or ranked from it."""
+        return self.basis.steerable
+
+    def read_only(self, consequence: str) -> str:
+        """Why something is not possible at a hook that can only be read, in a sentence."""
+        return f"hook {self.basis.hook or '(unnamed)'} of model {self.model} can only be read: {consequence}"
+
 
 def load_triple(store: ArtifactStore, model: str, triple: Triple, *, embedder: Embedder | None = None) -> LoadedTriple:
     """Everything the interpreter needs of a triple; `embedder` embeds queries by meaning, where one is installed.
@@ -70,8 +81,7 @@ def load_triple(store: ArtifactStore, model: str, triple: Triple, *, embedder: E
     dictionary_artifact = store.fetch("dictionary", triple.dictionary_version)
     _check_lineage(sae_artifact, {"model": triple.model_version})
     _check_lineage(dictionary_artifact, {"model": triple.model_version, "sae": triple.sae_version})
-    if (named := sae_artifact.config.get("model", model)) != model:
-        raise FailedPreconditionError(f"SAE {triple.sae_version} was trained on model {named!r}, not {model!r}")
+    hook = _check_hook(model, triple, sae_artifact.config)
     sae = SparseAutoencoder.load(sae_artifact.folder, triple.sae_version)
     dictionary = Dictionary.load(dictionary_artifact.folder, triple.dictionary_version)
     if dictionary.width != sae.width:
@@ -90,8 +100,26 @@ def load_triple(store: ArtifactStore, model: str, triple: Triple, *, embedder: E
         encoder=OnnxEncoder(onnx, sae.d),
         encoder_file=EncoderFile(onnx, hashlib.sha256(onnx).hexdigest()),
         machine=dictionary,
-        basis=_basis(model, triple, str(sae_artifact.config.get("hook", "")), sae, dictionary),
+        basis=replace(
+            _basis(model, triple, hook, sae, dictionary), steerable=_is_steerable(model, sae_artifact.config)
+        ),
     )
+
+
+def _check_hook(model: str, triple: Triple, config: Mapping[str, Any]) -> str:
+    """The hook an SAE was trained at ("" = not known); FailedPreconditionError when it is not that of the address."""
+    address = split_address(model)
+    named, hook = str(config.get("model", model)), str(config.get("hook", ""))
+    trained = split_address(named).hook or hook
+    if split_address(named).model != address.model or (address.hook and trained not in ("", address.hook)):
+        where = f" at hook {trained!r}" if trained else ""
+        raise FailedPreconditionError(f"SAE {triple.sae_version} was trained on model {named!r}{where}, not {model!r}")
+    return hook or address.hook
+
+
+def _is_steerable(model: str, config: Mapping[str, Any]) -> bool:
+    """What the SAE says; of one that does not say, only hooks that are not a model's first cannot be steered."""
+    return bool(config.get("steerable", not split_address(model).hook))
 
 
 def _basis(model: str, triple: Triple, hook: str, sae: SparseAutoencoder, dictionary: Dictionary) -> Basis:

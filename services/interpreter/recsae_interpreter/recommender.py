@@ -1,90 +1,84 @@
-"""The recommender as the interpreter sees it: embed, rank, items. Every call carries a deadline.
+"""The recommender as the interpreter sees it: describe, embed, rank, items. Every call carries a deadline.
 
-Answers are checked before they are used: length, finiteness, version. Not here: what is made of them.
+Answers are checked before they are used: length, finiteness, version. Models are named by their address (`NAME` or
+`NAME@HOOK`). Not here: what is made of the answers, and how messages become values (`convert_readings`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
 from recsae.errors import FailedPreconditionError
+from recsae.recommenders.address import split_address
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.status import error_from
-from recsae.rpc.tensors import from_tensor, to_tensor
+from recsae.steering.wire import attribute_message
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
+from recsae_interpreter.convert_readings import batch_of, facts_of, item_table, rank_request, rows_of
+from recsae_interpreter.readings import (
+    HeadRows,
+    ItemTable,
+    ModelFacts,
+    Reading,
+    Rows,
+    ScoredItem,
+    Subject,
+    first_subject,
+)
 
-Floats = NDArray[np.float32]
 Answer = TypeVar("Answer")
 
 _ITEM_PAGE = 4_096
 # One table is items x d floats: 13 MB at 50,000 items of d = 64.
 _TABLES_KEPT = 4
+_FACTS_KEPT = 64
+# One Rank call: what a recommender takes at most, and 3 MiB, since gRPC servers take 4 MiB unless told otherwise.
+_MOST_LISTS = 1_024
+_MOST_RANK_BYTES = 3 << 20
 
 
-@dataclass(frozen=True)
-class Row:
-    """One activation float32 [d], what computed it, the history it is of, and what else crosses to the head."""
-
-    model: str
-    model_version: str
-    activation: Floats
-    history: tuple[str, ...] = ()
-    passthrough: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Activations float32 [n, d] of one model version; `subject` int64 [n] says whose, by place in what was asked."""
-
-    model_version: str
-    activations: Floats
-    subject: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ScoredItem:
-    """One ranked item."""
-
-    item_id: str
-    score: float
-    title: str
-
-
-@dataclass(frozen=True)
-class ItemTable:
-    """Items of a dot-product head: `vectors` float32 [n + 1, d], `biases` float32 [n + 1] or None; row 0 is padding."""
-
-    index_of: Mapping[str, int]
-    vectors: Floats
-    biases: Floats | None
+class NotOfferedError(FailedPreconditionError):
+    """The recommender implements a part of the contract, and not this one: it may export activations and not rank."""
 
 
 class Recommender(Protocol):
     """What the interpreter asks of a recommender."""
 
-    def embed(self, model: str, user_id: str, history: Sequence[str] | None, deadline: Deadline) -> Row:
-        """The activation of a user, or of a history when given."""
+    def describe(self, model: str, model_version: str, deadline: Deadline) -> ModelFacts:
+        """The model of an address as it is served now; what is known of that version already is not asked again."""
+
+    def embed(self, model: str, subject: Subject, deadline: Deadline, candidates: Sequence[str] = ()) -> Reading:
+        """All rows of one subject at the hook of an address; `candidates` are for a hook with a row per pair."""
 
     def embed_histories(
-        self, model: str, model_version: str, histories: Sequence[Sequence[str]], deadline: Deadline
+        self,
+        model: str,
+        model_version: str,
+        histories: Sequence[Sequence[str]],
+        deadline: Deadline,
+        candidates: Sequence[str] = (),
     ) -> Rows:
         """What serving would compute for each history, in one call; InvalidRequestError for one of no known item."""
 
-    def rank(
-        self, row: Row, activations: Floats, *, k: int, deadline: Deadline, candidates: Sequence[str] = ()
-    ) -> list[list[ScoredItem]]:
-        """Lists for `activations` float32 [n, d] that stand in for the row's; items of its history are left out."""
+    def best_items(self, model: str, subject: Subject, k: int, deadline: Deadline) -> list[str]:
+        """The `k` items the model recommends, policies in force included: candidates for a ranker of pairs."""
 
-    def items(self, row: Row, deadline: Deadline) -> ItemTable | None:
-        """The items of the row's model version; None when its head is no dot product."""
+    def rank(
+        self, reading: Reading, lists: Sequence[HeadRows], *, k: int, deadline: Deadline, candidates: Sequence[str] = ()
+    ) -> list[list[ScoredItem]]:
+        """A list per entry of `lists`; items of the history are left out unless `candidates` are named.
+
+        NotOfferedError where it does not rank. Of a hook with a row per pair each list ranks the items of its rows.
+        """
+
+    def items(self, reading: Reading, deadline: Deadline) -> ItemTable | None:
+        """The items of the reading's model version; None when its head is no dot product."""
 
 
 class GrpcRecommender:
@@ -96,130 +90,150 @@ class GrpcRecommender:
         self._recommender = recommender_pb2_grpc.RecommenderStub(channel)
         self._timeout_s = timeout_s
         self._tables: OrderedDict[tuple[str, str], ItemTable | None] = OrderedDict()
+        self._facts: OrderedDict[tuple[str, str], ModelFacts] = OrderedDict()
         self._lock = threading.Lock()
 
-    def embed(self, model: str, user_id: str, history: Sequence[str] | None, deadline: Deadline) -> Row:
+    def describe(self, model: str, model_version: str, deadline: Deadline) -> ModelFacts:
+        """See `Recommender`; replicas that serve another version describe the same hooks."""
+        name = split_address(model).model
+        with self._lock:
+            if (name, model_version) in self._facts:
+                return self._facts[name, model_version]
+        facts = facts_of(self._call(self._exporter.GetModel, recommender_pb2.GetModelRequest(model=name), deadline))
+        with self._lock:
+            self._facts[name, facts.version] = facts
+            while len(self._facts) > _FACTS_KEPT:
+                self._facts.popitem(last=False)
+        return facts
+
+    def embed(self, model: str, subject: Subject, deadline: Deadline, candidates: Sequence[str] = ()) -> Reading:
         """See `Recommender`."""
+        address = split_address(model)
         request = recommender_pb2.EmbedRequest(
-            model=model,
-            user_id=user_id,
-            history=None if history is None else common_pb2.History(item_ids=history),
+            model=address.model,
+            hook=address.hook,
+            user_id=subject.user_id,
+            history=_history(subject),
+            attributes={name: attribute_message(value) for name, value in subject.attributes.items()},
+            candidate_item_ids=candidates,
         )
         answer = self._call(self._exporter.Embed, request, deadline)
-        return row_of(answer.batch, tuple(answer.history.item_ids))
+        batch = batch_of(answer.batch)
+        hook = self.describe(batch.model, batch.model_version, deadline).hook(address.hook)
+        if batch.hook not in ("", hook.name):
+            raise FailedPreconditionError(
+                f"the recommender answered hook {batch.hook!r} of {model} when asked for {hook.name!r}; rows of a "
+                "hook mean nothing at another"
+            )
+        return first_subject(replace(batch, hook=hook.name), hook, tuple(answer.history.item_ids))
 
     def embed_histories(
-        self, model: str, model_version: str, histories: Sequence[Sequence[str]], deadline: Deadline
+        self,
+        model: str,
+        model_version: str,
+        histories: Sequence[Sequence[str]],
+        deadline: Deadline,
+        candidates: Sequence[str] = (),
     ) -> Rows:
         """See `Recommender`."""
+        address = split_address(model)
         request = recommender_pb2.ExportActivationsRequest(
-            model=model,
+            model=address.model,
             model_version=model_version,
+            hook=address.hook,
             positions=recommender_pb2.POSITIONS_LAST,
             histories=recommender_pb2.HistoryList(histories=[common_pb2.History(item_ids=one) for one in histories]),
+            candidate_item_ids=candidates,
         )
         answer = self._call(self._exporter.ExportActivations, request, deadline)
         return rows_of(answer.batch)
 
+    def best_items(self, model: str, subject: Subject, k: int, deadline: Deadline) -> list[str]:
+        """See `Recommender`."""
+        request = recommender_pb2.RecommendRequest(
+            model=split_address(model).model,
+            user_id=subject.user_id,
+            history=_history(subject),
+            k=k,
+            attributes={name: attribute_message(value) for name, value in subject.attributes.items()},
+        )
+        return [item.item_id for item in self._call(self._recommender.Recommend, request, deadline).items]
+
     def rank(
-        self, row: Row, activations: Floats, *, k: int, deadline: Deadline, candidates: Sequence[str] = ()
+        self, reading: Reading, lists: Sequence[HeadRows], *, k: int, deadline: Deadline, candidates: Sequence[str] = ()
     ) -> list[list[ScoredItem]]:
         """See `Recommender`."""
-        n = len(activations)
-        request = recommender_pb2.RankRequest(
-            model=row.model,
-            model_version=row.model_version,
-            activations=to_tensor(activations),
-            passthrough=[
-                common_pb2.NamedTensor(name=name, tensor=to_tensor(np.repeat(tensor[None], n, axis=0)))
-                for name, tensor in row.passthrough.items()
-            ],
-            k=k,
-            exclude=[recommender_pb2.ItemList(item_ids=row.history)] * n if row.history and not candidates else [],
-            candidates=[recommender_pb2.ItemList(item_ids=candidates)] * n if candidates else [],
-        )
-        answer = self._call(self._recommender.Rank, request, deadline)
-        if len(answer.lists) != n or answer.model_version != row.model_version:
-            raise FailedPreconditionError(
-                f"the recommender answered {len(answer.lists)} lists of version {answer.model_version} to {n} rows of "
-                f"version {row.model_version}; it may be changing versions: try again"
-            )
-        return [[ScoredItem(i.item_id, i.score, i.title) for i in ranked.items] for ranked in answer.lists]
+        ranked: list[list[ScoredItem]] = []
+        for part in _parts(reading, lists):
+            request = rank_request(reading, part, k=k, candidates=candidates)
+            answer = self._call(self._recommender.Rank, request, deadline)
+            if len(answer.lists) != len(part) or answer.model_version != reading.model_version:
+                raise FailedPreconditionError(
+                    f"the recommender answered {len(answer.lists)} lists of version {answer.model_version} when asked "
+                    f"for {len(part)} of version {reading.model_version}; it may be changing versions: try again"
+                )
+            ranked += [[ScoredItem(i.item_id, i.score, i.title) for i in one.items] for one in answer.lists]
+        return ranked
 
-    def items(self, row: Row, deadline: Deadline) -> ItemTable | None:
+    def items(self, reading: Reading, deadline: Deadline) -> ItemTable | None:
         """See `Recommender`; fetched once per model version."""
-        key = (row.model, row.model_version)
+        key = (reading.model, reading.model_version)
         with self._lock:
             if key in self._tables:
                 self._tables.move_to_end(key)
                 return self._tables[key]
-        table = self._fetch_items(row, deadline)
+        table = self._fetch_items(reading, deadline)
         with self._lock:
             self._tables[key] = table
             while len(self._tables) > _TABLES_KEPT:
                 self._tables.popitem(last=False)
         return table
 
-    def _fetch_items(self, row: Row, deadline: Deadline) -> ItemTable | None:
-        info = self._call(self._exporter.GetModel, recommender_pb2.GetModelRequest(model=row.model), deadline).model
-        if info.head != recommender_pb2.HEAD_KIND_DOT_PRODUCT:
+    def _fetch_items(self, reading: Reading, deadline: Deadline) -> ItemTable | None:
+        if not self.describe(reading.model, reading.model_version, deadline).dot_product:
             return None
-        dim = len(row.activation)
-        ids: list[str] = []
-        vectors: list[Floats] = [np.zeros((1, dim), np.float32)]
-        biases: list[Floats] = [np.zeros(1, np.float32)]
+        return item_table(self._item_pages(reading, deadline), reading.activations.shape[1])
+
+    def _item_pages(self, reading: Reading, deadline: Deadline) -> Iterator[recommender_pb2.ExportItemsResponse]:
         cursor = ""
         while True:
             page = recommender_pb2.ItemPage(cursor=cursor, limit=_ITEM_PAGE)
-            request = recommender_pb2.ExportItemsRequest(model=row.model, model_version=row.model_version, page=page)
-            answer = self._call(self._exporter.ExportItems, request, deadline)
-            count = len(answer.item_ids)
-            ids += answer.item_ids
-            vectors.append(
-                from_tensor(answer.vectors, name="vectors", dtype=np.float32, shape=(count, dim), finite=True)
+            request = recommender_pb2.ExportItemsRequest(
+                model=reading.model, model_version=reading.model_version, page=page
             )
-            if answer.HasField("biases"):
-                biases.append(from_tensor(answer.biases, name="biases", dtype=np.float32, shape=(count,), finite=True))
+            answer = self._call(self._exporter.ExportItems, request, deadline)
+            yield answer
             cursor = answer.next_cursor
             if not cursor:
-                break
-        return ItemTable(
-            {item_id: place for place, item_id in enumerate(ids, start=1)},
-            np.concatenate(vectors),
-            np.concatenate(biases) if len(biases) > 1 else None,
-        )
+                return
 
     def _call(self, method: Callable[..., Answer], request: Any, deadline: Deadline) -> Answer:
         try:
             return method(request, timeout=deadline.budget(self._timeout_s))
         except grpc.RpcError as error:
+            if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise NotOfferedError(
+                    f"the recommender does not implement what {type(request).__name__} asks for"
+                ) from error
             raise error_from(error) from error
 
 
-def row_of(batch: common_pb2.ActivationBatch, history: tuple[str, ...] = ()) -> Row:
-    """The first row of a batch; InvalidRequestError when it has none or it is not finite."""
-    activations = from_tensor(batch.activations, name="activations", dtype=np.float32, shape=(None, None), finite=True)
-    if not len(activations):
-        raise FailedPreconditionError("the activation batch has no rows; send at least one")
-    return Row(
-        model=batch.model,
-        model_version=batch.model_version,
-        activation=activations[0],
-        history=history,
-        passthrough={
-            one.name: from_tensor(one.tensor, name=f"passthrough {one.name!r}", finite=True)[0]
-            for one in batch.passthrough
-        },
-    )
+def _history(subject: Subject) -> common_pb2.History | None:
+    return None if subject.history is None else common_pb2.History(item_ids=subject.history)
 
 
-def rows_of(batch: common_pb2.ActivationBatch) -> Rows:
-    """All rows of a batch of histories; FailedPreconditionError when they do not say which history they are of."""
-    activations = from_tensor(batch.activations, name="activations", dtype=np.float32, shape=(None, None), finite=True)
-    if len(batch.subjects) != len(activations):
-        raise FailedPreconditionError(
-            f"the recommender answered {len(activations)} rows with {len(batch.subjects)} subjects; it must name one "
-            "for each"
-        )
-    subject = np.array([one.history_index for one in batch.subjects], np.int64)
-    return Rows(batch.model_version, activations, subject)
+def _parts(reading: Reading, lists: Sequence[HeadRows]) -> Iterator[list[HeadRows]]:
+    """The lists in calls of bounded size; a list alone is never cut."""
+    crossing = [reading.activations, *reading.passthrough.values()]
+    row_bytes = sum(tensor.nbytes // max(1, len(tensor)) for tensor in crossing)
+    part: list[HeadRows] = []
+    held = 0
+    for one in lists:
+        size = len(one.places) * row_bytes
+        if part and (len(part) == _MOST_LISTS or held + size > _MOST_RANK_BYTES):
+            yield part
+            part, held = [], 0
+        part.append(one)
+        held += size
+    if part:
+        yield part

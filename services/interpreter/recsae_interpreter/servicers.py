@@ -118,14 +118,18 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServicer):
         self, request: pipeline_pb2.StartRefreshRequest, context: grpc.ServicerContext
     ) -> pipeline_pb2.StartRefreshResponse:
         """Records and enqueues a run."""
-        run = self.runs.start(convert_pipeline.run_config(request.config), request.idempotency_key)
+        run = self.runs.start(
+            convert_pipeline.run_config(request.config), request.idempotency_key, require_request().deadline
+        )
         return pipeline_pb2.StartRefreshResponse(run=convert_pipeline.run_message(run))
 
     def StartSweep(
         self, request: pipeline_pb2.StartSweepRequest, context: grpc.ServicerContext
     ) -> pipeline_pb2.StartSweepResponse:
         """Records and enqueues a sweep."""
-        run = self.runs.start(convert_pipeline.sweep_config(request), request.idempotency_key)
+        run = self.runs.start(
+            convert_pipeline.sweep_config(request), request.idempotency_key, require_request().deadline
+        )
         return pipeline_pb2.StartSweepResponse(run=convert_pipeline.run_message(run))
 
     def GetRun(self, request: pipeline_pb2.GetRunRequest, context: grpc.ServicerContext) -> pipeline_pb2.GetRunResponse:

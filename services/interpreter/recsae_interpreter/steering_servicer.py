@@ -90,7 +90,7 @@ class SteeringServicer(steering_pb2_grpc.SteeringServicer):
         """Steers activations."""
         batch = request.batch
         steered = self.steer(
-            batch.model, batch.model_version, activations_of(batch), convert_steering.contexts_from(request)
+            batch.model, batch.hook, batch.model_version, activations_of(batch), convert_steering.contexts_from(request)
         )
         return convert_steering.steer_response(steered)
 

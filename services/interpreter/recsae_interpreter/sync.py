@@ -76,7 +76,12 @@ class StateSync:
     def _posted(self, revision: int, shelf: Shelf) -> bool:
         """True when the plans on the board are of this revision and these triples already."""
         posting = self._board.posting
-        served = {(model, version): one.triple for model, held in shelf.served.items() for version, one in held.items()}
+        served = {
+            (model, version): one.triple
+            for model, held in shelf.served.items()
+            for version, one in held.items()
+            if one.steerable
+        }
         posted = {key: steerer.plan.triple for key, steerer in posting.steerers.items()}
         return posting.number > 0 and posting.revision == revision and posted == served
 

@@ -23,7 +23,8 @@ DEFAULT_TIMEOUT_S = 20.0
 Reply = TypeVar("Reply")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 ModelName = Annotated[
-    str, typer.Option("--model", "-m", help="Model name; default: the only or first one.", show_default=False)
+    str,
+    typer.Option("--model", "-m", help="Model, or NAME@HOOK; default: the only or first one.", show_default=False),
 ]
 
 
@@ -47,6 +48,11 @@ class Platform:
     def recommender(self) -> recommender_pb2_grpc.RecommenderStub:
         """Recommender service."""
         return recommender_pb2_grpc.RecommenderStub(self._recommender_channel)
+
+    @cached_property
+    def exporter(self) -> recommender_pb2_grpc.ActivationExporterStub:
+        """What recommenders say of their models."""
+        return recommender_pb2_grpc.ActivationExporterStub(self._recommender_channel)
 
     @cached_property
     def interpreter(self) -> interpreter_pb2_grpc.InterpreterStub:

@@ -1,7 +1,8 @@
 """Groups of users as they are named on the command line: ids in a file, an attribute, or what users consumed.
 
 The platform needs no data set for a comparison: users of a file are sent as ids, others as histories drawn from the
-private data set of the workspace. Not here: the comparison (`recsae.concepts.contrast`, run by the interpreter).
+private data set of the workspace, or as ids where a model reads more of a user than a history. Not here: the comparison
+(`recsae.concepts.contrast`, run by the interpreter).
 """
 
 from __future__ import annotations
@@ -86,8 +87,10 @@ def drawn(candidates: NDArray[np.bool_], most: int, seed: int) -> NDArray[np.int
     return users
 
 
-def group_of_users(dataset: Dataset, users: NDArray[np.int64]) -> interpreter_pb2.UserGroup:
-    """These users by their newest items."""
+def group_of_users(dataset: Dataset, users: NDArray[np.int64], *, by_id: bool = False) -> interpreter_pb2.UserGroup:
+    """These users by their newest items, or by their ids."""
+    if by_id:
+        return interpreter_pb2.UserGroup(user_ids=[dataset.users.ids[user] for user in users.tolist()])
     ids = dataset.items.ids
     histories = [
         common_pb2.History(item_ids=[ids[item - 1] for item in dataset.histories.of(user)[-_NEWEST:].tolist()])

@@ -1,4 +1,4 @@
-"""How concepts, explanations, lists and receipts look in a terminal."""
+"""How concepts, lists, previews and receipts look in a terminal. Not here: explanations (`explain_views`)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from recsae.cli import example_views
 from recsae.cli.effects_view import effects, range_words
 from recsae.cli.identity_views import origin
 from recsae.cli.llm_views import llm_lines
-from recsae.cli.output import bar, share, shortened, table
+from recsae.cli.output import share, shortened, table
 from recsae.cli.verdict_views import misses, scores
 from recsae.v1 import common_pb2, interpreter_pb2, steering_pb2
 
 _SHOWN_HISTORY = 5
 _TITLE = 30
-_LABEL = 44
 
 
 def concept_list(reply: interpreter_pb2.ListConceptsResponse) -> RenderableType:
     """A page of concepts."""
     rows = [_concept_row(concept) for concept in reply.concepts]
-    title = f"{len(reply.concepts)} of {reply.total} concepts, SAE {reply.triple.sae_version}"
+    of = f" of {escape(reply.model)}" if reply.model else ""
+    title = f"{len(reply.concepts)} of {reply.total} concepts{of}, SAE {reply.triple.sae_version}"
     return table(title, ["concept", "label", "kind", "status", ">confidence", ">control", ">density", "promotes"], rows)
 
 
@@ -93,30 +93,6 @@ def _around_deciding(items: Sequence[interpreter_pb2.EvidenceItem]) -> Sequence[
     return [*older, *newest[len(older) :]]
 
 
-def explanation(reply: interpreter_pb2.ExplainResponse) -> RenderableType:
-    """What fires, and where the scores come from."""
-    firings = [
-        (
-            f.concept_id,
-            escape(f.label),
-            f"{f.strength:.2f}",
-            bar(f.strength / 2),
-            f"{f.confidence:.2f}",
-            status(f.status),
-        )
-        for f in reply.firings
-    ]
-    columns = ["concept", "label", ">strength", "", ">confidence", "status"]
-    fires = table(f"{len(firings)} concepts fire", columns, firings)
-    unexplained = Text(f"Unexplained share of this activation: {share(reply.unexplained_share)}")
-    if not reply.explainable:
-        return Group(fires, unexplained, Text(reply.refusal, "yellow"))
-    labels = {firing.concept_id: firing.label for firing in reply.firings}
-    rows = [_attribution_row(rank, item, labels) for rank, item in enumerate(reply.items, start=1)]
-    columns = [">#", "item", ">score", ">mean", ">base", "largest concepts", ">others", ">unexplained"]
-    return Group(fires, unexplained, table("Where the scores come from (the parts add up)", columns, rows))
-
-
 def ranked(title: str, items: Sequence[common_pb2.ScoredItem]) -> RenderableType:
     """One ranked list."""
     rows = [(str(rank), title_of(item), f"{item.score:.4f}") for rank, item in enumerate(items, start=1)]
@@ -168,8 +144,9 @@ def preview(reply: steering_pb2.PreviewResponse) -> RenderableType:
         )
         for change in reply.strengths
     ]
+    several = f" of {reply.rows} rows, where strongest" if reply.rows > 1 else ""
     return Group(
-        table("Strengths", ["concept", "label", ">before", ">asked for", "safe doses"], strengths),
+        table(f"Strengths{several}", ["concept", "label", ">before", ">asked for", "safe doses"], strengths),
         before_after(reply.before, [item.item for item in reply.after], f"Preview, overlap {reply.overlap:.2f}"),
         receipt(reply.receipt),
         Text(
@@ -218,23 +195,6 @@ def _items(title: str, items: Sequence[common_pb2.ScoredItem]) -> Text:
 def _neighbours(title: str, measure: str, found: Sequence[interpreter_pb2.Neighbour]) -> RenderableType:
     rows = [(n.concept_id, escape(n.label), f"{n.correlation:+.2f}") for n in found]
     return table(title, ["concept", "label", f">{measure}"], rows)
-
-
-def _attribution_row(rank: int, item: interpreter_pb2.ItemAttribution, labels: dict[str, str]) -> tuple[str, ...]:
-    parts = [
-        f"{part.score:+.2f} {escape(shortened(labels.get(part.concept_id, part.concept_id), _LABEL))}"
-        for part in item.contributions[:3]
-    ]
-    return (
-        str(rank),
-        title_of(item.item),
-        f"{item.item.score:.2f}",
-        f"{item.catalogue_mean:.2f}",
-        f"{item.base:+.2f}",
-        "\n".join(parts),
-        f"{item.other_concepts + sum(part.score for part in item.contributions[3:]):+.2f}",
-        f"{item.unexplained:+.2f}",
-    )
 
 
 def _move(before: int | None, after: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from recsae.cli.claim import Claim
 from recsae.errors import FailedPreconditionError, InvalidRequestError
+from recsae.recommenders.address import split_address
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.files import write_atomic, write_json_atomic
 
@@ -125,8 +126,12 @@ class Workspace:
         return entries[-1]
 
     def model(self, name: str) -> ModelEntry:
-        """A model by name (empty = the default one); FailedPreconditionError says how to get one."""
-        entries = [entry for entry in self.models() if not name or entry.name == name]
+        """A model by name or by the address of a hook of it (empty = the default one).
+
+        FailedPreconditionError says how to get one.
+        """
+        base = split_address(name).model
+        entries = [entry for entry in self.models() if not name or entry.name == base]
         if not entries:
             wanted = f"no model {name!r}" if name else "no model"
             raise FailedPreconditionError(f"{wanted} in {self.home}; run `recsae model train` or `recsae model import`")

@@ -82,7 +82,7 @@ def latent_pairs(new: Latents, old: Latents, alignment: Alignment | None = None)
     correlation. InvalidRequestError when the two do not share their probe rows, dimension or items.
     """
     _check(new, old, alignment)
-    first, second, correlation = _correlated(new, old)
+    first, second, correlation = correlated(new, old)
     turned = new.w_dec if alignment is None else alignment.turn(new.w_dec)
     # A turned direction may lose length to dimensions that the old space lacks: that part agrees with nothing.
     lengths = np.linalg.norm(new.w_dec, axis=1, keepdims=True)
@@ -115,8 +115,11 @@ def _check(new: Latents, old: Latents, alignment: Alignment | None) -> None:
         raise InvalidRequestError(f"effects are compared on the same items, not {len(new.items)} and {len(old.items)}")
 
 
-def _correlated(new: Latents, old: Latents) -> tuple[Ints, Ints, Doubles]:
-    """Pairs with firing correlation >= LEAST_CORRELATION. Latents that never fire together have none above 0."""
+def correlated(new: Latents, old: Latents) -> tuple[Ints, Ints, Doubles]:
+    """Pairs with firing correlation >= .25, at most 64 per new latent: new [m], old [m], correlation [m].
+
+    Silent latents are left out. Latents that never fire together have no correlation above 0.
+    """
     scaled_new, mean_new = _standardised(new)
     scaled_old, mean_old = _standardised(old)
     rows = len(new.codes)

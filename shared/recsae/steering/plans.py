@@ -89,7 +89,7 @@ class Basis:
 
     `latents` maps stable concept ids to latents; `p95` float32 [w] is the unit of strength; `w_dec` float32 [w, d].
     `doubt` says of an id and the dictionary it was named for ("" = not known) why it may not mean the same in this one,
-    e.g. "was split into c-1, c-2"; "" when it does.
+    e.g. "was split into c-1, c-2"; "" when it does. `steerable` False = the hook can only be read.
     """
 
     model: str
@@ -99,6 +99,7 @@ class Basis:
     p95: Floats
     w_dec: Floats
     doubt: Callable[[str, str], str] = _no_doubt
+    steerable: bool = True
 
 
 def compile_plan(
@@ -147,6 +148,8 @@ def suspension(policy: Policy, basis: Basis, newest: Basis | None = None) -> str
     A concept that is gone, or that may not be what it was when the policy was made, suspends it. A policy made for the
     `newest` dictionary holds for an older one too, where nothing came into doubt between the two.
     """
+    if not basis.steerable:
+        return f"hook {basis.hook} of {basis.model} can only be read: no policy can be in force there; delete it"
     reasons = [
         f"{operation.concept_id} {why}"
         for operation in policy.operations

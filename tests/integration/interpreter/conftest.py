@@ -17,6 +17,7 @@ from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.effects import CausalRecord, DoseEffect, range_of
 from recsae.concepts.estimates import UNKNOWN, Estimate
 from recsae.concepts.handles import Handle
+from recsae.concepts.probe_set import ProbeSet
 from recsae.concepts.records import ConceptRecord, ConceptStatus
 from recsae.datasets.schema import Dataset, Histories, ItemTable, UserTable, save_dataset
 from recsae.pipeline.triples import Triple
@@ -104,6 +105,10 @@ def publish_triple(
     *,
     sae_of: str | None = None,
     error_p99: float = 10.0,
+    model: str = MODEL,
+    hook: str = "sequence",
+    steerable: bool = True,
+    probe: ProbeSet | None = None,
 ) -> Triple:
     """Publishes an SAE with random weights and a dictionary of it; `sae_of` claims another model version."""
     random = np.random.default_rng(seed)
@@ -114,7 +119,10 @@ def publish_triple(
     folder = folders.mktemp("sae")
     export_sae(weights, K, TrainingFacts(error_p99=error_p99, mean_norm=1.0), folder)
     sae_version = store.publish(
-        "sae", folder, config={"hook": "sequence", "model": MODEL}, lineage={"model": sae_of or model_version}
+        "sae",
+        folder,
+        config={"hook": hook, "model": model, "steerable": steerable},
+        lineage={"model": sae_of or model_version},
     )
     concepts = tuple(
         ConceptRecord(
@@ -134,8 +142,10 @@ def publish_triple(
     arrays = ConceptArrays(halves, halves, halves, halves, np.full(WIDTH, 0.1, np.float32))
     handle = Handle("genre=Horror", (f"c-{seed}-6", f"c-{seed}-7"), (0.5, -0.25), ADDED, range_of("add", ADDED), 2_000)
     Dictionary("", model_version, sae_version, concepts, arrays, {}, handles=(handle,)).save(folder)
+    if probe is not None:
+        probe.save(folder)
     lineage = {"model": model_version, "sae": sae_version}
-    version = store.publish("dictionary", folder, config={"model": MODEL, "hook": "sequence"}, lineage=lineage)
+    version = store.publish("dictionary", folder, config={"model": model, "hook": hook}, lineage=lineage)
     return Triple(model_version, sae_version, version)
 
 
@@ -247,13 +257,13 @@ def promote(redis_url: str, published: Published) -> Callable[..., int]:
 
 
 @pytest.fixture
-def point(redis_url: str) -> Callable[[Triple], None]:
-    """Points production at a triple."""
+def point(redis_url: str) -> Callable[..., None]:
+    """Points production of a model address at a triple."""
 
-    def to(triple: Triple) -> None:
+    def to(triple: Triple, model: str = MODEL) -> None:
         change = change_now(actor="test", action="channel.promote", reason="a test", request_id="r")
         with connect(redis_url) as client:
-            RedisChannelStore(client).point(MODEL, PRODUCTION, triple, change)
+            RedisChannelStore(client).point(model, PRODUCTION, triple, change)
 
     return to
 

@@ -31,6 +31,7 @@ class ConceptPage:
     next_page_token: str
     total: int
     triple: Triple
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class FoundConcept:
 
     concept: ConceptRecord
     triple: Triple
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class FoundLineage:
     lineage: Lineage | None
     fates: Sequence[Fate]
     triple: Triple
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class FoundConcepts:
 
     hits: Sequence[ConceptHit]
     triple: Triple
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class FoundHandles:
 
     handles: Sequence[LabelledHandle]
     triple: Triple
+    model: str = ""
 
 
 class ConceptsHandler:
@@ -94,12 +99,12 @@ class ConceptsHandler:
         listed = loaded.dictionary.listed(status=status, order=order)
         end = start + (page_size or DEFAULT_PAGE)
         token = _token(context, end) if end < len(listed) else ""
-        return ConceptPage(listed[start:end], token, len(listed), loaded.triple)
+        return ConceptPage(listed[start:end], token, len(listed), loaded.triple, loaded.model)
 
     def get(self, model: str, concept_id: str) -> FoundConcept:
         """One concept; NotFoundError names the id."""
         loaded = self._library.model(model)
-        return FoundConcept(loaded.dictionary.by_id(concept_id), loaded.triple)
+        return FoundConcept(loaded.dictionary.by_id(concept_id), loaded.triple, loaded.model)
 
     def lineage(self, model: str, concept_id: str) -> FoundLineage:
         """What became of all concepts of the dictionary before, or of those one concept is or carries on.
@@ -113,7 +118,7 @@ class ConceptsHandler:
             fates = tuple(fate for fate in fates if fate.id == concept_id or concept_id in fate.to_ids)
             if not fates:
                 loaded.machine.by_id(concept_id)
-        return FoundLineage(lineage, fates, loaded.triple)
+        return FoundLineage(lineage, fates, loaded.triple, loaded.model)
 
     def handles(self, model: str) -> FoundHandles:
         """Every handle, by facet."""
@@ -123,7 +128,7 @@ class ConceptsHandler:
             LabelledHandle(one, tuple(loaded.dictionary.by_id(concept).label for concept in one.concept_ids))
             for one in listed
         ]
-        return FoundHandles(labelled, loaded.triple)
+        return FoundHandles(labelled, loaded.triple, loaded.model)
 
     def search(self, model: str, query: str, limit: int, *, by_meaning: bool = False) -> FoundConcepts:
         """Concepts that hold every word of the query, or the nearest by meaning.
@@ -139,7 +144,7 @@ class ConceptsHandler:
         found = index.find(query, limit or DEFAULT_HITS)
         # The concept as it is shown now, whatever it was called when its index was made.
         hits = [replace(hit, concept=loaded.dictionary.by_latent(hit.concept.latent)) for hit in found]
-        return FoundConcepts(hits, loaded.triple)
+        return FoundConcepts(hits, loaded.triple, loaded.model)
 
 
 def _token(context: str, position: int) -> str:

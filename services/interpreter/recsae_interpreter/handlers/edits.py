@@ -41,6 +41,7 @@ class ListedEdits:
 
     edits: Sequence[ShownEdit]
     triple: Triple
+    model: str = ""
 
 
 class EditsHandler:
@@ -85,4 +86,6 @@ class EditsHandler:
         """Edits by concept id, also those of concepts that are gone or in doubt."""
         loaded = self._library.model(model)
         edits = self._edits.snapshot().of(loaded.model).values()
-        return ListedEdits([ShownEdit(edit, doubt_of(edit, loaded.machine)) for edit in edits], loaded.triple)
+        return ListedEdits(
+            [ShownEdit(edit, doubt_of(edit, loaded.machine)) for edit in edits], loaded.triple, loaded.model
+        )

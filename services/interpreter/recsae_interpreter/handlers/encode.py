@@ -22,6 +22,7 @@ class Encoded:
     codes: Codes
     unexplained_shares: NDArray[np.float32]
     triple: Triple
+    model: str = ""
 
 
 class EncodeHandler:
@@ -31,10 +32,11 @@ class EncodeHandler:
         """Keeps its collaborators."""
         self._library = library
 
-    def __call__(self, model: str, model_version: str, x: NDArray[np.float32]) -> Encoded:
-        """Latents of `x` float32 [n, d]; FailedPreconditionError when that model version has no promoted SAE."""
+    def __call__(self, model: str, hook: str, model_version: str, x: NDArray[np.float32]) -> Encoded:
+        """Latents of `x` float32 [n, d] at a hook ("" = the first); FailedPreconditionError without promoted SAE."""
         if len(x) > MOST_ROWS:
             raise InvalidRequestError(f"{len(x)} rows came; send at most {MOST_ROWS} in one call")
-        loaded = self._library.version(model or self._library.model("").model, model_version)
+        address = self._library.address(model or self._library.model("").model, hook)
+        loaded = self._library.version(address, model_version)
         codes = loaded.sae.encode(x)
-        return Encoded(codes, loaded.sae.relative_error(x, loaded.sae.decode(codes)), loaded.triple)
+        return Encoded(codes, loaded.sae.relative_error(x, loaded.sae.decode(codes)), loaded.triple, loaded.model)

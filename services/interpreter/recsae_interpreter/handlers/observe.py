@@ -19,9 +19,10 @@ _LONGEST_ID = 64
 
 @dataclass(frozen=True)
 class Observation:
-    """Activations float32 [n, d] of one model version; `steered` bool [n] or None when none was."""
+    """Activations float32 [n, d] at a hook ("" = the first) of a model; `steered` bool [n] or None = none was."""
 
     model: str
+    hook: str
     model_version: str
     x: NDArray[np.float32]
     steered: NDArray[np.bool_] | None
@@ -46,10 +47,11 @@ class ObserveHandler:
             raise InvalidRequestError(
                 f"batch_id has {len(observation.batch_id)} characters; give each batch an id of 1 to {_LONGEST_ID}"
             )
-        loaded = self._library.find(observation.model, observation.model_version)
+        address = self._library.address(observation.model, observation.hook)
+        loaded = self._library.find(address, observation.model_version)
         if loaded is None:
             # The name is the caller's own; only models known here become a label.
-            known = observation.model if observation.model in self._library.shelf.served else "unknown"
+            known = address if address in self._library.shelf.served else "unknown"
             self._metrics.observed.labels(known, "unknown_version").inc(rows)
             return 0
         codes = loaded.sae.encode(observation.x)

@@ -68,7 +68,8 @@ class PoliciesHandler:
     def create(self, query: CreateQuery, info: RequestInfo) -> Written:
         """A live policy, once it is stored with its event. InvalidRequestError, NotFoundError as they say.
 
-        FailedPreconditionError when it is not known to be safe and that was not asked for.
+        FailedPreconditionError when it is not known to be safe and that was not asked for, and for a hook that can only
+        be read.
         """
         validate_reason(query.reason)
         now = time()
@@ -77,6 +78,8 @@ class PoliciesHandler:
         draft = replace(asked, operations=expanded(asked.operations, uses))
         validate_draft(draft, now)
         loaded = self._library.model(draft.model)
+        check_steerable(loaded)
+        draft = replace(draft, model=loaded.model)  # its first hook may have been named
         check_concepts(draft.operations, loaded.basis)
         outside = outside_safe_range(asked.operations, uses, effects_of(loaded))
         if outside and not query.allow_outside_safe_range:
@@ -144,8 +147,15 @@ def check_concepts(operations: tuple[Operation, ...], basis: Basis) -> None:
             )
 
 
+def check_steerable(loaded: LoadedTriple) -> None:
+    """FailedPreconditionError for a hook that can only be read."""
+    if not loaded.steerable:
+        raise FailedPreconditionError(loaded.read_only("steer the concepts of the model's first hook instead"))
+
+
 def handle_uses(handles: Iterable[HandleDose], loaded: LoadedTriple) -> tuple[HandleUse, ...]:
     """Handles of the promoted dictionary by their facets; NotFoundError names those there are."""
+    check_steerable(loaded)
     return tuple(find_handle(loaded.dictionary.handles, one.facet, one.dose) for one in handles)
 
 

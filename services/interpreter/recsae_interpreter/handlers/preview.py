@@ -1,12 +1,14 @@
-"""Use case: what operations would do to one user's list, without a policy being made."""
+"""Use case: what operations would do to one user's list, without a policy being made.
+
+Where the subject has several rows all of them are steered. A ranker of pairs ranks the model's own best items again:
+`CANDIDATES_PER_ITEM` times as many as the list is long, so that what moves up from just below is seen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import time
-
-import numpy as np
 
 from recsae.concepts.effects import SafeRange
 from recsae.errors import InvalidRequestError
@@ -18,25 +20,29 @@ from recsae.steering.plans import Plan, PlanPolicy, plan_operation
 from recsae.steering.policies import Operation, OperationKind, Scope, Window, validate_operations
 from recsae.steering.receipts import PolicyRef, Receipt
 from recsae.steering.safety import expanded, outside_safe_range
-from recsae_interpreter.handlers.policies import HandleDose, check_concepts, effects_of, handle_uses
+from recsae_interpreter.handlers.candidates import Candidates, check_candidates
+from recsae_interpreter.handlers.policies import HandleDose, check_concepts, check_steerable, effects_of, handle_uses
 from recsae_interpreter.library import Library
 from recsae_interpreter.loading import LoadedTriple
-from recsae_interpreter.recommender import Recommender, Row, ScoredItem
+from recsae_interpreter.readings import Floats, HeadRows, Reading, ScoredItem, Subject
+from recsae_interpreter.recommender import Recommender
 
 DEFAULT_K = 10
 MOST_K = 100
+CANDIDATES_PER_ITEM = 5
+LEAST_CANDIDATES = 50
 # The receipt of a preview names this, since there is no policy yet.
 PREVIEW = PolicyRef("preview", 1)
 
 
 @dataclass(frozen=True)
 class PreviewQuery:
-    """Operations and handles for a user, or for a history when given; `k` 0 = ten items."""
+    """Operations and handles for a subject; `k` 0 = ten items. `candidates` are for a hook with a row per pair."""
 
     operations: tuple[Operation, ...]
     model: str = ""
-    user_id: str = ""
-    history: Sequence[str] | None = None
+    subject: Subject = field(default_factory=Subject)
+    candidates: Sequence[str] = ()
     k: int = 0
     handles: tuple[HandleDose, ...] = ()
     deadline: Deadline = field(default_factory=Deadline)
@@ -65,7 +71,7 @@ class StrengthChange:
 class Preview:
     """Both lists, what they share over k, and the receipt the change would carry.
 
-    `outside_safe_range` says why the operations are not known to be safe; "" = they are.
+    `outside_safe_range` says why the operations are not known to be safe; "" = they are. `rows` were steered.
     """
 
     triple: Triple
@@ -75,6 +81,8 @@ class Preview:
     receipt: Receipt
     strengths: Sequence[StrengthChange]
     outside_safe_range: str
+    rows: int
+    model: str = ""
 
 
 class PreviewHandler:
@@ -84,6 +92,7 @@ class PreviewHandler:
         """`norm_budget` is that of the plans."""
         self._library = library
         self._recommender = recommender
+        self._candidates = Candidates(library, recommender)
         self._norm_budget = norm_budget
 
     def __call__(self, query: PreviewQuery) -> Preview:
@@ -91,21 +100,23 @@ class PreviewHandler:
         k = _list_length(query.k)
         if not query.handles:
             validate_operations(query.operations)
-        if not query.user_id and query.history is None:
+        if not query.subject.named:
             raise InvalidRequestError("no subject came; set user_id or history")
-        model = query.model or self._library.model("").model
-        row = self._recommender.embed(model, query.user_id, query.history, query.deadline)
-        loaded = self._library.version(row.model, row.model_version)
+        check_candidates(query.candidates)
+        check_steerable(self._library.model(query.model))
+        reading = self._embed(query, k)
+        loaded = self._library.version(self._library.address(reading.model, reading.hook), reading.model_version)
         uses = handle_uses(query.handles, loaded)
         operations = expanded(query.operations, uses)
         validate_operations(operations)
         check_concepts(operations, loaded.basis)
-        x = row.activation[None]
-        steered = Steerer(self._plan(loaded, operations), loaded.encoder).steer(x, [SteerContext()], time())
+        x = reading.activations
+        steerer = Steerer(self._plan(loaded, operations), loaded.encoder)
+        steered = steerer.steer_groups(x, [SteerContext()], [len(x)], time())
         if steered.error is not None:
             raise steered.error
-        stack = np.concatenate([x, steered.activation])
-        before, after = self._recommender.rank(row, stack, k=k, deadline=query.deadline)
+        lists = [HeadRows.of(reading), HeadRows.of(reading, steered.activation)]
+        before, after = self._recommender.rank(reading, lists, k=k, deadline=query.deadline)
         ranks = {item.item_id: rank for rank, item in enumerate(before, start=1)}
         return Preview(
             triple=loaded.triple,
@@ -113,9 +124,17 @@ class PreviewHandler:
             after=[MovedItem(item, ranks.get(item.item_id, 0)) for item in after],
             overlap=sum(item.item_id in ranks for item in after) / k,
             receipt=steered.receipts[0],
-            strengths=_strengths(loaded, row, operations),
+            strengths=_strengths(loaded, x, operations),
             outside_safe_range=outside_safe_range(query.operations, uses, effects_of(loaded)),
+            rows=len(x),
+            model=loaded.model,
         )
+
+    def _embed(self, query: PreviewQuery, k: int) -> Reading:
+        address = query.model or self._library.model("").model
+        count = max(CANDIDATES_PER_ITEM * k, LEAST_CANDIDATES)
+        candidates = query.candidates or self._candidates.best(address, query.subject, count, query.deadline)
+        return self._recommender.embed(address, query.subject, query.deadline, candidates)
 
     def _plan(self, loaded: LoadedTriple, operations: tuple[Operation, ...]) -> Plan:
         compiled = tuple(plan_operation(operation, loaded.basis) for operation in operations)
@@ -137,12 +156,13 @@ def _list_length(k: int) -> int:
     return k or DEFAULT_K
 
 
-def _strengths(loaded: LoadedTriple, row: Row, operations: tuple[Operation, ...]) -> list[StrengthChange]:
-    codes = loaded.encoder(row.activation[None])
+def _strengths(loaded: LoadedTriple, x: Floats, operations: tuple[Operation, ...]) -> list[StrengthChange]:
+    """Of several rows `x` float32 [n, d], those of the one where the concept is strongest."""
+    codes = loaded.encoder(x)
     changes = []
     for operation in operations:
         concept = loaded.dictionary.by_id(operation.concept_id)
-        before = latent_values(codes, concept.latent) / float(loaded.basis.p95[concept.latent])
+        before = latent_values(codes, concept.latent).max(keepdims=True) / float(loaded.basis.p95[concept.latent])
         kind = operation.kind
         target = target_values(kind, 0.0 if kind is OperationKind.ABLATE else operation.value, before)
         safe = concept.causal.safe_range(kind.value) if concept.causal else None

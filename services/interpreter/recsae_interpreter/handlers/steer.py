@@ -9,12 +9,13 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from recsae.errors import InvalidRequestError
+from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.pipeline.triples import Triple
 from recsae.steering.delta import Steered, unsteered
 from recsae.steering.matching import SteerContext
 from recsae.steering.receipts import Receipt, UnsteeredReason
 from recsae_interpreter.board import PlanBoard
+from recsae_interpreter.library import Library
 from recsae_interpreter.metrics import InterpreterMetrics
 
 MOST_ROWS = 4_096
@@ -25,31 +26,39 @@ _log = structlog.get_logger(__name__)
 class SteerHandler:
     """Applies the plan in force to activations of one model version."""
 
-    def __init__(self, board: PlanBoard, metrics: InterpreterMetrics) -> None:
+    def __init__(self, board: PlanBoard, library: Library, metrics: InterpreterMetrics) -> None:
         """Keeps its collaborators."""
         self._board = board
+        self._library = library
         self._metrics = metrics
 
     def __call__(
-        self, model: str, model_version: str, x: NDArray[np.float32], contexts: Sequence[SteerContext]
+        self, model: str, hook: str, model_version: str, x: NDArray[np.float32], contexts: Sequence[SteerContext]
     ) -> Steered:
-        """Rows of `x` float32 [n, d] steered, with a receipt each; a version without promoted SAE stays as it is."""
+        """Rows of `x` float32 [n, d] steered, with a receipt each; a version without promoted SAE stays as it is.
+
+        FailedPreconditionError for a hook that can only be read.
+        """
         if len(x) > MOST_ROWS:
             raise InvalidRequestError(f"{len(x)} rows came; send at most {MOST_ROWS} in one call")
         if len(contexts) != len(x):
             raise InvalidRequestError(f"{len(contexts)} contexts came for {len(x)} rows; send one per row")
+        address = self._library.address(model, hook)
+        loaded = self._library.find(address, model_version)
+        if loaded is not None and not loaded.steerable:
+            raise FailedPreconditionError(loaded.read_only("steer the activations of the model's first hook"))
         posting = self._board.posting
-        steerer = posting.steerers.get((model, model_version))
+        steerer = posting.steerers.get((address, model_version))
         if steerer is None:
             bare = Receipt(UnsteeredReason.NO_SAE_FOR_MODEL, (), posting.revision, Triple(model_version=model_version))
             self._metrics.steered.labels("unknown", UnsteeredReason.NO_SAE_FOR_MODEL.value).inc(len(x))
             return Steered(x, (bare,) * len(x))
         dim = steerer.plan.dim
         if x.shape[1] != dim:
-            raise InvalidRequestError(f"activations have length {x.shape[1]}, model {model} has {dim} at its hook")
+            raise InvalidRequestError(f"activations have length {x.shape[1]}, model {address} has {dim} at its hook")
         steered = steerer.steer(x, contexts, time()) if len(x) else unsteered(x, UnsteeredReason.NONE_MATCHED)
         if steered.error is not None:
-            _log.error("steering_failed", model=model, exc_info=steered.error)
+            _log.error("steering_failed", model=address, exc_info=steered.error)
         for receipt in steered.receipts:
-            self._metrics.steered.labels(model, receipt.reason.value).inc()
+            self._metrics.steered.labels(address, receipt.reason.value).inc()
         return steered

@@ -6,15 +6,18 @@ from typing import Annotated
 
 import typer
 
-from recsae.cli.commands import concepts_compare, concepts_out
+from recsae.cli.commands import concepts_compare, concepts_layers, concepts_out
 from recsae.cli.context import JsonFlag, ModelName, context_of
 from recsae.cli.effects_view import handles as handles_view
+from recsae.cli.explain_views import explanation
 from recsae.cli.output import console, print_json
-from recsae.cli.views import concept_detail, concept_hits, concept_list, explanation
+from recsae.cli.subjects import Attributes, Candidates, attribute_values
+from recsae.cli.views import concept_detail, concept_hits, concept_list
 from recsae.v1 import common_pb2, interpreter_pb2
 
-app = typer.Typer(help="Concepts: list, show, search, compare, handles, report, export.", no_args_is_help=True)
+app = typer.Typer(help="Concepts: list, show, search, compare, layers, handles, report, export.", no_args_is_help=True)
 concepts_compare.register(app)
+concepts_layers.register(app)
 concepts_out.register(app)
 
 _ORDERS = {
@@ -108,16 +111,26 @@ def explain(
     model: ModelName = "",
     concepts: Annotated[int, typer.Option(min=0, max=256, help="Most concepts; 0 = all")] = 10,
     items: Annotated[int, typer.Option(min=0, max=100, help="Recommended items to attribute; 0 = 10")] = 10,
+    candidate: Candidates = None,
+    attribute: Attributes = None,
     json: JsonFlag = False,
 ) -> None:
     """Say which concepts fire for a user, and where the scores of the recommended items come from.
 
-    Examples: [bold]recsae explain 42[/] · [bold]recsae explain --item 50 --item 181 --item 172[/]
+    Examples: [bold]recsae explain 42[/] · [bold]recsae explain --item 50 --item 181 --item 172[/] ·
+    [bold]recsae explain 42 --model ctr --candidate 50 --attribute age=25[/] · [bold]recsae explain 42 -m
+    sasrec@block_0[/]
     """
     if bool(user) == bool(item):
         raise typer.BadParameter("give either a user id or --item, e.g. `recsae explain 42`")
     platform = context_of(ctx).platform
-    request = interpreter_pb2.ExplainRequest(model=model, concept_limit=concepts, item_limit=items)
+    request = interpreter_pb2.ExplainRequest(
+        model=model,
+        concept_limit=concepts,
+        item_limit=items,
+        candidate_item_ids=candidate or [],
+        attributes=attribute_values(attribute),
+    )
     if item:
         request.history.CopyFrom(common_pb2.History(item_ids=item))
     else:

@@ -20,6 +20,7 @@ from recsae.cli.commands.platform import addresses_table, stop_on_signals
 from recsae.cli.commands.runs import start_refresh
 from recsae.cli.commands.steering import parse_duration, window_of
 from recsae.cli.context import CliContext, Platform, context_of, default_home
+from recsae.cli.explain_views import explanation
 from recsae.cli.insisting import create_or_insist, visible_strength
 from recsae.cli.output import console, share, table
 from recsae.cli.quality import dictionary_quality, sae_quality
@@ -29,7 +30,6 @@ from recsae.cli.training import TrainedModels, train_models
 from recsae.cli.views import (
     before_after,
     evidence_lines,
-    explanation,
     kind,
     receipt,
     status,

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from recsae.cli.context import JsonFlag, context_of
+from recsae.cli.model_views import model_records, model_tables
 from recsae.cli.output import console, print_json, table
 from recsae.cli.training import TrainedModels, train_models
 from recsae.cli.workspace import ModelEntry, check_name
@@ -112,16 +113,18 @@ def import_(
 
 @app.command(name="list")
 def list_(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """List the models `recsae up` serves, the default one first.
+    """List the models `recsae up` serves, the default one first, with their hooks.
+
+    Another hook than the first is addressed as NAME@HOOK, e.g. in `recsae refresh --model sasrec@block_0`.
 
     Examples: [bold]recsae model list[/] · [bold]recsae model list --json[/]
     """
-    entries = context_of(ctx).workspace.models()
+    workspace = context_of(ctx).workspace
+    entries = workspace.models()
     if json:
-        print_json([vars(entry) for entry in entries])
+        print_json(model_records(workspace, entries))
         return
-    rows = [(e.name, e.version, e.dataset, *_scores(e)) for e in entries]
-    console.print(table("Models", ["name", "version", "data set", ">HR@10", ">NDCG@10"], rows))
+    console.print(model_tables(workspace, entries))
 
 
 def training_progress(quiet: bool = False) -> Progress:
@@ -141,7 +144,3 @@ def quality_table(trained: TrainedModels) -> Table:
     ]
     columns = ["model", *(f">{metric}@{k}" for metric in ("HR", "NDCG") for k in (5, 10, 20))]
     return table("Test quality, full ranking, seen items left out", columns, rows)
-
-
-def _scores(entry: ModelEntry) -> list[str]:
-    return [f"{entry.scores[name]:.4f}" if name in entry.scores else "" for name in ("hr@10", "ndcg@10")]

@@ -14,6 +14,7 @@ from recsae.cli.output import bar, console, print_json, table
 from recsae.cli.quality import sparsity_note
 from recsae.cli.run_bars import fail_unless_succeeded, follow, measures_text, state_word
 from recsae.errors import FailedPreconditionError
+from recsae.recommenders.address import split_address
 from recsae.v1 import pipeline_pb2
 
 _COLOURS = {
@@ -39,7 +40,7 @@ def refresh(
     variant: Annotated[str, typer.Option(help="topk, batchtopk or matryoshka")] = "topk",
     epochs: Annotated[int, typer.Option(min=0, help="Passes over the activations; 0 = chosen")] = 0,
     seed: Annotated[int, typer.Option(help="Seed")] = 0,
-    control: Annotated[str, typer.Option(help="Untrained model to compare with; empty = none")] = "",
+    control: Annotated[str, typer.Option(help="Untrained model to compare with, at the same hook; empty = none")] = "",
     warm_start: Annotated[bool, typer.Option(help="Train from the SAE in production when it fits")] = False,
     llm: Annotated[int, typer.Option(min=0, help="Concepts a language model describes too; 0 = none")] = 0,
     promote: Annotated[bool, typer.Option(help="Promote to production when the gates pass")] = True,
@@ -49,21 +50,21 @@ def refresh(
     """Collect activations, train an SAE, build and verify the dictionary, publish, promote.
 
     Examples: [bold]recsae refresh[/] · [bold]recsae refresh --width 2048 --k 16 --no-promote[/] ·
-    [bold]recsae refresh --llm 100[/]
+    [bold]recsae refresh --llm 100[/] · [bold]recsae refresh --model sasrec@block_0[/]
     """
     context = context_of(ctx)
     entry = context.workspace.model(model)
     if not data and not entry.dataset:
         raise FailedPreconditionError(f"model {entry.name} came without a data set; name one, e.g. --data ml-100k")
     config = pipeline_pb2.RefreshConfig(
-        model=entry.name,
+        model=model or entry.name,
         dataset_version=context.workspace.dataset(data or entry.dataset).version,
         width=width,
         k=k,
         epochs=epochs,
         seed=seed,
         promote=promote,
-        control_model=control,
+        control_model=_at_hook_of(model, control),
         variant=variant,
         warm_start=warm_start,
         llm_concepts=llm,
@@ -146,6 +147,12 @@ def rollback(
 def start_refresh(platform: Platform, config: pipeline_pb2.RefreshConfig) -> pipeline_pb2.Run:
     """Starts a run."""
     return platform.call(platform.pipeline.StartRefresh, pipeline_pb2.StartRefreshRequest(config=config)).run
+
+
+def _at_hook_of(model: str, control: str) -> str:
+    """The control's address at the hook of the model, unless it names one itself."""
+    named = split_address(control)
+    return str(named if named.hook or not control else named._replace(hook=split_address(model).hook))
 
 
 def _model_name(context: CliContext, model: str) -> str:

@@ -55,7 +55,7 @@ def sweep(
         if not data and not entry.dataset:
             raise FailedPreconditionError(f"model {entry.name} came without a data set; name one, e.g. --data ml-100k")
         request = pipeline_pb2.StartSweepRequest(
-            model=entry.name,
+            model=model or entry.name,
             dataset_version=context.workspace.dataset(data or entry.dataset).version,
             epochs=epochs,
             grid=grid_of(width, k, variant, seed),

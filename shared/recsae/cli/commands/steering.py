@@ -13,6 +13,7 @@ from rich.table import Table
 
 from recsae.cli.context import JsonFlag, ModelName, context_of
 from recsae.cli.output import console, print_json, table
+from recsae.cli.subjects import Attributes, Candidates, attribute_values
 from recsae.cli.views import preview as preview_view
 from recsae.errors import InvalidRequestError
 from recsae.v1 import common_pb2, steering_pb2
@@ -168,6 +169,8 @@ def preview(
     handle: Handles = None,
     model: ModelName = "",
     k: Annotated[int, typer.Option(min=1, max=100, help="Length of the lists")] = 10,
+    candidate: Candidates = None,
+    attribute: Attributes = None,
     json: JsonFlag = False,
 ) -> None:
     """Show before and after for one user; nothing is changed.
@@ -182,6 +185,8 @@ def preview(
         operations=[parse_operation(text) for text in op or []],
         handles=[parse_handle(text) for text in handle or []],
         k=k,
+        candidate_item_ids=candidate or [],
+        attributes=attribute_values(attribute),
     )
     if item:
         request.history.CopyFrom(common_pb2.History(item_ids=item))
