@@ -94,8 +94,8 @@ def _pooled(indices: NDArray[np.int32], values: Floats, width: int) -> tuple[NDA
     filler = np.take_along_axis(free, np.minimum(np.maximum(number, 0), slots - 1), axis=1)
     kept_values = np.where(again, np.float32(0), values)
     kept_indices = np.where(again, filler, indices).astype(np.int32)
-    # Fillers go last: of more places than latents, those are cut off that no latent is left for.
-    falling = np.lexsort((again, -kept_values), axis=1)[:, : min(slots, width)]
+    # Fillers go last, by latent: of more places than latents, those are cut off that no latent is left for.
+    falling = np.lexsort((np.where(again, 1 + filler, 0), -kept_values), axis=1)[:, : min(slots, width)]
     return np.take_along_axis(kept_indices, falling, axis=1), np.take_along_axis(kept_values, falling, axis=1)
 
 

@@ -90,7 +90,7 @@ def published_sae(context: StepContext) -> str:
 
 def _ranker(context: StepContext, model: SourceModel, data: RunData) -> Rank:
     """Lists for activations, through the recommender; items the data set does not know take the last place's score."""
-    length = min(_LISTED, model.item_count)
+    length = min(_LISTED, model.item_count or data.dataset.items.count)
     index = {item_id: number for number, item_id in enumerate(data.dataset.items.ids, start=1)}
 
     def rank(x: NDArray[np.float32]) -> ScoredLists:
