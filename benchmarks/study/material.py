@@ -20,7 +20,7 @@ from benchmarks.fidelity_rows import Activations, Targets, export_activations, t
 from recsae.concepts.build import build_dictionary
 from recsae.concepts.described import RankedRows
 from recsae.concepts.dictionary import Dictionary
-from recsae.concepts.evidence import Embed
+from recsae.concepts.evidence import Embed, of_histories
 from recsae.concepts.features import build_features
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.splits import UserPart, split_users
@@ -219,4 +219,4 @@ def embedder(model: Sasrec) -> Embed:
             out[chosen] = states[np.arange(len(chosen)), lengths[chosen] - 1]
         return out
 
-    return embed
+    return of_histories(embed)

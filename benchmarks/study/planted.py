@@ -19,6 +19,7 @@ from scipy import stats
 
 from recsae.concepts.build import build_dictionary
 from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.evidence import of_histories
 from recsae.concepts.firings import encode_rows
 from recsae.concepts.inputs import Autoencoder, DictionaryInputs
 from recsae.concepts.recovery import match_planted, rightly_labelled
@@ -106,7 +107,7 @@ def planted_inputs(world: PlantedActivations, rows: ActivationShard, sae: Autoen
         item_ids=world.dataset.items.ids,
         titles=world.dataset.items.titles,
         facets=world.facets,
-        embed=world.embed,
+        embed=of_histories(world.embed),
         max_history=_MAX_HISTORY,
         item_vectors=world.item_vectors,
     )

@@ -17,6 +17,7 @@ from recsae.concepts.build import build_dictionary
 from recsae.concepts.construction import describe
 from recsae.concepts.description import Description
 from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.evidence import of_histories
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.judgement import verify
 from recsae.concepts.output_differences import ScoredLists
@@ -113,7 +114,7 @@ def make_inputs(planted: Planted, seed: int = 0) -> DictionaryInputs:
         item_ids=dataset.items.ids,
         titles=dataset.items.titles,
         facets=build_facets(dataset.items, histories),
-        embed=model.embed,
+        embed=of_histories(model.embed),
         max_history=200,
         item_vectors=vectors,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,12 @@ from recsae.concepts.features import RowFeatures, Windows
 from recsae.concepts.linear_facets import LinearFacets, fit_linear, rule_bits
 from recsae.concepts.records import LiteralRecord, RuleRecord
 from recsae.datasets.facets import FacetTable
+from recsae.recommenders.metrics import NOWHERE
 from recsae.sae.codes import Codes
 from recsae.sae.dot_product import DotProductRanker
+from recsae.sae.rankings import Rankings
+
+Floats = NDArray[np.float32]
 
 WIDTH, D, ROWS = 6, 8, 900
 
@@ -78,6 +83,14 @@ def right_rules() -> tuple[RuleRecord, ...]:
 
 
 def scored(world: World, rules: tuple[RuleRecord, ...]) -> DescribedNdcg:
+    found = maybe_scored(world, rules, world.rank)
+    assert found is not None
+    return found
+
+
+def maybe_scored(
+    world: World, rules: tuple[RuleRecord, ...], rank: Callable[[Floats], Rankings]
+) -> DescribedNdcg | None:
     p95 = np.full(WIDTH, 2.0, np.float32)
     told = Descriptions(
         rules=rules,
@@ -89,7 +102,7 @@ def scored(world: World, rules: tuple[RuleRecord, ...]) -> DescribedNdcg:
         linear=LinearFacets(np.zeros(0, np.int64), np.zeros((0, D), np.float32), world.x.mean(axis=0)),
         bits=rule_bits(rules, 12),
     )
-    rows = RankedRows(world.sae, world.x, np.arange(ROWS) // 3, world.features, world.rank)
+    rows = RankedRows(world.sae, world.x, np.arange(ROWS) // 3, world.features, rank)
     return described_ndcg(told, rows, world.item_ids)
 
 
@@ -106,6 +119,13 @@ def test_descriptions_of_nothing_score_nothing(world: World) -> None:
     found = scored(world, tuple(RuleRecord() for _ in range(WIDTH)))
     assert found.kept["described"].value == pytest.approx(found.kept["permuted"].value)
     assert found.score.value == pytest.approx(0.0)
+
+
+def test_a_model_that_finds_no_target_has_nothing_for_descriptions_to_keep(world: World) -> None:
+    def finds_none(x: Floats) -> Rankings:
+        return Rankings(np.full(len(x), NOWHERE), world.rank(x).items)
+
+    assert maybe_scored(world, right_rules(), finds_none) is None
 
 
 def test_descriptions_of_other_users_keep_less(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsae.concepts.evidence import Candidates, check_reproduced, decide, strongest
+from recsae.concepts.evidence import Candidates, check_reproduced, decide, of_histories, strongest
 from recsae.concepts.evidence_draws import DrawnFirings, Rule, by_value
 from recsae.concepts.features import Windows
 from recsae.concepts.firings import Firings, cofiring, encode_rows
@@ -87,7 +87,7 @@ def test_candidates_have_distinct_users_and_newest_items_strongest_first(world: 
 
 def test_the_deciding_item_is_the_one_whose_absence_costs_most(world: World) -> None:
     found = candidates(world)
-    decided = decide(found, world.windows, _WIDTH, world, world.embed)
+    decided = decide(found, world.windows, _WIDTH, world, of_histories(world.embed))
     for at, (latent, row) in enumerate(zip(decided.candidates.latent, decided.candidates.row, strict=True)):
         newest_first = world.windows.items[world.windows.start[row] : world.windows.end[row]][::-1][:8]
         # Taking one item away lowers no other latent, so the drop is the item's own part or, below the cut, all of it.
@@ -101,7 +101,7 @@ def test_the_deciding_item_is_the_one_whose_absence_costs_most(world: World) -> 
 
 def test_evidence_has_distinct_deciding_items_and_users(world: World) -> None:
     found = candidates(world)
-    decided = decide(found, world.windows, _WIDTH, world, world.embed)
+    decided = decide(found, world.windows, _WIDTH, world, of_histories(world.embed))
     items = world.windows.take(decided.candidates.row).item_at(decided.lag.astype(np.int64))
     for latent in range(_WIDTH):
         mine = decided.candidates.latent == latent
@@ -111,7 +111,7 @@ def test_evidence_has_distinct_deciding_items_and_users(world: World) -> None:
 
 def test_a_history_of_one_item_is_decided_by_it_without_embedding(world: World) -> None:
     alone = np.flatnonzero(world.windows.lengths == 1)
-    decided = decide(candidates(world, alone), world.windows, _WIDTH, world, world.embed)
+    decided = decide(candidates(world, alone), world.windows, _WIDTH, world, of_histories(world.embed))
     assert world.embedded == 0
     assert (decided.lag == 0).all()
     assert (decided.drop[:, 0] == 1).all()
@@ -120,7 +120,7 @@ def test_a_history_of_one_item_is_decided_by_it_without_embedding(world: World) 
 @pytest.mark.parametrize("budget", [0, 50, 10_000])
 def test_embeddings_never_exceed_their_budget(world: World, budget: int) -> None:
     found = candidates(world)
-    decided = decide(found, world.windows, _WIDTH, world, world.embed, budget)
+    decided = decide(found, world.windows, _WIDTH, world, of_histories(world.embed), budget)
     assert world.embedded == decided.embeddings <= budget
     assert set(decided.candidates.latent.tolist()) == set(range(_WIDTH)), "evidence stays, its drops are unknown"
     unknown = np.isnan(decided.drop).all(axis=1)
@@ -129,9 +129,9 @@ def test_embeddings_never_exceed_their_budget(world: World, budget: int) -> None
 
 
 def test_activations_that_cannot_be_reproduced_are_refused(world: World) -> None:
-    check_reproduced(world.x(), world.windows, world.embed)
+    check_reproduced(world.x(), world.windows, of_histories(world.embed))
     with pytest.raises(FailedPreconditionError, match="other activations"):
-        check_reproduced(world.x()[::-1], world.windows, world.embed)
+        check_reproduced(world.x()[::-1], world.windows, of_histories(world.embed))
 
 
 def test_neighbours_are_those_of_highest_firing_correlation() -> None:

@@ -58,8 +58,8 @@ def turned_world(inputs: DictionaryInputs) -> DictionaryInputs:
     d = inputs.sae.w_dec.shape[1]
     rotation = np.linalg.qr(np.random.default_rng(5).normal(size=(d, d)))[0].astype(np.float32)
 
-    def embed(histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-        return 2 * inputs.embed(histories) @ rotation
+    def embed(histories: Sequence[NDArray[np.int32]], users: NDArray[np.int32]) -> NDArray[np.float32]:
+        return 2 * inputs.embed(histories, users) @ rotation
 
     shards = [replace(shard, x=2 * shard.x @ rotation) for shard in inputs.shards]  # type: ignore[type-var]
     order = np.random.default_rng(2).permutation(WIDTH)

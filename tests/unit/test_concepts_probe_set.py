@@ -53,7 +53,10 @@ def test_probe_rows_are_bounded_read_no_verification_user_and_name_no_user(
 def test_probe_rows_are_the_activations_of_their_histories(inputs: DictionaryInputs, probe: ProbeSet) -> None:
     index = np.array([0, *(inputs.item_ids.index(item_id) + 1 for item_id in probe.item_ids)])
     pairs = zip(probe.windows.start.tolist(), probe.windows.end.tolist(), strict=True)
-    x = inputs.embed([index[probe.windows.items[start:end]].astype(np.int32) for start, end in pairs])
+    x = inputs.embed(
+        [index[probe.windows.items[start:end]].astype(np.int32) for start, end in pairs],
+        np.full(len(probe), -1, np.int32),
+    )
     np.testing.assert_allclose(x, probe.x, atol=1e-5)
 
 
@@ -64,7 +67,7 @@ def test_read_again_by_a_model_that_numbers_items_otherwise_they_are_the_same(
     to_old = np.concatenate([[0], order + 1])
     reader = Reader(
         [inputs.item_ids[at] for at in order.tolist()],
-        lambda histories: inputs.embed([to_old[history].astype(np.int32) for history in histories]),
+        lambda histories, users: inputs.embed([to_old[history].astype(np.int32) for history in histories], users),
         inputs.max_history,
         inputs.item_vectors[to_old] if inputs.item_vectors is not None else None,
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from recsae.datasets.schema import Dataset, Histories, ItemTable, UserTable
 from recsae.pipeline.stages.collect import plan_shards, users_in_order
-from recsae.pipeline.stages.material import Part, RunData
+from recsae.pipeline.stages.run_data import Part, RunData
 
 USERS, LENGTH = 2_000, 10
 

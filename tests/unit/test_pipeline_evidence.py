@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.unit.bare_source import BareSource
 
 from recsae.concepts.evidence_files import save_sums
 from recsae.concepts.evidence_reading import RowFacts, read_shard
@@ -26,10 +27,11 @@ from recsae.pipeline.leases import InMemoryLeaseStore, Lease
 from recsae.pipeline.platform import Platform
 from recsae.pipeline.run_store import InMemoryRunStore, start_refresh
 from recsae.pipeline.runs import RunConfig
-from recsae.pipeline.sources import ItemActivations, ItemVectors, RankedItems, SourceModel
+from recsae.pipeline.sources import ItemActivations, SourceModel, Subject
 from recsae.pipeline.stages import collect as collecting
 from recsae.pipeline.stages.evidence import evidence, has_evidence, merged_evidence
-from recsae.pipeline.stages.material import CollectedShards, Part, fetch_shard, load_run_data, read_plan
+from recsae.pipeline.stages.material import CollectedShards, fetch_shard, load_run_data, read_plan
+from recsae.pipeline.stages.run_data import Part
 from recsae.pipeline.stages.table import shards_of
 from recsae.pipeline.steps import StageFunction, StepContext, run_step
 from recsae.sae.export import TrainingFacts, export_sae
@@ -44,7 +46,7 @@ PLANTED = make_planted(seed=2, n_users=120, n_items=40, mean_length=25)
 _PARTS = (Part.SAE, Part.CONSTRUCTION, Part.ITEMS)
 
 
-class Source:
+class Source(BareSource):
     """Rows are the sums of an item vector each and the one before."""
 
     def __init__(self, item_ids: Sequence[str]) -> None:
@@ -54,27 +56,19 @@ class Source:
     def describe(self, model: str) -> SourceModel:
         return SourceModel(model, "a" * 16, "sequence", _D, 50, len(self.ids), 512, True, True)
 
-    def every_position(self, model: SourceModel, histories: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+    def every_position(self, model: SourceModel, subjects: Sequence[Subject]) -> NDArray[np.float32]:
         rows = [
-            self.vectors[item] + (self.vectors[history[at - 1]] if at else 0)
-            for history in histories
-            for at, item in enumerate(history)
+            self.vectors[item] + (self.vectors[subject.history[at - 1]] if at else 0)
+            for subject in subjects
+            for at, item in enumerate(subject.history)
         ]
         return np.array(rows, np.float32)
-
-    def last_position(self, model: SourceModel, histories: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-        raise NotImplementedError
 
     def items(self, model: SourceModel) -> Iterator[ItemActivations]:
         yield ItemActivations(tuple(self.ids), np.array(list(self.vectors.values()), np.float32))
 
-    def item_vectors(self, model: SourceModel) -> ItemVectors | None:
-        raise NotImplementedError
-
-    def rank(
-        self, model: SourceModel, activations: NDArray[np.float32], k: int, exclude: Sequence[Sequence[str]]
-    ) -> list[RankedItems]:
-        raise NotImplementedError
+    def item_ids(self, model: SourceModel) -> tuple[str, ...]:
+        return tuple(self.ids)
 
 
 def train(context: StepContext) -> StepResult:
@@ -137,7 +131,7 @@ def finish(platform: Platform, queue: InMemoryTaskQueue, stages: dict[str, Stage
 def in_one_pass(context: StepContext, *parts: Part) -> EvidenceSums:
     """The sums of all rows of the parts as one shard."""
     lane = lane_of("evidence", context.run.config)
-    data = load_run_data(context.platform, context.run)
+    data = load_run_data(context, lane)
     plan = read_plan(context.workspace, lane)
     files = [fetch_shard(context.workspace, lane, shard.name) for shard in plan.shards if shard.part in parts]
     shards = list(ShardReader.open_files(files).shards())

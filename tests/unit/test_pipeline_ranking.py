@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.unit.bare_source import BareSource
 
 from recsae.datasets.schema import Dataset, Histories, ItemTable, UserTable
-from recsae.pipeline.sources import ItemVectors, RankedItems, SourceModel
+from recsae.pipeline.sources import RankedItems, SourceModel, Tensors
 from recsae.pipeline.stages.evaluate import sentence
-from recsae.pipeline.stages.material import RunData
 from recsae.pipeline.stages.ranking import TargetRanker, TargetRows
+from recsae.pipeline.stages.run_data import RunData
 from recsae.recommenders.metrics import NOWHERE
 from recsae.sae.dot_product import DotProductRanker, ExcludedItems
 from recsae.sae.rankings import DEPTH, NO_ITEM, agreement
@@ -21,18 +22,21 @@ MODEL = SourceModel("m", "v", "h", D, 50, ITEMS + UNKNOWN, 4_096, dot_product=Tr
 Floats = NDArray[np.float32]
 
 
-class ArraySource:
+class ArraySource(BareSource):
     """A recommender that scores by a dot product; its last items are none of the data set's."""
 
     def __init__(self, items: int) -> None:
         self.ids = [*(f"i{number}" for number in range(items)), *(f"new{number}" for number in range(UNKNOWN))]
         self.vectors = np.random.default_rng(0).integers(-3, 4, size=(len(self.ids), D)).astype(np.float32)
 
-    def item_vectors(self, model: SourceModel) -> ItemVectors | None:
-        return ItemVectors(tuple(self.ids), self.vectors, None)
-
     def rank(
-        self, model: SourceModel, activations: Floats, k: int, exclude: Sequence[Sequence[str]]
+        self,
+        model: SourceModel,
+        activations: Floats,
+        k: int,
+        exclude: Sequence[Sequence[str]],
+        candidates: Sequence[str] = (),
+        passthrough: Tensors | None = None,
     ) -> list[RankedItems]:
         lists = []
         for x, without in zip(activations, exclude, strict=True):

@@ -28,6 +28,13 @@ def test_defaults_follow_the_dimension() -> None:
     ("change", "words"),
     [
         ({"model": ""}, "model ''"),
+        ({"model": "sasrec@"}, "model 'sasrec@'"),
+        ({"model": "sasrec@a@b"}, "model 'sasrec@a@b'"),
+        (
+            {"model": "sasrec@block_0", "control_model": "none"},
+            "another hook than 'sasrec@block_0'; name 'none@block_0'",
+        ),
+        ({"control_model": "untrained@block_0"}, "name 'untrained'"),
         ({"dataset_version": "x"}, "dataset_version 'x'"),
         ({"width": 8}, "width 8"),
         ({"k": 2000}, "k 2000"),
@@ -43,6 +50,11 @@ def test_defaults_follow_the_dimension() -> None:
 def test_a_config_that_can_never_work_is_refused_by_field(change: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidRequestError, match=words):
         new_run(replace(CONFIG, **change), 0.0)  # type: ignore[arg-type]
+
+
+def test_another_hook_of_a_model_is_refreshed_by_its_address() -> None:
+    run = new_run(replace(CONFIG, model="sasrec@block_0", control_model="sasrec-untrained@block_0"), 0.0)
+    assert run.config.model == "sasrec@block_0"
 
 
 def test_stages_include_control_and_promotion_only_when_asked() -> None:

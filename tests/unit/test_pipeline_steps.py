@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.unit.bare_source import BareSource
 
 from recsae.errors import InvalidRequestError
 from recsae.pipeline.advance import StepResult, advance, read_facts, sweep
@@ -16,7 +17,6 @@ from recsae.pipeline.leases import InMemoryLeaseStore, StepStopped, hold
 from recsae.pipeline.platform import Platform
 from recsae.pipeline.run_store import InMemoryRunStore, cancel, start_refresh
 from recsae.pipeline.runs import Run, RunConfig, RunState
-from recsae.pipeline.sources import Floats, ItemActivations, ItemVectors, RankedItems, SourceModel
 from recsae.pipeline.steps import MAX_ATTEMPTS, StageFunction, StepContext, StepReport, run_step
 from recsae.pipeline.sweeps import SweepGrid
 from recsae.pipeline.workspace import Workspace
@@ -24,30 +24,6 @@ from recsae.store.artifacts import ArtifactStore
 from recsae.store.channels import InMemoryChannelStore
 
 CONFIG = RunConfig(model="sasrec", dataset_version="0123456789abcdef")
-
-
-class NoSource:
-    """A recommender nobody asks in these tests."""
-
-    def describe(self, model: str) -> SourceModel:
-        raise NotImplementedError
-
-    def every_position(self, model: SourceModel, histories: Sequence[Sequence[str]]) -> Floats:
-        raise NotImplementedError
-
-    def last_position(self, model: SourceModel, histories: Sequence[Sequence[str]]) -> Floats:
-        raise NotImplementedError
-
-    def items(self, model: SourceModel) -> Iterator[ItemActivations]:
-        raise NotImplementedError
-
-    def item_vectors(self, model: SourceModel) -> ItemVectors | None:
-        raise NotImplementedError
-
-    def rank(
-        self, model: SourceModel, activations: Floats, k: int, exclude: Sequence[Sequence[str]]
-    ) -> list[RankedItems]:
-        raise NotImplementedError
 
 
 @pytest.fixture
@@ -63,7 +39,7 @@ def platform(tmp_path: Path, queue: InMemoryTaskQueue) -> Platform:
         queue=queue,
         artifacts=ArtifactStore(str(tmp_path)),
         artifact_root=str(tmp_path),
-        source=NoSource(),
+        source=BareSource(),
         channels=InMemoryChannelStore(),
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.unit.bare_source import BareSource
 
 from recsae.concepts.features import Windows
 from recsae.concepts.probe_set import ProbeSet
@@ -20,7 +21,7 @@ from recsae.pipeline.leases import InMemoryLeaseStore, Lease
 from recsae.pipeline.platform import Platform
 from recsae.pipeline.run_store import InMemoryRunStore
 from recsae.pipeline.runs import RunConfig, new_run
-from recsae.pipeline.sources import Floats, ItemActivations, ItemVectors, RankedItems, SourceModel
+from recsae.pipeline.sources import Floats, SourceModel, Subject
 from recsae.pipeline.stages.before import triple_before
 from recsae.pipeline.stages.warm_start import start_folder, start_of
 from recsae.pipeline.steps import StepContext
@@ -36,7 +37,7 @@ OLD, NEW = "0" * 16, "1" * 16
 
 
 @dataclass
-class Source:
+class Source(BareSource):
     """Reads a history as the sum of its newest three items' vectors."""
 
     ids: tuple[str, ...]
@@ -46,24 +47,10 @@ class Source:
     def describe(self, model: str) -> SourceModel:
         return SourceModel(model, NEW, "sequence", DIM, 20, N_ITEMS, 512, dot_product=True, all_positions=True)
 
-    def last_position(self, model: SourceModel, histories: Sequence[Sequence[str]]) -> Floats:
-        self.asked.append(len(histories))
-        rows = [self.vectors[[self.ids.index(item) for item in history[-3:]]].sum(axis=0) for history in histories]
-        return np.array(rows, np.float32)
-
-    def every_position(self, model: SourceModel, histories: Sequence[Sequence[str]]) -> Floats:
-        raise NotImplementedError
-
-    def items(self, model: SourceModel) -> Iterator[ItemActivations]:
-        raise NotImplementedError
-
-    def item_vectors(self, model: SourceModel) -> ItemVectors | None:
-        raise NotImplementedError
-
-    def rank(
-        self, model: SourceModel, activations: Floats, k: int, exclude: Sequence[Sequence[str]]
-    ) -> list[RankedItems]:
-        raise NotImplementedError
+    def last_position(self, model: SourceModel, subjects: Sequence[Subject]) -> Floats:
+        self.asked.append(len(subjects))
+        newest = [[self.ids.index(item) for item in subject.history[-3:]] for subject in subjects]
+        return np.array([self.vectors[items].sum(axis=0) for items in newest], np.float32)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def _train(job: Mapping[str, Any], should_stop: Callable[[], bool], say: Callabl
 
     out = Path(job["out"])
     try:
-        rows = ShardReader.open_files([Path(path) for path in job["shards"]], verify=True)
+        rows = ShardReader.open_files([Path(path) for path in job["shards"]], verify=True).flat()
         config = SaeConfig.defaults_for(
             rows.d, rows.n, width=job["width"], k=job["k"], epochs=job["epochs"], seed=job["seed"],
             variant=job["variant"],

@@ -72,8 +72,8 @@ def load_sae(workspace: Workspace, name: str) -> SparseAutoencoder:
 def probe_rows(folder: Path, limit: int) -> ProbeRows:
     """At most `limit` rows, drawn evenly from the activation shards in `folder` in the order of their names.
 
-    `folder` holds shard files, or is the work folder of a run (then those of its collect stage). InvalidRequestError
-    when there are none.
+    `folder` holds shard files, or is the work folder of a run (then those of its collect stage). A subject's interests,
+    where it has several, are rows of their own. InvalidRequestError when there are none.
     """
     from recsae.sae.shards import ShardReader
 
@@ -85,12 +85,14 @@ def probe_rows(folder: Path, limit: int) -> ProbeRows:
         )
     reader = ShardReader.open_files(files)
     rows = np.unique(np.linspace(0, reader.n - 1, min(limit, reader.n)).astype(np.int64))
+    d = reader.d // reader.interests
     picked: list[ProbeRows] = []
     start = 0
     for shard in reader.mapped():
         mine = rows[(rows >= start) & (rows < start + len(shard.user))] - start
-        columns = shard.user[mine], shard.position[mine], shard.item[mine]
-        picked.append(ProbeRows(np.asarray(shard.x[mine], np.float32), *columns))
+        whose = np.repeat(mine, reader.interests)
+        columns = shard.user[whose], shard.position[whose], shard.item[whose]
+        picked.append(ProbeRows(np.asarray(shard.x[mine], np.float32).reshape(len(whose), d), *columns))
         start += len(shard.user)
     names = ("x", "user", "position", "item")
     return ProbeRows(*(np.concatenate([getattr(part, name) for part in picked]) for name in names))

@@ -19,7 +19,7 @@ from recsae.concepts.describing import FittedRules, fit_rules
 from recsae.concepts.description import Description
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.enrichment import Enrichment, effective_number, enrich, user_weights
-from recsae.concepts.evidence import Decided, check_reproduced, decide, strongest
+from recsae.concepts.evidence import MAX_EMBEDDINGS, Decided, check_reproduced, decide, strongest
 from recsae.concepts.evidence_draws import DrawnFirings, Rule
 from recsae.concepts.evidence_sums import DRAWS, EvidenceSums, health_scores
 from recsae.concepts.examples import shown_examples
@@ -49,7 +49,7 @@ def describe(inputs: DictionaryInputs, progress: Progress = lambda _message, _sh
     progress("reading construction users", 0.0)
     sums = inputs.sums
     part = read_part(inputs, UserPart.CONSTRUCTION)
-    check_reproduced(part.sample.x, part.windows, inputs.embed)
+    check_reproduced(part.sample.x, part.windows, inputs.embed, part.sample.user)
     arrays = sums.health()
     near, strata = cofiring(part.firings), cut_strata(part.features)
     progress("finding rules", 0.2)
@@ -101,7 +101,11 @@ def _decided(inputs: DictionaryInputs, sums: EvidenceSums) -> tuple[Windows, Dec
     both = Rule(DRAWS["by_user"].most + DRAWS["by_item"].most)
     pool = DrawnFirings.merge([draws["by_user"], draws["by_item"]], both)
     windows = inputs.windows(pool)
-    return windows, decide(strongest(pool), windows, inputs.sae.width, inputs.sae, inputs.embed)
+    budget = MAX_EMBEDDINGS if inputs.reads_history else 0
+    decided = decide(
+        strongest(pool), windows, inputs.sae.width, inputs.sae, inputs.embed, budget, users=pool.user.astype(np.int32)
+    )
+    return windows, decided
 
 
 @dataclass(frozen=True)
@@ -207,4 +211,6 @@ def _outputs(inputs: DictionaryInputs, part: PartRows, arrays: ConceptArrays) ->
         return output_items(inputs.sae.w_dec, inputs.item_vectors)
     if inputs.rank is None:
         return None
-    return output_differences(inputs.sae.w_dec, arrays.p95, part.sample.x, inputs.rank, inputs.n_items)
+    # Where a row holds several interests, a concept is added to each of them.
+    added = np.tile(inputs.sae.w_dec, part.sample.x.shape[1] // inputs.sae.w_dec.shape[1])
+    return output_differences(added, arrays.p95, part.sample.x, inputs.rank, inputs.n_items)

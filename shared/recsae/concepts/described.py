@@ -119,8 +119,16 @@ class DescribedNdcg:
         }
 
 
-def described_ndcg(told: Descriptions, rows: RankedRows, item_ids: Sequence[str], seed: int = 0) -> DescribedNdcg:
-    """All sides on the same rows, users resampled together. InvalidRequestError when there are no rows."""
+def described_ndcg(
+    told: Descriptions, rows: RankedRows, item_ids: Sequence[str], seed: int = 0
+) -> DescribedNdcg | None:
+    """All sides on the same rows, users resampled together; None where the model itself finds no target to keep.
+
+    InvalidRequestError when there are no rows.
+    """
+    original = rows.rank(rows.x)
+    if len(rows.x) and not gains(original.ranks)[_NDCG].any():
+        return None
     sae, rules = rows.sae, _strengths(told, told.rules, rows.features)
     x_hat = {
         "sae": sae.decode(sae.encode(rows.x)),
@@ -130,7 +138,6 @@ def described_ndcg(told: Descriptions, rows: RankedRows, item_ids: Sequence[str]
         "linear": told.linear.predict(rows.features),
     }
     x_hat["shuffled"] = x_hat["described"][_other_users(rows.user, seed)]
-    original = rows.rank(rows.x)
     columns: dict[str, NDArray[np.float64]] = {"rows": np.ones(len(rows.x)), _NDCG: gains(original.ranks)[_NDCG]}
     for side, predicted in x_hat.items():
         ranked = rows.rank(np.ascontiguousarray(predicted, np.float32))

@@ -19,7 +19,9 @@ from recsae.concepts.features import Windows
 from recsae.concepts.firings import Encoder
 from recsae.errors import FailedPreconditionError
 
-Embed = Callable[[Sequence[NDArray[np.int32]]], NDArray[np.float32]]
+# Histories of item indices and whose each is (user index int32 [B], -1 = nobody's) to activations [B, d]. What a model
+# does not read of them changes nothing.
+Embed = Callable[[Sequence[NDArray[np.int32]], NDArray[np.int32]], NDArray[np.float32]]
 
 SHOWN = 5
 # Newest items left out in turn, and shown.
@@ -61,6 +63,11 @@ class Decided:
     embeddings: int
 
 
+def of_histories(embed: Callable[[Sequence[NDArray[np.int32]]], NDArray[np.float32]]) -> Embed:
+    """`Embed` of a model that reads a history alone."""
+    return lambda histories, _users: embed(histories)
+
+
 def strongest(pool: DrawnFirings) -> Candidates:
     """At most 8 firings per latent with distinct users and distinct newest items, strongest first.
 
@@ -82,15 +89,23 @@ def strongest(pool: DrawnFirings) -> Candidates:
 
 
 def decide(
-    candidates: Candidates, windows: Windows, width: int, encoder: Encoder, embed: Embed, budget: int = MAX_EMBEDDINGS
+    candidates: Candidates,
+    windows: Windows,
+    width: int,
+    encoder: Encoder,
+    embed: Embed,
+    budget: int = MAX_EMBEDDINGS,
+    *,
+    users: NDArray[np.int32] | None = None,
 ) -> Decided:
     """Leaves items out and keeps, per latent, the 5 strongest candidates with distinct deciding items.
 
-    `embed` maps histories to activations [B, d]. When `budget` embeddings do not reach, the strongest candidate of
-    every latent goes first; the rest keeps its place with unknown drops.
+    `embed` maps histories to activations [B, d]; `users` int32 [rows] says whose rows they are, where it matters. When
+    `budget` embeddings do not reach, the strongest candidate of every latent goes first; the rest keeps its place with
+    unknown drops. A budget of 0 leaves nothing out: of a history that is one item alone, that item decides.
     """
     variants = _leave_out(candidates, windows, budget)
-    drop = _drops(candidates, windows, variants, encoder, embed)
+    drop = _drops(candidates, windows, variants, encoder, embed, _owners(windows, users))
     known = ~np.isnan(drop).all(axis=1)
     lag = np.where(known, np.argmax(np.where(np.isnan(drop), -np.inf, drop), axis=1), -1).astype(np.int8)
     deciding = windows.take(candidates.row).item_at(np.maximum(lag, 0).astype(np.int64))
@@ -101,10 +116,12 @@ def decide(
     return Decided(candidates.take(kept), drop[kept], lag[kept], votes.argmax(axis=1), len(variants.row))
 
 
-def check_reproduced(x: NDArray[np.float32], windows: Windows, embed: Embed) -> None:
-    """FailedPreconditionError unless embedding some rows' histories again gives their activations."""
+def check_reproduced(
+    x: NDArray[np.float32], windows: Windows, embed: Embed, users: NDArray[np.int32] | None = None
+) -> None:
+    """FailedPreconditionError unless embedding some rows' histories again, or their users, gives their activations."""
     rows = np.unique(np.linspace(0, len(x) - 1, _CHECKED_ROWS).astype(np.int64))
-    again = embed(_histories(windows, rows, np.full(len(rows), -1)))
+    again = embed(_histories(windows, rows, np.full(len(rows), -1)), _owners(windows, users)[rows])
     error = np.linalg.norm(again - x[rows], axis=1) / np.maximum(np.linalg.norm(x[rows], axis=1), 1e-12)
     if (error > _TOLERANCE).any():
         raise FailedPreconditionError(
@@ -134,8 +151,17 @@ def _leave_out(candidates: Candidates, windows: Windows, budget: int) -> _Varian
     return _Variants(row, lag)
 
 
+def _owners(windows: Windows, users: NDArray[np.int32] | None) -> NDArray[np.int32]:
+    return np.full(len(windows.end), -1, np.int32) if users is None else users
+
+
 def _drops(
-    candidates: Candidates, windows: Windows, variants: _Variants, encoder: Encoder, embed: Embed
+    candidates: Candidates,
+    windows: Windows,
+    variants: _Variants,
+    encoder: Encoder,
+    embed: Embed,
+    users: NDArray[np.int32],
 ) -> NDArray[np.float32]:
     drop = np.full((len(candidates.latent), LOOK_BACK), np.nan, np.float32)
     drop[windows.lengths[candidates.row] == 1, 0] = 1.0
@@ -144,7 +170,7 @@ def _drops(
     sorted_rows = candidates.row[order]
     for at in range(0, len(variants.row), _EMBED_AT_ONCE):
         row, lag = variants.row[at : at + _EMBED_AT_ONCE], variants.lag[at : at + _EMBED_AT_ONCE]
-        codes = encoder.encode(embed(_histories(windows, row, lag)))
+        codes = encoder.encode(embed(_histories(windows, row, lag), users[row]))
         first, stop = np.searchsorted(sorted_rows, row), np.searchsorted(sorted_rows, row, side="right")
         variant = np.repeat(np.arange(len(row)), stop - first)
         within = np.arange(len(variant)) - np.repeat(np.cumsum(stop - first) - (stop - first), stop - first)

@@ -69,9 +69,13 @@ def identify(inputs: DictionaryInputs) -> Identity:
         # What the model makes of them is known, and effects on scores follow from decoders: nothing else to ask.
         reading = Reading(probe.x, probe.x, None, None)
     elif probe is not None:
-        reading = read_again(probe, Reader(inputs.item_ids, inputs.embed, inputs.max_history, inputs.item_vectors))
+        users = inputs.pseudonyms if inputs.names_users else ()
+        reader = Reader(inputs.item_ids, inputs.embed, inputs.max_history, inputs.item_vectors, users)
+        reading = read_again(probe, reader)
     if reading is None or len(reading.new) < max(inputs.sae.w_dec.shape[1], previous.sae.w_dec.shape[1]):
         return _nothing_found(inputs, previous)
+    if len(_vectors(reading.new, inputs.sae)) != len(_vectors(reading.old, previous.sae)):
+        return _nothing_found(inputs, previous)  # another number of interests: no vector has its counterpart
     return _found(inputs, previous, reading, same_model=same_model)
 
 
@@ -93,7 +97,9 @@ class _Match:
 def _found(inputs: DictionaryInputs, previous: Previous, reading: Reading, *, same_model: bool) -> Identity:
     new = Latents(inputs.sae.w_dec, inputs.sae.encode(reading.new), reading.new_vectors)
     old = Latents(previous.sae.w_dec, previous.sae.encode(reading.old), reading.old_vectors)
-    alignment = None if same_model else align(reading.new, reading.old)
+    alignment = None
+    if not same_model:
+        alignment = align(_vectors(reading.new, inputs.sae), _vectors(reading.old, previous.sae))
     matching = match_latents(new, old, alignment)
     match = _with_silent(matching, new, old, alignment)
     kept_ids = np.where(np.isin(match.new_status, [LatentStatus.STABLE, LatentStatus.DRIFTED, SILENT]), 1, 0)
@@ -116,6 +122,11 @@ def _found(inputs: DictionaryInputs, previous: Previous, reading: Reading, *, sa
         fates=_fates(previous.dictionary, ids, match, matching),
     )
     return Identity(tuple(ids), _origins(previous.dictionary, match, matching), lineage)
+
+
+def _vectors(x: NDArray[np.float32], sae: Autoencoder) -> NDArray[np.float32]:
+    """The vectors an SAE reads, [n, d]: a row of several interests holds several."""
+    return x.reshape(-1, sae.w_dec.shape[1])
 
 
 def _with_silent(matching: LatentMatching, new: Latents, old: Latents, alignment: Alignment | None) -> _Match:

@@ -58,9 +58,10 @@ class DictionaryInputs:
     were added up before, and is asked once at most. `histories` are those the activations were collected from,
     `pseudonyms` [n_users] the users' ids there, cut to the newest `max_history`. `item_ids`, `titles`: position i is
     item index i + 1. `item_vectors` [n_items + 1, d] of a dot-product head, None for any other. `embed` maps histories
-    to activations [B, d]; `scores` activations [n, d] to what every latent would have before the cut [n, w] (None = no
-    near misses); `rank` lists items for activations where the head is no dot product (None = no outputs then).
-    `rows_per_part` and `seed` fix the sample; `control` is the summary of a control dictionary; `previous` the
+    and users to activations [B, d]; `reads_history` False = by the user alone, so that nothing can be left out;
+    `names_users` = the user matters. `scores` activations [n, d] to what every latent would have before the cut [n, w]
+    (None = no near misses); `rank` lists items for activations where the head is no dot product (None = no outputs
+    then). `rows_per_part` and `seed` fix the sample; `control` is the summary of a control dictionary; `previous` the
     dictionary whose ids are kept.
     """
 
@@ -83,6 +84,8 @@ class DictionaryInputs:
     evidence: Callable[[], EvidenceSums] | None = None
     scores: Scores | None = None
     rank: Rank | None = None
+    reads_history: bool = True
+    names_users: bool = False
 
     def __post_init__(self) -> None:
         """InvalidRequestError when the tables do not describe the same users and items."""

@@ -74,7 +74,8 @@ def verify(
     if ranked is not None:
         progress("ranking by what the labels say", 0.95)
         told = description.told(verdict.uses_set)
-        extra["described_ndcg"] = described_ndcg(told, ranked, inputs.item_ids, inputs.seed).as_json()
+        if (described := described_ndcg(told, ranked, inputs.item_ids, inputs.seed)) is not None:
+            extra["described_ndcg"] = described.as_json()
     summary = extra | summarise(records, draft.arrays, description.effect, verdict.swapped_passes, inputs.control)
     learnt = members_of((record.rule for record in records), inputs.facets, inputs.item_ids)
     finished = replace(draft, concepts=records, summary=summary, learnt=learnt)

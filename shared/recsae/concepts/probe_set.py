@@ -1,8 +1,9 @@
 """Fixed probe rows of a dictionary: histories, and what its model made of them, kept so that a later one can compare.
 
 A recommender serves one version of a model. To lay a new version's activations over an old one's, and to see on which
-histories old latents fired, both must read the same histories: so each dictionary carries some, without users. They are
-rows of construction users. Bounded: 8,192 rows, a million items together. Not here: comparing (`identity`).
+histories old latents fired, both must read the same histories: so each dictionary carries some. Whose they are it says,
+by pseudonym, only where a model makes activations of more than a history. They are rows of construction users. Bounded:
+8,192 rows, a million items together. Not here: comparing (`identity`).
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ class ProbeSet:
     """n rows: row r is the history `windows.items[start[r]:end[r]]`, oldest first, which the model reads as `x[r]`.
 
     Items count from 1 into `item_ids`, which hold only items of these histories. `vectors` float32 [m, d]: vectors of a
-    dot-product head of the first m of `item_ids` (none for any other head).
+    dot-product head of the first m of `item_ids` (none for any other head). `user_ids`: a pseudonym per row, or none at
+    all where the model reads a history alone.
     """
 
     x: Floats
     windows: Windows
     item_ids: tuple[str, ...]
     vectors: Floats
+    user_ids: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -54,7 +57,8 @@ class ProbeSet:
 
     def take(self, rows: NDArray[np.int64]) -> ProbeSet:
         """Some of the rows."""
-        return ProbeSet(self.x[rows], self.windows.take(rows), self.item_ids, self.vectors)
+        users = tuple(self.user_ids[row] for row in rows.tolist()) if self.user_ids else ()
+        return ProbeSet(self.x[rows], self.windows.take(rows), self.item_ids, self.vectors, users)
 
     def save(self, folder: Path) -> None:
         """Writes `probe.safetensors` into a dictionary's folder."""
@@ -64,6 +68,8 @@ class ProbeSet:
         }  # fmt: skip
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         names = {"item_ids": json.dumps(list(self.item_ids))}
+        if self.user_ids:
+            names["user_ids"] = json.dumps(list(self.user_ids))
         write_atomic(folder / _FILE, safetensors.numpy.save(contiguous, metadata=names))
 
 
@@ -76,12 +82,13 @@ def load_probe_set(folder: Path) -> ProbeSet | None:
         with safetensors.safe_open(path, framework="numpy") as file:
             columns = {name: file.get_tensor(name) for name in _COLUMNS}
             item_ids = tuple(json.loads(file.metadata()["item_ids"]))
+            user_ids = tuple(json.loads(file.metadata().get("user_ids", "[]")))
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise CorruptArtifactError(
             f"{path.name} holds no probe rows ({error}); publish the dictionary again"
         ) from error
     windows = Windows(columns["items"], columns["start"], columns["end"])
-    return ProbeSet(columns["x"], windows, item_ids, columns["vectors"])
+    return ProbeSet(columns["x"], windows, item_ids, columns["vectors"], user_ids)
 
 
 def make_probe_set(inputs: DictionaryInputs) -> ProbeSet:
@@ -103,6 +110,7 @@ def make_probe_set(inputs: DictionaryInputs) -> ProbeSet:
         Windows((items + 1).astype(np.int32), compact.start, compact.end),
         tuple(inputs.item_ids[item - 1] for item in used.tolist()),
         vectors,
+        tuple(inputs.pseudonyms[user] for user in drawn.user[rows].tolist()) if inputs.names_users else (),
     )
 
 
@@ -120,27 +128,38 @@ class Reading:
 class Reader:
     """A model that reads histories: `embed` maps those of item indices to activations [B, d]; `item_ids` name them.
 
-    `item_vectors` [n_items + 1, d] of a dot-product head, None for any other.
+    `item_vectors` [n_items + 1, d] of a dot-product head, None for any other. `user_ids` name the users that `embed`
+    counts, where it reads more than histories.
     """
 
     item_ids: Sequence[str]
     embed: Embed
     max_history: int
     item_vectors: Floats | None = None
+    user_ids: Sequence[str] = ()
 
 
 def read_again(probe: ProbeSet, reader: Reader) -> Reading:
-    """The probe rows as `reader` reads them; rows with items it does not know are left out, which may leave none."""
+    """The probe rows as `reader` reads them; rows with items or users it does not know are left out: it may be all."""
     index = {item_id: at for at, item_id in enumerate(reader.item_ids, 1)}
     number = np.array([0, *(index.get(item_id, 0) for item_id in probe.item_ids)], np.int32)
     new_vectors, old_vectors = _shared_vectors(probe, number, reader)
     strange = np.concatenate([[0], np.cumsum(number[probe.windows.items] == 0)])
-    known = np.flatnonzero(strange[probe.windows.end] == strange[probe.windows.start])
+    users = _users_of(probe, reader)
+    known = strange[probe.windows.end] == strange[probe.windows.start]
+    known = np.flatnonzero(known & ((users >= 0) | (not reader.user_ids)))
     left = probe.take(known)
     items = number[left.windows.items]
     pairs = zip(left.windows.start.tolist(), left.windows.end.tolist(), strict=True)
-    x = reader.embed([items[max(start, end - reader.max_history) : end] for start, end in pairs])
+    x = reader.embed([items[max(start, end - reader.max_history) : end] for start, end in pairs], users[known])
     return Reading(x, left.x, new_vectors, old_vectors)
+
+
+def _users_of(probe: ProbeSet, reader: Reader) -> NDArray[np.int32]:
+    """Index of each row's user among the reader's, int32 [n], -1 = not known there."""
+    index = {user_id: at for at, user_id in enumerate(reader.user_ids)}
+    found = [index.get(user_id, -1) for user_id in probe.user_ids] or [-1] * len(probe)
+    return np.array(found, np.int32)
 
 
 def _chosen(drawn: RowSample, windows: Windows, seed: int) -> NDArray[np.int64]:

@@ -1,41 +1,46 @@
 """A `ModelSource` over gRPC: any recommender that implements `ActivationExporter` and, to rank, `Recommender.Rank`.
 
-Splits requests by the rows a server returns at once and waits through restarts of up to a minute; every answer is
-checked against what was asked before it is used.
+Splits requests by the rows a server returns at once; every answer is checked against what was asked before it is used
+(`recommender_answers`). Servers are asked for bare histories where a model reads nothing else, as older ones expect.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import numpy as np
 
-from recsae.errors import FailedPreconditionError, InvalidRequestError, UnavailableError
-from recsae.pipeline.sources import Floats, ItemActivations, ItemVectors, RankedItems, SourceModel
-from recsae.rpc.status import error_from
+from recsae.errors import FailedPreconditionError, InvalidRequestError
+from recsae.pipeline import recommender_answers as answers
+from recsae.pipeline.recommender_calls import NotImplementedByServerError, batches, call
+from recsae.pipeline.sources import (
+    PAIR,
+    CannotRankError,
+    Crossing,
+    Floats,
+    ItemActivations,
+    ItemVectors,
+    RankedItems,
+    SourceModel,
+    Subject,
+    Tensors,
+)
+from recsae.recommenders.address import split_address
 from recsae.rpc.tensors import from_tensor, to_tensor
+from recsae.steering.wire import attribute_message
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
 
-_CALL_S = 60.0
-_WAIT_THROUGH_S = 60.0
-_RETRY_EVERY_S = 1.0
-_MAX_HISTORIES = 1_024
-_MAX_ROWS = 16_384
-_RANK_ROWS = 256
+_MAX_SUBJECTS = 1_024
+_RANK_LISTS = 256
 _ITEM_PAGE = 4_096
+# Most candidates the contract takes at once.
+_MAX_CANDIDATES = 10_000
 
-Request = TypeVar("Request", contravariant=True)
-Answer = TypeVar("Answer", covariant=True)
-_RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
-
-
-class _Method(Protocol[Request, Answer]):
-    """A unary call of a stub."""
-
-    def __call__(self, request: Request, /, *, timeout: float) -> Answer: ...
+_LAST, _ALL = recommender_pb2.POSITIONS_LAST, recommender_pb2.POSITIONS_ALL
 
 
 class RecommenderClient:
@@ -48,45 +53,37 @@ class RecommenderClient:
         self._sleep = sleep
 
     def describe(self, model: str) -> SourceModel:
-        """See `ActivationSource`; reads the model's first hook."""
-        answer = self._call(self._exporter.GetModel, recommender_pb2.GetModelRequest(model=model))
-        info = answer.model
-        if not info.hooks:
-            raise FailedPreconditionError(f"model {info.name!r} names no hook; export it with at least one")
-        hook = info.hooks[0]
-        return SourceModel(
-            name=info.name,
-            version=info.version,
-            hook=hook.name,
-            dim=hook.dim,
-            max_history=info.max_history,
-            item_count=info.item_count,
-            max_rows=min(info.max_export_rows or _MAX_ROWS, _MAX_ROWS),
-            dot_product=info.head == recommender_pb2.HEAD_KIND_DOT_PRODUCT,
-            all_positions=hook.all_positions,
-        )
+        """See `ActivationSource`."""
+        request = recommender_pb2.GetModelRequest(model=split_address(model).model)
+        return answers.source_model(call(self._exporter.GetModel, request, self._sleep).model, model)
 
-    def every_position(self, model: SourceModel, histories: Sequence[Sequence[str]]) -> Floats:
+    def every_position(self, model: SourceModel, subjects: Sequence[Subject]) -> Floats:
         """See `ActivationSource`."""
         if not model.all_positions:
-            raise FailedPreconditionError(f"hook {model.hook!r} of {model.name} exports the last position only")
-        return self._export(model, histories, [len(history) for history in histories], recommender_pb2.POSITIONS_ALL)
+            raise FailedPreconditionError(f"hook {model.hook!r} of {model.served_as} exports the last position only")
+        rows_of = [len(subject.history) for subject in subjects]
+        return _joined(model, [x for x, _ in self._export(model, subjects, rows_of, _ALL)])
 
-    def last_position(self, model: SourceModel, histories: Sequence[Sequence[str]]) -> Floats:
+    def last_position(self, model: SourceModel, subjects: Sequence[Subject]) -> Floats:
         """See `ActivationSource`."""
-        return self._export(model, histories, [1] * len(histories), recommender_pb2.POSITIONS_LAST)
+        return _joined(model, [x for x, _ in self._export(model, subjects, [1] * len(subjects), _LAST)])
 
     def items(self, model: SourceModel) -> Iterator[ItemActivations]:
         """See `ActivationSource`."""
         cursor = ""
         while True:
-            page = recommender_pb2.ItemPage(cursor=cursor, limit=min(_ITEM_PAGE, model.max_rows))
-            answer = self._export_page(model, recommender_pb2.POSITIONS_LAST, items=page)
-            x = _activations(model, answer.batch, len(answer.batch.subjects))
-            yield ItemActivations(tuple(subject.item_id for subject in answer.batch.subjects), x)
+            page = recommender_pb2.ItemPage(cursor=cursor, limit=min(_ITEM_PAGE, _rows_at_once(model)))
+            answer = self._export_page(model, _LAST, items=page)
+            subjects = answer.batch.subjects[:: model.interests]
+            x = answers.activations(model, answer.batch, len(subjects))
+            yield ItemActivations(tuple(subject.item_id for subject in subjects), x)
             cursor = answer.next_cursor
             if not cursor:
                 return
+
+    def item_ids(self, model: SourceModel) -> tuple[str, ...]:
+        """See `ItemSource`."""
+        return tuple(item_id for page in self._item_pages(model) for item_id in page.item_ids)
 
     def item_vectors(self, model: SourceModel) -> ItemVectors | None:
         """See `ItemSource`."""
@@ -95,62 +92,100 @@ class RecommenderClient:
         ids: list[str] = []
         vectors: list[Floats] = []
         biases: list[Floats] = []
-        cursor = ""
-        while True:
-            request = recommender_pb2.ExportItemsRequest(
-                model=model.name,
-                model_version=model.version,
-                page=recommender_pb2.ItemPage(cursor=cursor, limit=_ITEM_PAGE),
+        for page in self._item_pages(model):
+            ids += page.item_ids
+            rows = len(page.item_ids)
+            vectors.append(from_tensor(page.vectors, name="vectors", dtype=np.float32, shape=(rows, model.dim)))
+            if page.HasField("biases"):
+                biases.append(from_tensor(page.biases, name="biases", dtype=np.float32, shape=(rows,)))
+        return ItemVectors(tuple(ids), np.concatenate(vectors), np.concatenate(biases) if biases else None)
+
+    def crossing(self, model: SourceModel, subjects: Sequence[Subject], candidates: Sequence[str] = ()) -> Crossing:
+        """See `ItemSource`."""
+        step = min(_MAX_CANDIDATES, model.max_rows)
+        slices = [candidates[at : at + step] for at in range(0, len(candidates), step)] or [()]
+        # A subject whose candidates take several calls goes alone, so that its rows follow each other.
+        at_once = len(subjects) if len(slices) == 1 else 1
+        found = [
+            part
+            for begin in range(0, len(subjects), max(1, at_once))
+            for few in slices
+            for part in self._export(
+                model,
+                subjects[begin : begin + at_once],
+                [max(1, len(few))] * len(subjects[begin : begin + at_once]),
+                _LAST,
+                few,
             )
-            answer = self._call(self._exporter.ExportItems, request)
-            ids += answer.item_ids
-            rows = len(answer.item_ids)
-            vectors.append(from_tensor(answer.vectors, name="vectors", dtype=np.float32, shape=(rows, model.dim)))
-            if answer.HasField("biases"):
-                biases.append(from_tensor(answer.biases, name="biases", dtype=np.float32, shape=(rows,)))
-            cursor = answer.next_cursor
-            if not cursor:
-                return ItemVectors(tuple(ids), np.concatenate(vectors), np.concatenate(biases) if biases else None)
+        ]
+        names = found[0][1] if found else {}
+        tensors = {name: np.concatenate([tensors[name] for _, tensors in found]) for name in names}
+        return Crossing(_joined(model, [x for x, _ in found]), tensors)
 
     def rank(
-        self, model: SourceModel, activations: Floats, k: int, exclude: Sequence[Sequence[str]]
+        self,
+        model: SourceModel,
+        activations: Floats,
+        k: int,
+        exclude: Sequence[Sequence[str]],
+        candidates: Sequence[str] = (),
+        passthrough: Tensors | None = None,
     ) -> list[RankedItems]:
         """See `ItemSource`."""
-        lists: list[RankedItems] = []
-        for start in range(0, len(activations), _RANK_ROWS):
-            rows = slice(start, start + _RANK_ROWS)
+        pieces = _pieces(model, len(exclude), candidates)
+        ranked: list[list[RankedItems]] = [[] for _ in exclude]
+        for begin, end in batches([piece.rows for piece in pieces], model.max_rows, _RANK_LISTS):
+            asked = pieces[begin:end]
+            rows = slice(asked[0].begin, asked[-1].begin + asked[-1].rows)
             request = recommender_pb2.RankRequest(
-                model=model.name,
+                model=model.served_as,
                 model_version=model.version,
                 activations=to_tensor(np.ascontiguousarray(activations[rows], dtype=np.float32)),
+                passthrough=[
+                    common_pb2.NamedTensor(name=name, tensor=to_tensor(np.ascontiguousarray(tensor[rows])))
+                    for name, tensor in (passthrough or {}).items()
+                ],
                 k=k,
-                exclude=[recommender_pb2.ItemList(item_ids=ids) for ids in exclude[rows]],
+                exclude=[recommender_pb2.ItemList(item_ids=exclude[piece.of]) for piece in asked],
+                candidates=[recommender_pb2.ItemList(item_ids=piece.candidates) for piece in asked if piece.candidates],
             )
-            answer = self._call(self._recommender.Rank, request)
-            if len(answer.lists) != len(activations[rows]):
-                raise InvalidRequestError(f"Rank answered {len(answer.lists)} lists for {len(activations[rows])} rows")
-            lists += [
-                RankedItems(tuple(item.item_id for item in ranked.items), tuple(item.score for item in ranked.items))
-                for ranked in answer.lists
-            ]
-        return lists
+            answer = self._ranked(request)
+            if len(answer.lists) != len(asked):
+                raise InvalidRequestError(f"Rank answered {len(answer.lists)} lists for {len(asked)} asked for")
+            for piece, found in zip(asked, answer.lists, strict=True):
+                items = tuple(item.item_id for item in found.items)
+                ranked[piece.of].append(RankedItems(items, tuple(item.score for item in found.items)))
+        return [_best(parts, k) for parts in ranked]
+
+    def _ranked(self, request: recommender_pb2.RankRequest) -> recommender_pb2.RankResponse:
+        try:
+            return call(self._recommender.Rank, request, self._sleep)
+        except NotImplementedByServerError as error:
+            raise CannotRankError("the recommender does not implement Rank") from error
 
     def _export(
         self,
         model: SourceModel,
-        histories: Sequence[Sequence[str]],
+        subjects: Sequence[Subject],
         rows_of: Sequence[int],
         positions: recommender_pb2.Positions.ValueType,
-    ) -> Floats:
-        parts: list[Floats] = []
-        for begin, end in batches(rows_of, model.max_rows, _MAX_HISTORIES):
-            given = recommender_pb2.HistoryList(
-                histories=[common_pb2.History(item_ids=history) for history in histories[begin:end]]
-            )
-            answer = self._export_page(model, positions, histories=given)
-            parts.append(_activations(model, answer.batch, sum(rows_of[begin:end])))
-            _check_order(answer.batch, rows_of[begin:end], every=positions == recommender_pb2.POSITIONS_ALL)
-        return np.concatenate(parts) if parts else np.zeros((0, model.dim), np.float32)
+        candidates: Sequence[str] = (),
+    ) -> Iterator[tuple[Floats, Tensors]]:
+        """Activations and what crossed the cut with them, a request at a time; `rows_of` counts interests as one."""
+        for begin, end in batches(rows_of, _rows_at_once(model), _MAX_SUBJECTS):
+            few, rows = subjects[begin:end], sum(rows_of[begin:end])
+            if model.reads_history_alone:
+                given = [common_pb2.History(item_ids=subject.history) for subject in few]
+                ask = partial(self._export_page, histories=recommender_pb2.HistoryList(histories=given))
+            else:
+                named = [_subject_message(subject) for subject in few]
+                ask = partial(self._export_page, subjects=recommender_pb2.SubjectList(subjects=named))
+            answer = ask(model, positions, candidates=candidates)
+            x = answers.activations(model, answer.batch, rows)
+            answers.check_order(model, answer.batch, rows_of[begin:end], every=positions == _ALL)
+            if candidates:
+                answers.check_candidates(answer.batch, candidates, len(few))
+            yield x, answers.passthrough(answer.batch, rows * model.interests)
 
     def _export_page(
         self,
@@ -158,62 +193,76 @@ class RecommenderClient:
         positions: recommender_pb2.Positions.ValueType,
         *,
         histories: recommender_pb2.HistoryList | None = None,
+        subjects: recommender_pb2.SubjectList | None = None,
         items: recommender_pb2.ItemPage | None = None,
+        candidates: Sequence[str] = (),
     ) -> recommender_pb2.ExportActivationsResponse:
         request = recommender_pb2.ExportActivationsRequest(
-            model=model.name,
+            model=model.served_as,
             model_version=model.version,
             hook=model.hook,
             positions=positions,
             histories=histories,
+            subjects=subjects,
             items=items,
+            candidate_item_ids=candidates,
         )
-        return self._call(self._exporter.ExportActivations, request)
+        return call(self._exporter.ExportActivations, request, self._sleep)
 
-    def _call(self, method: _Method[Request, Answer], request: Request) -> Answer:
-        deadline = time.monotonic() + _WAIT_THROUGH_S
+    def _item_pages(self, model: SourceModel) -> Iterator[recommender_pb2.ExportItemsResponse]:
+        cursor = ""
         while True:
-            try:
-                return method(request, timeout=_CALL_S)
-            except grpc.RpcError as error:
-                code = error.code() if isinstance(error, grpc.Call) else None
-                if code not in _RETRIED:
-                    raise error_from(error) from error
-                if time.monotonic() > deadline:
-                    raise UnavailableError(
-                        f"the recommender did not answer for {_WAIT_THROUGH_S:.0f} s ({error_from(error)}); start it"
-                    ) from error
-            self._sleep(_RETRY_EVERY_S)  # a restarting server has no event to wait for
+            page = recommender_pb2.ItemPage(cursor=cursor, limit=_ITEM_PAGE)
+            request = recommender_pb2.ExportItemsRequest(model=model.served_as, model_version=model.version, page=page)
+            answer = call(self._exporter.ExportItems, request, self._sleep)
+            yield answer
+            cursor = answer.next_cursor
+            if not cursor:
+                return
 
 
-def batches(rows_of: Sequence[int], max_rows: int, max_histories: int) -> Iterator[tuple[int, int]]:
-    """Spans [begin, end) of histories of at most `max_rows` rows together; a longer history goes alone."""
-    begin, rows = 0, 0
-    for index, count in enumerate(rows_of):
-        if index > begin and (rows + count > max_rows or index - begin >= max_histories):
-            yield begin, index
-            begin, rows = index, 0
-        rows += count
-    if begin < len(rows_of):
-        yield begin, len(rows_of)
+@dataclass(frozen=True)
+class _Piece:
+    """Rows [begin, begin + rows) of what is ranked: list number `of`, or a part of it over some of the candidates."""
+
+    of: int
+    begin: int
+    rows: int
+    candidates: Sequence[str] = ()
 
 
-def _activations(model: SourceModel, batch: common_pb2.ActivationBatch, rows: int) -> Floats:
-    if batch.model_version != model.version:
-        raise FailedPreconditionError(
-            f"model {model.name} changed from version {model.version} to {batch.model_version} during the run; "
-            "start a new run"
-        )
-    return from_tensor(batch.activations, name="activations", dtype=np.float32, shape=(rows, model.dim), finite=True)
+def _pieces(model: SourceModel, lists: int, candidates: Sequence[str]) -> list[_Piece]:
+    if model.rows != PAIR:
+        return [_Piece(at, at * model.interests, model.interests) for at in range(lists)]
+    step = min(_MAX_CANDIDATES, model.max_rows)
+    slices = [candidates[at : at + step] for at in range(0, len(candidates), step)]
+    return [
+        _Piece(of, of * len(candidates) + number * step, len(few), few)
+        for of in range(lists)
+        for number, few in enumerate(slices)
+    ]
 
 
-def _check_order(batch: common_pb2.ActivationBatch, rows_of: Sequence[int], *, every: bool) -> None:
-    """InvalidRequestError unless rows come by history, then position: a mix-up would poison everything learnt."""
-    histories = np.fromiter((subject.history_index for subject in batch.subjects), np.int64, len(batch.subjects))
-    wanted = np.repeat(np.arange(len(rows_of)), rows_of)
-    if not np.array_equal(histories, wanted):
-        raise InvalidRequestError("the recommender returned rows in another order than the histories asked for")
-    if every:
-        positions = np.fromiter((subject.position for subject in batch.subjects), np.int64, len(batch.subjects))
-        if not np.array_equal(positions, np.concatenate([np.arange(1, count + 1) for count in rows_of])):
-            raise InvalidRequestError("the recommender returned positions that do not run from 1 in each history")
+def _best(parts: Sequence[RankedItems], k: int) -> RankedItems:
+    """One list of several over different candidates; equal scores stay in the order of the parts."""
+    if len(parts) == 1:
+        return parts[0]
+    pairs = [pair for part in parts for pair in zip(part.scores, part.item_ids, strict=True)]
+    pairs = sorted(pairs, key=lambda pair: -pair[0])[:k]
+    return RankedItems(tuple(item_id for _, item_id in pairs), tuple(score for score, _ in pairs))
+
+
+def _rows_at_once(model: SourceModel) -> int:
+    return max(1, model.max_rows // model.interests)
+
+
+def _joined(model: SourceModel, parts: Sequence[Floats]) -> Floats:
+    return np.concatenate(parts) if parts else np.zeros((0, model.row_length), np.float32)
+
+
+def _subject_message(subject: Subject) -> recommender_pb2.Subject:
+    return recommender_pb2.Subject(
+        user_id=subject.user_id,
+        history=common_pb2.History(item_ids=subject.history),
+        attributes={name: attribute_message(value) for name, value in subject.attributes.items()},
+    )

@@ -16,12 +16,14 @@ from enum import StrEnum
 from recsae.errors import InvalidRequestError
 from recsae.pipeline.sweeps import MAX_K, MAX_WIDTH, PointResult, SweepGrid
 from recsae.pipeline.triples import Triple
+from recsae.recommenders.address import Address, split_address
 from recsae.sae.config import VARIANTS
 
 MAX_REASON = 500
 MAX_LLM_CONCEPTS = 10_000
 _VERSION = re.compile(r"[0-9a-f]{16}")
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# A model, or one of its further hooks: NAME@HOOK (`recsae.recommenders.address`).
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
 
 
 class RunState(StrEnum):
@@ -63,11 +65,20 @@ class RunConfig:
     def validate(self) -> None:
         """InvalidRequestError names the first field that can never work, with its range."""
         if not _MODEL.fullmatch(self.model):
-            raise InvalidRequestError(f"model {self.model!r} is not a model name; use letters, digits, '.', '_', '-'")
+            raise InvalidRequestError(
+                f"model {self.model!r} is not a model name; use letters, digits, '.', '_', '-', and name a hook other "
+                "than its first behind an '@'"
+            )
         if self.control_model and not _MODEL.fullmatch(self.control_model):
             raise InvalidRequestError(f"control_model {self.control_model!r} is not a model name; leave it empty")
         if self.control_model == self.model:
             raise InvalidRequestError(f"control_model is {self.model!r} too; name the untrained model or none")
+        hook, control = split_address(self.model).hook, split_address(self.control_model)
+        if self.control_model and control.hook != hook:
+            raise InvalidRequestError(
+                f"control_model {self.control_model!r} is read at another hook than {self.model!r}; name "
+                f"{str(Address(control.model, hook))!r}"
+            )
         if not _VERSION.fullmatch(self.dataset_version):
             raise InvalidRequestError(
                 f"dataset_version {self.dataset_version!r} is not a version; give the 16 hex digits of a data set"

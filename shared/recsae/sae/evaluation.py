@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
 from recsae.sae.codes import Codes
+from recsae.sae.flat_rows import FlatRows
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.shards import ITEM_PROBE, ShardReader
 from recsae.sae.sparsity import PROBE_ROWS, FiringSums, evenly_spread
@@ -180,17 +181,21 @@ def reconstruction_sums(sae: SparseAutoencoder, parts: Iterable[Floats]) -> Reco
     return sums
 
 
-def evaluate(sae: SparseAutoencoder, reader: ShardReader, *, probe_rows: int = PROBE_ROWS) -> Evaluation:
+def evaluate(
+    sae: SparseAutoencoder, reader: ShardReader, *, probe_rows: int = PROBE_ROWS, first_item: int | None = None
+) -> Evaluation:
     """Encodes every row of the shards once, in bounded memory. A user's rows must lie together, oldest first.
 
-    The probe set is every item (at most half of `probe_rows`, spread evenly) and user rows, spread evenly, for the
-    rest of `probe_rows`: the same rows for every SAE.
+    Interests of a subject are rows of their own. Users from index `first_item` on are items, like item probes. The
+    probe set is every item (at most half of `probe_rows`, spread evenly) and user rows, spread evenly, for the rest of
+    `probe_rows`: the same rows for every SAE.
     """
-    if reader.d != sae.d:
-        raise InvalidRequestError(f"activations have length {reader.d}, the SAE reads {sae.d}; use its own model's")
+    rows = reader.flat()
+    if rows.d != sae.d:
+        raise InvalidRequestError(f"activations have length {rows.d}, the SAE reads {sae.d}; use its own model's")
     found = Evaluation.zero(sae.d, sae.width)
-    for chunk in _chunks(reader, probe_rows):
-        x = reader.read(chunk.start, chunk.stop)
+    for chunk in _chunks(rows, probe_rows, first_item):
+        x = rows.read(chunk.start, chunk.stop)
         codes = sae.encode(x)
         x_hat = sae.decode(codes)
         positions, last, items = (
@@ -218,14 +223,14 @@ class _Chunk:
     probe_items: Rows
 
 
-def _chunks(reader: ShardReader, probe_rows: int) -> Iterator[_Chunk]:
+def _chunks(reader: FlatRows, probe_rows: int, first_item: int | None) -> Iterator[_Chunk]:
     spans = [(start, min(start + _CHUNK_ROWS, reader.n)) for start in range(0, reader.n, _CHUNK_ROWS)]
-    all_items = sum(int((reader.users(*span) == ITEM_PROBE).sum()) for span in spans)
+    all_items = sum(int(_are_items(reader, *span, first_item).sum()) for span in spans)
     all_users = reader.n - all_items
     most_items = min(all_items, probe_rows // 2)
     users_before, items_before = 0, 0
     for start, stop in spans:
-        is_item = reader.users(start, stop) == ITEM_PROBE
+        is_item = _are_items(reader, start, stop, first_item)
         users, items = np.flatnonzero(~is_item), np.flatnonzero(is_item)
         users_after, items_after = users_before + len(users), items_before + len(items)
         yield _Chunk(
@@ -240,7 +245,14 @@ def _chunks(reader: ShardReader, probe_rows: int) -> Iterator[_Chunk]:
         users_before, items_before = users_after, items_after
 
 
-def _is_last(reader: ShardReader, start: int, stop: int) -> NDArray[np.bool_]:
-    user = reader.users(start, min(stop + 1, reader.n))
-    changes = user[1:] != user[:-1]
-    return np.append(changes, True)[: stop - start]
+def _are_items(reader: FlatRows, start: int, stop: int, first_item: int | None) -> NDArray[np.bool_]:
+    user = reader.users(start, stop)
+    is_item: NDArray[np.bool_] = user == ITEM_PROBE
+    return is_item if first_item is None else is_item | (user >= first_item)
+
+
+def _is_last(reader: FlatRows, start: int, stop: int) -> NDArray[np.bool_]:
+    """Rows of a user's newest subject: as many rows on as it has interests, another user begins, or nothing does."""
+    user, step = reader.users(start, min(stop + reader.interests, reader.n)), reader.interests
+    changes = user[step:] != user[:-step]
+    return np.concatenate([changes, np.ones(step, bool)])[: stop - start]

@@ -107,13 +107,11 @@ def fidelity(
 ) -> Fidelity:
     """Ranks with `x` [n, d], rows of users outside SAE training, and with three reconstructions of it.
 
-    `users` [n] says whose each is; without it every row is a user. `axes` are fitted on the SAE's training rows. The
-    baselines get as many components as the SAE has latents: k, or the mean number that fire here where that is more.
-    The ranker is called four times.
+    `users` says whose each ranking is; without it every one is a user. `axes` are fitted on the SAE's training rows.
+    The ranker is called four times; it may make one ranking of several rows.
     """
     codes = sae.encode(x)
-    fired_per_row = int(codes.fired.sum()) / max(1, len(x))
-    k = min(max(sae.k, math.ceil(fired_per_row)), sae.d)
+    k = components(sae, int(codes.fired.sum()) / max(1, len(x)))
     original = ranker(x)
     sides = {
         _SAE: ranker(sae.decode(codes)),
@@ -121,6 +119,20 @@ def fidelity(
         _ADAPTIVE_PCA: ranker(axes.keep_largest(x, k)),
     }
     return fidelity_of(ranking_sums(original, sides, users=users), components=k, seed=seed)
+
+
+def components(sae: SparseAutoencoder, fired_per_row: float) -> int:
+    """Components the baselines get: as many as the SAE has latents, k, or the mean number that fire if that is more."""
+    return min(max(sae.k, math.ceil(fired_per_row)), sae.d)
+
+
+def reconstructions(sae: SparseAutoencoder, axes: PrincipalAxes, x: Floats, k: int) -> dict[str, Floats]:
+    """`x` [n, d] as the SAE, k principal components and each row's own k components leave it, by side."""
+    return {
+        _SAE: sae.decode(sae.encode(x)),
+        _PCA: axes.keep_first(x, k),
+        _ADAPTIVE_PCA: axes.keep_largest(x, k),
+    }
 
 
 def ranking_sums(original: Rankings, sides: Mapping[str, Rankings], *, users: Integers | None = None) -> UserSums:

@@ -20,6 +20,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from recsae.errors import CorruptArtifactError, InvalidRequestError
+from recsae.sae.flat_rows import FlatRows
 from recsae.store.files import sha256_of, write_atomic, write_json_atomic
 
 SCHEMA_VERSION = 1
@@ -36,7 +37,8 @@ class ActivationShard:
     """Rows of activations with their subjects.
 
     `x` float32 [n, d]; `user` int32 [n], ITEM_PROBE for item probes; `position` int32 [n], index in the user's history;
-    `item` int32 [n], the newest consumed item. Rows of one user lie together, oldest position first.
+    `item` int32 [n], the newest consumed item. Rows of one user lie together, oldest position first. A row of a
+    multi-interest model holds all interests of a subject, [n, interests * d].
     """
 
     x: Floats
@@ -79,7 +81,7 @@ def item_probes(x: Floats, items: Ints) -> ActivationShard:
 def write_shard(folder: Path, name: str, shard: ActivationShard, facts: Mapping[str, str]) -> Path:
     """Writes `<name>.safetensors`, then `<name>.json`; returns the manifest's path. Writing twice is harmless.
 
-    `facts` say what the rows are: model, model_version, hook, side, dataset; the reader refuses to mix them.
+    `facts` say what the rows are: model, model_version, hook, interests, dataset; the reader refuses to mix them.
     """
     content = shard.to_bytes()
     write_atomic(folder / f"{name}{_SUFFIX}", content)
@@ -124,6 +126,11 @@ class ShardReader:
         self._starts = np.concatenate([[0], np.cumsum([shard.rows for shard in self._shards])])
         self.d = lengths.pop()
         self.n = int(self._starts[-1])
+        self.interests = int(self.facts.get("interests", 1))
+        if self.interests < 1 or self.d % self.interests:
+            raise InvalidRequestError(
+                f"activation rows of {self.d} numbers do not hold {self.interests} interests; collect them again"
+            )
 
     @classmethod
     def open_folders(cls, *folders: Path, verify: bool = False) -> ShardReader:
@@ -148,6 +155,10 @@ class ShardReader:
                 raise CorruptArtifactError(f"{path.name} does not match its manifest; collect it again")
         checksums = [manifest["sha256"] for _, manifest in described]
         return cls([path for path, _ in described], described[0][1]["facts"] if described else None, checksums)
+
+    def flat(self) -> FlatRows:
+        """The rows as an SAE reads them: one per interest of a multi-interest model, these very rows of any other."""
+        return FlatRows(self)
 
     @property
     def fingerprint(self) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tests.integration.llm.chat_server import Says, prompt_of
 
+from recsae.concepts.evidence import of_histories
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.datasets.facets import build_facets
 from recsae.datasets.planted import make_planted
@@ -77,7 +78,7 @@ def make_inputs() -> DictionaryInputs:
         item_ids=dataset.items.ids,
         titles=dataset.items.titles,
         facets=build_facets(dataset.items, histories),
-        embed=embed,
+        embed=of_histories(embed),
         max_history=200,
         item_vectors=vectors,
     )

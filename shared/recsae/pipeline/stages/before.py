@@ -13,6 +13,7 @@ from recsae.concepts.identity import Previous
 from recsae.concepts.probe_set import load_probe_set
 from recsae.pipeline.steps import StepContext
 from recsae.pipeline.triples import Triple
+from recsae.sae.pooling import subject_encoder
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.store.channels import PRODUCTION
 
@@ -36,4 +37,7 @@ def dictionary_before(context: StepContext) -> Previous | None:
     artifacts = context.platform.artifacts
     folder = artifacts.fetch("dictionary", triple.dictionary_version).folder
     sae = SparseAutoencoder.load(artifacts.fetch("sae", triple.sae_version).folder, triple.sae_version)
-    return Previous(Dictionary.load(folder, triple.dictionary_version), sae, load_probe_set(folder))
+    probe = load_probe_set(folder)
+    # Its model may have had another number of interests; its rows tell.
+    interests = probe.x.shape[1] // sae.d if probe is not None else 1
+    return Previous(Dictionary.load(folder, triple.dictionary_version), subject_encoder(sae, interests), probe)

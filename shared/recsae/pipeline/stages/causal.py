@@ -1,7 +1,8 @@
 """Stage causal: what turning each concept does on a fixed panel, and handles; the records are completed with it.
 
-Needs a dot-product head, whose scores can be computed here. Any other head is reported as not measured: its concepts
-have no safe range then, and policies on them are refused unless they ask for that.
+Needs a dot-product head, whose scores can be computed here, on a hook it goes on from. Any other is reported as not
+measured, with the reason: its concepts have no safe range then, and policies on them are refused unless they ask for
+that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from recsae.pipeline.advance import StepResult, manifest_name
 from recsae.pipeline.lanes import Lane, lane_of
 from recsae.pipeline.stages import verify
 from recsae.pipeline.stages.concepts import dictionary_inputs, published_sae
-from recsae.pipeline.stages.material import Part, load_run_data, open_shards, read_plan
+from recsae.pipeline.stages.material import load_run_data, open_shards, read_plan
+from recsae.pipeline.stages.rankable import why_no_effects
+from recsae.pipeline.stages.run_data import Part
 from recsae.pipeline.steps import StepContext
 
 
@@ -43,10 +46,10 @@ def causal(context: StepContext) -> StepResult:
     inputs = dictionary_inputs(context, lane, sae_version=sae_version)
     head = _head(context, lane, inputs)
     if head is None:
-        done = not_measured(dictionary, "the head is no dot product")
+        done = not_measured(dictionary, why_no_effects(read_plan(context.workspace, lane).model))
     else:
         rows = open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION).mapped()
-        targets = load_run_data(context.platform, context.run).targets
+        targets = load_run_data(context, lane).targets
         done = complete(dictionary, inputs, head, rows, targets, progress=context.report)
     with tempfile.TemporaryDirectory() as scratch:
         # Probe rows lie beside the dictionary and go where it goes.

@@ -22,9 +22,12 @@ from recsae.pipeline.sources import SourceModel
 from recsae.pipeline.stages.before import dictionary_before
 from recsae.pipeline.stages.embedding import embedder
 from recsae.pipeline.stages.evidence import has_evidence, merged_evidence
-from recsae.pipeline.stages.material import CollectedShards, Part, RunData, load_run_data, read_plan
+from recsae.pipeline.stages.material import CollectedShards, load_run_data, read_plan
+from recsae.pipeline.stages.rankable import can_difference
+from recsae.pipeline.stages.run_data import Part, RunData
 from recsae.pipeline.stages.train import sae_folder
 from recsae.pipeline.steps import StepContext
+from recsae.sae.pooling import pooled_scores, single_vectors, subject_encoder
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.weights import load_weights
 
@@ -46,14 +49,14 @@ def dictionary_inputs(
     parts: Sequence[Part] = tuple(Part),
 ) -> DictionaryInputs:
     """Inputs of a lane with the rows of some parts; `sae_version` is "control" for an SAE that is not published."""
-    data = load_run_data(context.platform, context.run)
+    data = load_run_data(context, lane)
     model = read_plan(context.workspace, lane).model
     items = data.dataset.items
     folder = context.workspace.fetch_folder(sae_folder(lane))
     return DictionaryInputs(
         model=model.name,
         model_version=model.version,
-        sae=SparseAutoencoder.load(folder, sae_version),
+        sae=subject_encoder(SparseAutoencoder.load(folder, sae_version), model.interests),
         shards=CollectedShards(context.workspace, lane, parts),
         histories=data.histories,
         pseudonyms=data.dataset.users.ids,
@@ -61,14 +64,16 @@ def dictionary_inputs(
         titles=items.titles,
         facets=build_facets(items, data.histories, together=_sae_users(data)),
         embed=embedder(context, model, data),
-        max_history=model.max_history,
+        max_history=model.described_history,
         item_vectors=_item_vectors(context, model, data),
         previous=None if lane.prefix else dictionary_before(context),
         control=control,
         rows_per_part=lane.rows_per_part or ROWS_PER_PART,
         evidence=partial(merged_evidence, context, lane, *parts) if has_evidence(context, lane) else None,
-        scores=load_weights(folder).scores,
-        rank=None if model.dot_product else _ranker(context, model, data),
+        scores=pooled_scores(load_weights(folder).scores, model.dim, model.interests),
+        rank=_ranker(context, model, data) if can_difference(context, model) else None,
+        reads_history=not model.ignores_history,
+        names_users=not model.reads_history_alone,
     )
 
 
@@ -85,7 +90,7 @@ def published_sae(context: StepContext) -> str:
 
 def _ranker(context: StepContext, model: SourceModel, data: RunData) -> Rank:
     """Lists for activations, through the recommender; items the data set does not know take the last place's score."""
-    length = min(_LISTED, model.item_count)
+    length = min(_LISTED, model.item_count or data.dataset.items.count)
     index = {item_id: number for number, item_id in enumerate(data.dataset.items.ids, start=1)}
 
     def rank(x: NDArray[np.float32]) -> ScoredLists:
@@ -93,7 +98,8 @@ def _ranker(context: StepContext, model: SourceModel, data: RunData) -> Rank:
         for begin in range(0, len(x), _RANKED_AT_ONCE):
             context.lease.check()
             rows = x[begin : begin + _RANKED_AT_ONCE]
-            for row, ranked in enumerate(context.platform.source.rank(model, rows, length, [()] * len(rows)), begin):
+            vectors = single_vectors(rows, model.dim, model.interests)
+            for row, ranked in enumerate(context.platform.source.rank(model, vectors, length, [()] * len(rows)), begin):
                 items[row] = [index.get(item_id, 0) for item_id in ranked.item_ids]
                 scores[row] = ranked.scores
         return ScoredLists(items, scores)
@@ -107,11 +113,10 @@ def _item_vectors(context: StepContext, model: SourceModel, data: RunData) -> ND
     if exported is None:
         return None
     row_of = {item_id: row for row, item_id in enumerate(exported.item_ids)}
-    unknown = [item_id for item_id in data.dataset.items.ids if item_id not in row_of]
-    if unknown:
+    if unknown := [item_id for item_id in data.dataset.items.ids if item_id not in row_of]:
         raise FailedPreconditionError(
-            f"model {model.name} does not know {len(unknown)} of {data.dataset.items.count} items of the data set, "
-            f"e.g. {unknown[0]!r}; use the data set it was trained on"
+            f"model {model.name} has no vectors of {len(unknown)} items that it knew when the run began, e.g. "
+            f"{unknown[0]!r}; start a new run"
         )
     vectors = exported.vectors[[row_of[item_id] for item_id in data.dataset.items.ids]]
     return np.concatenate([np.zeros((1, model.dim), np.float32), vectors]).astype(np.float32)

@@ -21,9 +21,11 @@ from recsae.concepts.splits import UserPart, split_users
 from recsae.errors import FailedPreconditionError
 from recsae.pipeline.advance import StepResult, read_facts
 from recsae.pipeline.lanes import Lane, lane_of
-from recsae.pipeline.stages.material import Part, RunData, fetch_shard, load_run_data, read_plan
+from recsae.pipeline.stages.material import fetch_shard, load_run_data, read_plan
+from recsae.pipeline.stages.run_data import Part, RunData
 from recsae.pipeline.stages.train import sae_folder
 from recsae.pipeline.steps import StepContext
+from recsae.sae.pooling import subject_encoder
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.shards import ShardReader
 
@@ -35,10 +37,10 @@ def evidence(context: StepContext) -> StepResult:
     lane = lane_of(context.step.stage, context.run.config)
     name = context.step.shard
     sae = SparseAutoencoder.load(context.workspace.fetch_folder(sae_folder(lane)), "unpublished")
-    data = load_run_data(context.platform, context.run)
+    interests, data = read_plan(context.workspace, lane).model.interests, load_run_data(context, lane)
     (shard,) = ShardReader.open_files([fetch_shard(context.workspace, lane, name)]).mapped()
     context.report(f"{name}: {len(shard.user):,} rows")
-    sums = read_shard(shard, sae, _row_facts(data, lane))
+    sums = read_shard(shard, subject_encoder(sae, interests), _row_facts(data, lane))
     context.lease.check()
     with tempfile.TemporaryDirectory() as folder:
         save_sums(sums, Path(folder))

@@ -22,7 +22,7 @@ from recsae.pipeline.platform import Platform
 from recsae.pipeline.runs import RunConfig
 from recsae.pipeline.stages.causal import measured_folder
 from recsae.pipeline.stages.concepts import dictionary_inputs, published_sae
-from recsae.pipeline.stages.material import Part
+from recsae.pipeline.stages.run_data import Part
 from recsae.pipeline.steps import StepContext
 from recsae.pipeline.workspace import Workspace
 

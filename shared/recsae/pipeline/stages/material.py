@@ -4,70 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsae.concepts.splits import UserPart, split_users
-from recsae.datasets.schema import Dataset, Histories, load_dataset
-from recsae.datasets.splits import leave_one_out
+from recsae.datasets.schema import load_dataset
 from recsae.pipeline.advance import read_facts
 from recsae.pipeline.lanes import Lane
-from recsae.pipeline.platform import Platform
-from recsae.pipeline.runs import Run
 from recsae.pipeline.sources import SourceModel
+from recsae.pipeline.stages.run_data import Part, RunData
+from recsae.pipeline.steps import StepContext
 from recsae.pipeline.workspace import Workspace
 from recsae.sae.shards import ActivationShard, MappedShard, ShardReader
 
 PLAN = "plan"
 ITEMS = "items"
+# Not among the shards: a folder of those is read whole by some.
+_UNKNOWN = "unknown/items.json"
 
 
-class Part(StrEnum):
-    """What the rows of a shard may be used for; `ITEMS` are single-item probes."""
+def load_run_data(context: StepContext, lane: Lane) -> RunData:
+    """The run's data set as a lane reads it.
 
-    SAE = "sae"
-    CONSTRUCTION = "construction"
-    VERIFICATION = "verification"
-    ITEMS = "items"
-
-
-_USER_PARTS = {
-    Part.SAE: UserPart.SAE,
-    Part.CONSTRUCTION: UserPart.CONSTRUCTION,
-    Part.VERIFICATION: UserPart.VERIFICATION,
-}
-
-
-@dataclass(frozen=True)
-class RunData:
-    """The data set as the run reads it: `histories` end before the leave-one-out test item, `targets` are those.
-
-    `targets` int32 [n_users], 0 where a user has none.
+    Without the items its model does not know; with items as subjects where its model has them beside its users.
+    NotFoundError before the lane's plan is made, or when the data set was never published.
     """
-
-    dataset: Dataset
-    histories: Histories
-    targets: NDArray[np.int32]
-
-    def users_of(self, part: Part) -> NDArray[np.int64]:
-        """Users of a part who have a history, int64, ascending."""
-        parts = split_users(self.dataset.users.ids)
-        return np.flatnonzero((parts == _USER_PARTS[part]) & (self.histories.lengths > 0)).astype(np.int64)
-
-    def item_ids(self, items: NDArray[np.int32]) -> list[str]:
-        """The caller's ids of item indices."""
-        return [self.dataset.items.ids[index - 1] for index in items.tolist()]
+    model = read_plan(context.workspace, lane).model
+    return fitted(context, lane, whole_run_data(context), model)
 
 
-def load_run_data(platform: Platform, run: Run) -> RunData:
+def whole_run_data(context: StepContext) -> RunData:
     """The run's data set, fetched and verified; NotFoundError when its version was never published."""
-    dataset = load_dataset(platform.artifacts.fetch("dataset", run.config.dataset_version).folder)
-    split = leave_one_out(dataset.histories)
-    return RunData(dataset, split.test_inputs(), split.test)
+    config = context.run.config
+    return RunData.of(load_dataset(context.platform.artifacts.fetch("dataset", config.dataset_version).folder))
+
+
+def fitted(context: StepContext, lane: Lane, data: RunData, model: SourceModel) -> RunData:
+    """The data as a lane's model reads them."""
+    known = data.without(unknown_items(context.workspace, lane))
+    return known.with_items() if model.items_beside_users else known
+
+
+def unknown_items(workspace: Workspace, lane: Lane) -> list[int]:
+    """Indices of the data set's items that the lane's model does not know."""
+    name = f"{lane.stage('collect')}/{_UNKNOWN}"
+    return [int(index) for index in workspace.read_json(name)["items"]] if workspace.exists(name) else []
+
+
+def write_unknown_items(workspace: Workspace, lane: Lane, unknown: Sequence[int]) -> None:
+    """Fixes what is left out, for all stages of the lane."""
+    workspace.write_json(f"{lane.stage('collect')}/{_UNKNOWN}", {"items": list(unknown)})
 
 
 @dataclass(frozen=True)
@@ -100,7 +88,19 @@ def read_plan(workspace: Workspace, lane: Lane) -> Plan:
     """The plan of a lane; NotFoundError before it was made."""
     facts = read_facts(workspace, lane.stage("collect"), PLAN)
     shards = tuple(Shard(**{**shard, "part": Part(shard["part"])}) for shard in facts["shards"])
-    return Plan(SourceModel(**facts["model"]), shards)
+    model = facts["model"]
+    return Plan(SourceModel(**{**model, "attributes": tuple(model.get("attributes", ()))}), shards)
+
+
+def hook_config(model: SourceModel) -> dict[str, Any]:
+    """What artifacts made from a hook say about it; its model is named by address."""
+    return {
+        "model": model.name,
+        "hook": model.hook,
+        "rows": model.rows,
+        "interests": model.interests,
+        "steerable": model.steerable,
+    }
 
 
 def shard_file(lane: Lane, name: str) -> str:
@@ -152,6 +152,6 @@ def fetch_shard(workspace: Workspace, lane: Lane, name: str) -> Path:
 
 
 def newest_rows(shard: ActivationShard, data: RunData) -> NDArray[np.int64]:
-    """Rows of a shard, int64, that are the newest of their user: what serving would compute for it."""
-    is_user = shard.user >= 0
+    """Rows of a shard, int64, that are the newest of their user: what serving would compute for it. Items are none."""
+    is_user = (shard.user >= 0) & (shard.user < data.first_item_subject)
     return np.flatnonzero(is_user & (shard.position == data.histories.lengths[shard.user] - 1))

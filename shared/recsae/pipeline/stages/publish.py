@@ -9,8 +9,6 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.meaning import embed_concepts
 from recsae.concepts.minilm import MiniLm
@@ -19,10 +17,12 @@ from recsae.drift.reference import save_reference
 from recsae.pipeline.advance import StepResult, read_facts
 from recsae.pipeline.lanes import Lane, lane_of
 from recsae.pipeline.stages.llm import finished_folder
-from recsae.pipeline.stages.material import Part, load_run_data, newest_rows, open_shards, read_plan
+from recsae.pipeline.stages.material import hook_config, load_run_data, newest_rows, open_shards, read_plan
+from recsae.pipeline.stages.run_data import Part
 from recsae.pipeline.stages.train import sae_folder
 from recsae.pipeline.steps import StepContext
 from recsae.pipeline.triples import Triple
+from recsae.sae.pooling import single_vectors
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.store.channels import CANDIDATE
 from recsae.store.events import Change, change_now
@@ -44,7 +44,7 @@ def publish(context: StepContext) -> StepResult:
         version = context.platform.artifacts.publish(
             "dictionary",
             folder,
-            config={"model": model.name, "hook": model.hook},
+            config=hook_config(model),
             lineage={"model": model.version, "sae": sae_version, "dataset": run.config.dataset_version},
             scores=run.scores,
         )
@@ -62,14 +62,14 @@ def save_meanings(folder: Path) -> None:
 
 
 def reference_counters(context: StepContext, lane: Lane) -> ConceptCounters:
-    """Counters of the newest row of each held-out user."""
+    """Counters of the newest row of each held-out user, each of its interests by itself, as live rows are counted."""
     sae = SparseAutoencoder.load(context.workspace.fetch_folder(sae_folder(lane)), "unpublished")
-    data = load_run_data(context.platform, context.run)
+    interests, data = read_plan(context.workspace, lane).model.interests, load_run_data(context, lane)
     counters = ConceptCounters(sae.width)
     for shard in open_shards(context.workspace, lane, Part.CONSTRUCTION, Part.VERIFICATION).shards():
         rows = newest_rows(shard, data)
         for begin in range(0, len(rows), _ROWS_AT_ONCE):
-            x = np.ascontiguousarray(shard.x[rows[begin : begin + _ROWS_AT_ONCE]])
+            x = single_vectors(shard.x[rows[begin : begin + _ROWS_AT_ONCE]], sae.d, interests)
             codes = sae.encode(x)
             counters.add(codes.indices, codes.values, x, sae.decode(codes), mean=sae.mean, at=context.run.created_at)
             context.lease.check()

@@ -6,7 +6,7 @@ ranks, agreement of lists and their intervals (`recsae.sae.fidelity`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +16,16 @@ from recsae.concepts.described import RankedRows
 from recsae.concepts.features import build_features
 from recsae.concepts.inputs import DictionaryInputs
 from recsae.pipeline.lanes import Lane
-from recsae.pipeline.sources import Floats, ItemSource, RankedItems, SourceModel
-from recsae.pipeline.stages.material import Part, RunData, load_run_data, open_shards, read_plan
+from recsae.pipeline.sources import SUBJECT, Floats, ItemSource, SourceModel, Subject, Tensors
+from recsae.pipeline.stages.material import load_run_data, open_shards, read_plan
+from recsae.pipeline.stages.rankable import rankability
+from recsae.pipeline.stages.run_data import Part, RunData
+from recsae.pipeline.stages.target_lists import LIST_LENGTH, TargetLists
 from recsae.pipeline.steps import StepContext
-from recsae.recommenders.metrics import ranks_in_lists
-from recsae.sae.rankings import NO_ITEM, Rankings
+from recsae.sae.rankings import Rankings
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.sae.shards import ShardReader
 
-# One more than the largest cut-off, so that a tie at the cut-off is seen.
-_LIST_LENGTH = 21
 _ROWS_PER_CALL = 512
 # The interval of NDCG@10 kept narrows with the root of the users: about +-.05 at 360, +-.015 at this many.
 MOST_RANKED_USERS = 4_000
@@ -33,7 +33,10 @@ MOST_RANKED_USERS = 4_000
 
 @dataclass(frozen=True)
 class TargetRows:
-    """Rows that predict an item the recommender was not trained on: user, position int64 [n]; x float32 [n, d]."""
+    """Rows that predict an item the recommender was not trained on: user, position int64 [n]; x float32 [n, d].
+
+    x is [n, interests * d] where a subject has several.
+    """
 
     users: NDArray[np.int64]
     positions: NDArray[np.int64]
@@ -64,9 +67,15 @@ def target_rows(rows: ShardReader, data: RunData, most_users: int) -> TargetRows
 def ranked_rows(
     context: StepContext, lane: Lane, inputs: DictionaryInputs, sae: SparseAutoencoder
 ) -> RankedRows | None:
-    """What described NDCG ranks: the two newest rows of verification users; None when none of them has a target."""
-    data = load_run_data(context.platform, context.run)
+    """What described NDCG ranks: the two newest rows of verification users.
+
+    None when none of them has a target, nothing ranks from this hook, or a row is no vector of one subject: words give
+    a latent one strength, and neither interests nor pairs can be made of that.
+    """
     model = read_plan(context.workspace, lane).model
+    if model.rows != SUBJECT or rankability(context, model).not_ranked:
+        return None
+    data = load_run_data(context, lane)
     rows = target_rows(open_shards(context.workspace, lane, Part.VERIFICATION), data, MOST_RANKED_USERS)
     if not len(rows.users):
         return None
@@ -92,42 +101,61 @@ class TargetRanker:
     def __init__(
         self, source: ItemSource, model: SourceModel, data: RunData, rows: TargetRows, check: Callable[[], None]
     ) -> None:
-        """The activations to come must be in the order of `rows`."""
+        """The activations to come must be in the order of `rows`: one per row, or all interests of each."""
         self._source, self._model, self._check = source, model, check
-        histories = [data.histories.of(int(user)) for user in rows.users]
-        pairs = list(zip(rows.users, rows.positions, histories, strict=True))
-        following = [
-            history[position + 1] if position + 1 < len(history) else data.targets[user]
-            for user, position, history in pairs
-        ]
-        self._exclude = [data.item_ids(history[: position + 1]) for _, position, history in pairs]
-        # Numbers instead of ids; items that only the model knows get theirs when they are first listed.
-        self._numbers: dict[str, int] = {}
-        self._targets = self._numbered(data.item_ids(np.array(following, np.int32)))
+        asked = following_items(data, rows.users, rows.positions)
+        self._exclude, self._lists = asked.consumed, TargetLists(asked.targets)
+        self._passthrough = _passthrough(source, model, data, rows)
+
+    @property
+    def passthrough(self) -> tuple[str, ...]:
+        """Names of the tensors that the head reads besides the activations; they are those of the original rows."""
+        return tuple(self._passthrough)
 
     def __call__(self, x: Floats) -> Rankings:
-        """Places of the targets, `NOWHERE` beyond the list of 21 (ties rank the target last), and the lists.
-
-        Items are numbered alike in every call of this ranker.
-        """
+        """Places of the targets and lists of `x` [n * interests, d]; see `TargetLists`."""
         parts: list[Rankings] = []
-        for begin in range(0, len(x), _ROWS_PER_CALL):
+        for begin in range(0, len(self._exclude), _ROWS_PER_CALL):
             self._check()
             span = slice(begin, begin + _ROWS_PER_CALL)
-            lists = self._source.rank(self._model, x[span], _LIST_LENGTH, self._exclude[span])
-            items, scores = self._table(lists)
-            parts.append(Rankings(ranks_in_lists(items, scores, self._targets[span]), items))
+            rows = slice(span.start * self._model.interests, span.stop * self._model.interests)
+            tensors = {name: tensor[rows] for name, tensor in self._passthrough.items()}
+            lists = self._source.rank(self._model, x[rows], LIST_LENGTH, self._exclude[span], passthrough=tensors)
+            parts.append(self._lists.rankings(lists, span))
         return Rankings(np.concatenate([part.ranks for part in parts]), np.concatenate([part.items for part in parts]))
 
-    def _table(self, lists: Sequence[RankedItems]) -> tuple[NDArray[np.int64], Floats]:
-        """Item numbers int64 and scores float32, both [n, 21]; `NO_ITEM` and -inf behind the end of a list."""
-        filled = np.arange(_LIST_LENGTH) < np.array([len(ranked.item_ids) for ranked in lists])[:, None]
-        items = np.full(filled.shape, NO_ITEM, np.int64)
-        scores = np.full(filled.shape, -np.inf, np.float32)
-        items[filled] = self._numbered([item_id for ranked in lists for item_id in ranked.item_ids])
-        scores[filled] = [score for ranked in lists for score in ranked.scores]
-        return items, scores
 
-    def _numbered(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
-        numbers = self._numbers
-        return np.array([numbers.setdefault(item_id, len(numbers)) for item_id in item_ids], np.int64)
+@dataclass(frozen=True)
+class Following:
+    """For n rows the item that follows each, and the items consumed before it, which are not to be listed."""
+
+    targets: list[str]
+    consumed: list[list[str]]
+
+
+def following_items(data: RunData, users: NDArray[np.int64], positions: NDArray[np.int64]) -> Following:
+    """What rows (user, position) predict: the next item, or the test item behind the end of the history."""
+    histories = [data.histories.of(int(user)) for user in users]
+    pairs = list(zip(users, positions, histories, strict=True))
+    following = [
+        history[position + 1] if position + 1 < len(history) else data.targets[user]
+        for user, position, history in pairs
+    ]
+    consumed = [data.item_ids(history[: position + 1]) for _, position, history in pairs]
+    return Following(data.item_ids(np.array(following, np.int32)), consumed)
+
+
+def row_subjects(
+    model: SourceModel, data: RunData, users: NDArray[np.int64], positions: NDArray[np.int64]
+) -> list[Subject]:
+    """Subjects of rows (user, position): the newest items up to there, as serving reads them."""
+    pairs = zip(users.tolist(), positions.tolist(), strict=True)
+    return [data.subject(u, data.histories.of(u)[max(0, at + 1 - model.max_history) : at + 1]) for u, at in pairs]
+
+
+def _passthrough(source: ItemSource, model: SourceModel, data: RunData, rows: TargetRows) -> Tensors:
+    """Tensors that cross the cut with the rows; nothing where the head is a dot product, or one row has none."""
+    if model.dot_product or not len(rows.users):
+        return {}
+    subjects = row_subjects(model, data, rows.users, rows.positions)
+    return source.crossing(model, subjects).passthrough if source.crossing(model, subjects[:1]).passthrough else {}

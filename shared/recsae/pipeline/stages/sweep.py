@@ -43,7 +43,7 @@ def sweep(context: StepContext) -> StepResult:
         done, failure = _Done({}, 0), str(error)
     _record(context, [PointResult(point, _recorded(done.scores), failure)])
     facts = {"scores": done.scores, "failure": failure, "resumed_from": done.resumed_from}
-    return StepResult({}, facts, f"{point.name}: {failure or sentence(done.scores)}")
+    return StepResult({}, facts, f"{point.name}: {failure or sentence(done.scores, done.not_ranked)}")
 
 
 def report(context: StepContext) -> StepResult:
@@ -94,10 +94,11 @@ class _NeverTrainedError(Exception):
 
 @dataclass(frozen=True)
 class _Done:
-    """Scores by name; `resumed_from`: the training step this attempt went on from."""
+    """Scores by name; `resumed_from`: the training step this attempt went on from; `not_ranked`: see `sentence`."""
 
     scores: dict[str, float]
     resumed_from: int
+    not_ranked: str = ""
 
 
 def _train_and_judge(context: StepContext, point: SweepPoint) -> _Done:
@@ -123,7 +124,7 @@ def _train_and_judge(context: StepContext, point: SweepPoint) -> _Done:
     judged = judge(context, lane, sae, plan.model, lambda detail, done: say(detail, 0.9 + 0.1 * done))
     scores = {f"sae.{name}": value for name, value in trained.scores.items()} | judged.scores
     scores |= {name: value for name, value in trained.measures.items() if name == "activations_per_s"}
-    return _Done(scores, trained.resumed_from)
+    return _Done(scores, trained.resumed_from, judged.rankability.not_ranked)
 
 
 def _recorded(scores: Mapping[str, float]) -> dict[str, float]:

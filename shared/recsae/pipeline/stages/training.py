@@ -13,7 +13,8 @@ from typing import Any
 
 from recsae.pipeline.lanes import Lane
 from recsae.pipeline.owned_process import run_owned
-from recsae.pipeline.stages.material import Part, Plan, fetch_shard
+from recsae.pipeline.stages.material import Plan, fetch_shard
+from recsae.pipeline.stages.run_data import Part
 from recsae.pipeline.steps import StepContext
 from recsae.store.files import write_json_atomic
 

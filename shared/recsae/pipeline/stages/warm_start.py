@@ -15,7 +15,7 @@ from recsae.pipeline.lanes import Lane
 from recsae.pipeline.sources import SourceModel
 from recsae.pipeline.stages.before import triple_before
 from recsae.pipeline.stages.embedding import embedder
-from recsae.pipeline.stages.material import load_run_data
+from recsae.pipeline.stages.material import fitted, whole_run_data
 from recsae.pipeline.steps import StepContext
 from recsae.pipeline.triples import Triple
 from recsae.sae.alignment import align
@@ -78,26 +78,31 @@ def _choose(context: StepContext, lane: Lane, model: SourceModel, width: int) ->
 
 def _turned(context: StepContext, lane: Lane, model: SourceModel, triple: Triple, weights: SaeWeights) -> Start:
     of = f"SAE {triple.sae_version} of model version {triple.model_version}"
-    reading = _read_by_both(context, model, triple)
+    reading = _read_by_both(context, lane, model, triple)
     if reading is None or len(reading.new) < model.dim:
         return Start(words=f"cold start: {of} left too few probe rows to turn it into this model's space")
-    alignment = align(reading.new, reading.old)
+    new, old = (x.reshape(-1, model.dim) for x in (reading.new, reading.old))
+    if len(new) != len(old):
+        return Start(words=f"cold start: {of} is of another number of interests")
+    alignment = align(new, old)
     if alignment.explained < _LEAST_EXPLAINED:
         return Start(words=f"cold start: {of} has little in common with this one ({alignment.explained:.0%} explained)")
     with tempfile.TemporaryDirectory() as folder:
-        save_weights(turn_weights(weights, alignment, reading.new, reading.old), Path(folder))
+        save_weights(turn_weights(weights, alignment, new, old), Path(folder))
         context.workspace.put_folder(_turned_folder(lane), Path(folder))
     words = f"warm start from {of}, turned ({alignment.explained:.0%} of the variance explained)"
     return Start(triple.sae_version, words, turned=True)
 
 
-def _read_by_both(context: StepContext, model: SourceModel, triple: Triple) -> Reading | None:
+def _read_by_both(context: StepContext, lane: Lane, model: SourceModel, triple: Triple) -> Reading | None:
     folder = context.platform.artifacts.fetch("dictionary", triple.dictionary_version).folder
     probe = load_probe_set(folder)
     if probe is None:
         return None
-    data = load_run_data(context.platform, context.run)
-    return read_again(probe, Reader(data.dataset.items.ids, embedder(context, model, data), model.max_history))
+    data = fitted(context, lane, whole_run_data(context), model)
+    users = () if model.reads_history_alone else data.dataset.users.ids
+    embed = embedder(context, model, data)
+    return read_again(probe, Reader(data.dataset.items.ids, embed, model.described_history, user_ids=users))
 
 
 def _turned_folder(lane: Lane) -> str:
