@@ -11,7 +11,8 @@ from pydantic_settings import SettingsConfigDict
 
 from recsae.errors import InvalidRequestError
 from recsae.rpc.client import ClientOptions, channel
-from recsae.rpc.settings import ServiceSettings, is_loopback, load_settings
+from recsae.rpc.loopback import is_loopback
+from recsae.rpc.settings import ServiceSettings, load_settings
 
 TOKEN = "alice:0123456789abcdef"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-
-from pydantic import SecretStr
+from typing import Protocol
 
 from recsae.errors import UnauthenticatedError
 from recsae.rpc.request import ANONYMOUS, AUTHORIZATION_KEY
@@ -13,10 +12,17 @@ from recsae.rpc.request import ANONYMOUS, AUTHORIZATION_KEY
 _SCHEME = "bearer "
 
 
+class Secret(Protocol):
+    """A value that does not print itself, as pydantic's `SecretStr`."""
+
+    def get_secret_value(self) -> str:
+        """The value."""
+
+
 class TokenAuthenticator:
     """Finds the principal that a call's `authorization` metadata proves."""
 
-    def __init__(self, tokens: Sequence[SecretStr]) -> None:
+    def __init__(self, tokens: Sequence[Secret]) -> None:
         """Tokens are `name:secret` or a bare secret, whose principal is named by its hash. None = all may call."""
         # Looked up by digest: the time taken says nothing about how much of a guess was right.
         self._principals = dict(_principal(token.get_secret_value()) for token in tokens)

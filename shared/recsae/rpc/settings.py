@@ -5,7 +5,6 @@ Read once, in a service's `__main__`, from environment variables with the servic
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -15,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from recsae.rpc.auth import secret_of
 from recsae.rpc.client import ClientOptions
+from recsae.rpc.loopback import is_loopback
 
 _SHORTEST_SECRET = 16
 
@@ -109,16 +109,6 @@ class ServiceSettings(BaseSettings):
             token=self.peer_token.get_secret_value() if self.peer_token else None,
             max_message_bytes=self.max_message_mb << 20,
         )
-
-
-def is_loopback(host: str) -> bool:
-    """True when only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 S = TypeVar("S", bound=ServiceSettings)

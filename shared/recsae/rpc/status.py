@@ -1,15 +1,16 @@
 """RecSAE errors to and from gRPC status: one table, both directions.
 
-The rich details carry a `google.rpc.ErrorInfo` (reason = the stable code, domain "recsae", the request id).
-Not here: logging and deciding what becomes an error.
+The rich details carry a `google.rpc.ErrorInfo` (reason = the stable code, domain "recsae", the request id). Where
+grpcio-status is not installed (the SDK inside another server), code and message travel without them. Not here: logging and deciding what becomes an error.
 """
 
 from __future__ import annotations
 
+import functools
+from typing import Any, NamedTuple
+
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
-from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 from recsae import errors
 
@@ -61,16 +62,19 @@ def rich_status(error: BaseException, request_id: str) -> grpc.Status:
     """
     known = isinstance(error, errors.RecsaeError)
     message = str(error) if known else f"internal error; the server's log has it under request id {request_id}"
-    info = error_details_pb2.ErrorInfo(
+    rich = _rich()
+    number, code = status_code(error).value[0], status_code(error)
+    if rich is None:
+        return _PlainStatus(code, message[:_LONGEST_MESSAGE])
+    info = rich.error_details.ErrorInfo(
         reason=error.code if isinstance(error, errors.RecsaeError) else "internal",
         domain=DOMAIN,
         metadata={"request_id": request_id},
     )
     detail = AnyMessage()
     detail.Pack(info)
-    number = status_code(error).value[0]
-    status: grpc.Status = rpc_status.to_status(
-        status_pb2.Status(code=number, message=message[:_LONGEST_MESSAGE], details=[detail])
+    status: grpc.Status = rich.rpc_status.to_status(
+        rich.status.Status(code=code.value[0], message=message[:_LONGEST_MESSAGE], details=[detail])
     )
     return status
 
@@ -92,14 +96,43 @@ def _facts(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
 
 
 def _reason(error: grpc.RpcError) -> str | None:
-    if not isinstance(error, grpc.Call):
+    rich = _rich()
+    if rich is None or not isinstance(error, grpc.Call):
         return None
     try:
-        status = rpc_status.from_call(error)
+        status = rich.rpc_status.from_call(error)
     except ValueError:  # The details contradict the status: a proxy rewrote it, and the status is what counts.
         return None
     for detail in status.details if status is not None else ():
-        info = error_details_pb2.ErrorInfo()
+        info = rich.error_details.ErrorInfo()
         if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
             return str(info.reason)
     return None
+
+
+class _Rich(NamedTuple):
+    """The modules that write and read rich details."""
+
+    error_details: Any
+    status: Any
+    rpc_status: Any
+
+
+@functools.cache
+def _rich() -> _Rich | None:
+    """None where grpcio-status and googleapis-common-protos are not installed."""
+    try:
+        from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+        from grpc_status import rpc_status  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    return _Rich(error_details_pb2, status_pb2, rpc_status)
+
+
+class _PlainStatus(grpc.Status):
+    """A status without details."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        self.code = code
+        self.details = details
+        self.trailing_metadata = ()

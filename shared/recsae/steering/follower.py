@@ -16,22 +16,21 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import grpc
-import structlog
 
-from recsae.errors import CorruptArtifactError, RecsaeError
+from recsae.errors import CorruptArtifactError, FailedPreconditionError, RecsaeError
 from recsae.rpc.status import error_from
 from recsae.steering.delta import Encode, Steerer
-from recsae.steering.encoder import OnnxEncoder
 from recsae.steering.held_plan import Arrival, HeldPlan
 from recsae.steering.plans import PlanSet
 from recsae.steering.receipts import UnsteeredReason
 from recsae.steering.wire_plans import plan_from
+from recsae.telemetry.event_log import event_log
 from recsae.v1 import steering_pb2, steering_pb2_grpc
 
 if TYPE_CHECKING:
     from grpc import _CallIterator
 
-_log = structlog.get_logger(__name__)
+_log = event_log(__name__)
 
 HEARTBEAT_S = 2.0
 """How often the interpreter says that nothing changed."""
@@ -167,6 +166,14 @@ class PlanFollower:
         _log.error(event, model=self._request.model, revision=self._held.revision, exc_info=arrival.error)
 
     def _fetch_encoder(self, sae_version: str, dim: int) -> Encode:
+        try:
+            # Here and not above: a recommender whose plans only add needs no onnxruntime.
+            from recsae.steering.encoder import OnnxEncoder
+        except ImportError as error:
+            raise FailedPreconditionError(
+                "the plan holds operations that read latents (ablate, scale, set, cap), and onnxruntime, which runs the "
+                "SAE's encoder, is not installed; install onnxruntime, or use operations of kind add alone"
+            ) from error
         request = steering_pb2.GetEncoderRequest(sae_version=sae_version)
         try:
             answer = self._stub.GetEncoder(request, timeout=_ENCODER_TIMEOUT_S)

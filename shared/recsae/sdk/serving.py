@@ -1,0 +1,171 @@
+"""The SDK's gRPC server: the exporter's services beside whatever the process serves, from threads of its own.
+
+Health and reflection are added where their packages are installed. Not here: what is answered (`servicers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from recsae.errors import FailedPreconditionError, InvalidRequestError, UnauthenticatedError
+from recsae.rpc.auth import TokenAuthenticator
+from recsae.rpc.loopback import is_loopback
+from recsae.sdk.servicers import ACTIVATION_EXPORTER, RECOMMENDER, ExporterServicer, RankServicer
+from recsae.telemetry.event_log import event_log
+from recsae.v1 import recommender_pb2_grpc
+
+if TYPE_CHECKING:
+    from recsae.sdk.exporter import Exporter
+
+_log = event_log(__name__)
+
+_THREADS = 8
+_MOST_CALLS = 128
+_MOST_BYTES = 64 << 20
+_SHORTEST_TOKEN = 16
+_GRACE_S = 5.0
+
+
+class Serving:
+    """A server that runs. Use it as a context manager, or call `stop`."""
+
+    def __init__(self, server: grpc.Server, port: int) -> None:
+        """Made by `serve`."""
+        self._server = server
+        self.port = port
+        """The port bound."""
+
+    def stop(self, grace_s: float = _GRACE_S) -> None:
+        """Takes no more calls, gives those in flight `grace_s` seconds, and returns when the server has ended."""
+        self._server.stop(grace_s).wait()
+
+    def wait(self) -> None:
+        """Blocks until the server has ended: for a process that does nothing else."""
+        self._server.wait_for_termination()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def add_services(exporter: Exporter, server: grpc.Server) -> tuple[str, ...]:
+    """Adds the exporter's services to a gRPC server of one's own; returns their full names."""
+    recommender_pb2_grpc.add_ActivationExporterServicer_to_server(ExporterServicer(exporter), server)
+    if exporter.model.head is None:
+        return (ACTIVATION_EXPORTER,)
+    recommender_pb2_grpc.add_RecommenderServicer_to_server(RankServicer(exporter), server)
+    return (ACTIVATION_EXPORTER, RECOMMENDER)
+
+
+def serve(
+    exporter: Exporter,
+    address: str,
+    *,
+    credentials: grpc.ServerCredentials | None = None,
+    tokens: Sequence[str] = (),
+) -> Serving:
+    """Binds `host:port` (port 0 = a free one) and answers at once; see `Exporter.serve`."""
+    _check_address(address, credentials, tokens)
+    interceptors = [_Tokens(tokens)] if tokens else []
+    server = grpc.server(
+        ThreadPoolExecutor(_THREADS, thread_name_prefix="recsae-sdk"),
+        interceptors=interceptors,
+        maximum_concurrent_rpcs=_MOST_CALLS,
+        options=[
+            # On by default in grpc: a second server would bind the same port silently and take half the calls.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", _MOST_BYTES),
+            ("grpc.max_send_message_length", _MOST_BYTES),
+        ],
+    )
+    services = add_services(exporter, server)
+    _add_health(server, services)
+    _add_reflection(server, services)
+    try:
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise FailedPreconditionError(
+            f"{address} cannot be bound; another process may hold it: stop that or choose another port"
+        ) from error
+    server.start()
+    _log.info("exporter_started", port=port, model=exporter.name, version=exporter.version)
+    return Serving(server, port)
+
+
+def _check_address(address: str, credentials: grpc.ServerCredentials | None, tokens: Sequence[str]) -> None:
+    host = address.rsplit(":", 1)[0]
+    if any(len(token) < _SHORTEST_TOKEN for token in tokens):
+        raise InvalidRequestError(f"a token is shorter than {_SHORTEST_TOKEN} characters; try secrets.token_hex(24)")
+    if not (address.startswith("unix:") or is_loopback(host)) and (credentials is None or not tokens):
+        raise InvalidRequestError(
+            f"{address} can be reached from other machines: give serve() `credentials` "
+            "(grpc.ssl_server_credentials) and `tokens`, or bind 127.0.0.1"
+        )
+
+
+def _add_health(server: grpc.Server, services: Sequence[str]) -> None:
+    try:
+        from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+    except ImportError:
+        _log.info("health_not_served", remedy="install grpcio-health-checking")
+        return
+    servicer = health.HealthServicer()
+    for service in ("", *services):
+        servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+
+
+def _add_reflection(server: grpc.Server, services: Sequence[str]) -> None:
+    try:
+        from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+    except ImportError:
+        _log.info("reflection_not_served", remedy="install grpcio-reflection")
+        return
+    reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server)
+
+
+class _Token:
+    """A secret that does not print itself."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def get_secret_value(self) -> str:
+        return self._value
+
+
+class _Tokens(grpc.ServerInterceptor):
+    """Refuses calls without one of the tokens, health checks apart."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self._authenticator = TokenAuthenticator([_Token(token) for token in tokens])
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        if handler_call_details.method.startswith("/grpc.health.v1.Health/"):
+            return continuation(handler_call_details)
+        metadata = {str(key): value for key, value in handler_call_details.invocation_metadata if isinstance(value, str)}
+        try:
+            self._authenticator.principal(metadata)
+        except UnauthenticatedError as refusal:
+            return _refusing(str(refusal))
+        return continuation(handler_call_details)
+
+
+def _refusing(sentence: str) -> grpc.RpcMethodHandler[Any, Any]:
+    def refuse(_request: Any, context: grpc.ServicerContext) -> Any:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, sentence)
+
+    return grpc.unary_unary_rpc_method_handler(refuse)
