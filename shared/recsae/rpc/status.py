@@ -1,7 +1,8 @@
 """RecSAE errors to and from gRPC status: one table, both directions.
 
 The rich details carry a `google.rpc.ErrorInfo` (reason = the stable code, domain "recsae", the request id). Where
-grpcio-status is not installed (the SDK inside another server), code and message travel without them. Not here: logging and deciding what becomes an error.
+grpcio-status is not installed (the SDK inside another server), code and message travel without them.
+Not here: logging and deciding what becomes an error.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def rich_status(error: BaseException, request_id: str) -> grpc.Status:
     """
     known = isinstance(error, errors.RecsaeError)
     message = str(error) if known else f"internal error; the server's log has it under request id {request_id}"
+    code = status_code(error)
     rich = _rich()
-    number, code = status_code(error).value[0], status_code(error)
     if rich is None:
         return _PlainStatus(code, message[:_LONGEST_MESSAGE])
     info = rich.error_details.ErrorInfo(

@@ -147,7 +147,9 @@ class ActivationReader:
             x = self._model.embed(_batch(run, pairs=hook.rows == "pair"), hook.name)
             parts.append(_checked(x, hook, len(run), self._card.name))
             rows.extend(
-                ExportRow(ask.case.user_id, ask.item_id or ask.case.item_id, interest, ask.position, ask.case.history_index)
+                ExportRow(
+                    ask.case.user_id, ask.item_id or ask.case.item_id, interest, ask.position, ask.case.history_index
+                )
                 for ask in run
                 for interest in range(hook.interests)
             )
@@ -190,9 +192,11 @@ def _checked(x: Floats, hook: Hook, rows: int, model: str) -> Floats:
     wanted = (rows, hook.interests, hook.dim) if hook.rows == "interest" else (rows, hook.dim)
     if x.shape != wanted:
         raise FailedPreconditionError(
-            f"hook {hook.name!r} of model {model} gave an array {list(x.shape)} where {list(wanted)} was due; attach to "
-            "a place that has one row per row of the batch"
+            f"hook {hook.name!r} of model {model} gave an array {list(x.shape)} where {list(wanted)} was due; attach "
+            "to a place that has one row per row of the batch"
         )
     if not np.isfinite(x).all():
-        raise FailedPreconditionError(f"hook {hook.name!r} of model {model} gave NaN or infinite values; repair the model")
+        raise FailedPreconditionError(
+            f"hook {hook.name!r} of model {model} gave NaN or infinite values; repair the model"
+        )
     return np.ascontiguousarray(x, dtype=np.float32).reshape(rows * hook.interests, hook.dim)

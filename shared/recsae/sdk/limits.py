@@ -66,7 +66,7 @@ class Span:
 
 
 def span(page: Page, total: int, *, default: int, most: int, room: int) -> Span:
-    """The entries of a page: at most its limit, and at most `room`. InvalidRequestError for a limit or cursor too far."""
+    """Entries of a page: at most its limit, and at most `room`; InvalidRequestError for a wrong limit or cursor."""
     limit = page.limit or default
     if limit > most:
         raise InvalidRequestError(f"limit = {limit}; ask for at most {most}")

@@ -47,9 +47,13 @@ class ModelCard:
         if not self.name or "@" in self.name:
             raise InvalidRequestError(f"a model's name is {self.name!r}; it must not be empty or hold '@'")
         if not self.hooks or self.max_history < 1:
-            raise InvalidRequestError(f"model {self.name} has {len(self.hooks)} hooks and max_history {self.max_history}")
+            raise InvalidRequestError(
+                f"model {self.name} has {len(self.hooks)} hooks and max_history {self.max_history}"
+            )
         if self.titles and len(self.titles) != len(self.items):
-            raise InvalidRequestError(f"{len(self.titles)} titles came for {len(self.items)} items; give one each or none")
+            raise InvalidRequestError(
+                f"{len(self.titles)} titles came for {len(self.items)} items; give one each or none"
+            )
         if not (self.reads_history or self.users or self.attributes):
             raise InvalidRequestError(f"model {self.name} reads no history; name its users or its attributes")
 

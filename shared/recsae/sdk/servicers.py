@@ -135,7 +135,7 @@ class RankServicer(recommender_pb2_grpc.RecommenderServicer):
 
 @contextmanager
 def _answering(context: grpc.ServicerContext) -> Iterator[Deadline]:
-    """Answers one call inside, with the caller's deadline; errors become a status, unforeseen ones without internals."""
+    """Answers one call inside, given its deadline; errors become a status, unforeseen ones without internals."""
     metadata = {str(key): value for key, value in context.invocation_metadata() if isinstance(value, str)}
     request_id = request_id_of(metadata)
     context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))

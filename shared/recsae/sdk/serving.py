@@ -75,7 +75,7 @@ def serve(
 ) -> Serving:
     """Binds `host:port` (port 0 = a free one) and answers at once; see `Exporter.serve`."""
     _check_address(address, credentials, tokens)
-    interceptors = [_Tokens(tokens)] if tokens else []
+    interceptors: list[grpc.ServerInterceptor] = [_Tokens(tokens)] if tokens else []
     server = grpc.server(
         ThreadPoolExecutor(_THREADS, thread_name_prefix="recsae-sdk"),
         interceptors=interceptors,
@@ -156,7 +156,9 @@ class _Tokens(grpc.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         if handler_call_details.method.startswith("/grpc.health.v1.Health/"):
             return continuation(handler_call_details)
-        metadata = {str(key): value for key, value in handler_call_details.invocation_metadata if isinstance(value, str)}
+        metadata = {
+            str(key): value for key, value in handler_call_details.invocation_metadata if isinstance(value, str)
+        }
         try:
             self._authenticator.principal(metadata)
         except UnauthenticatedError as refusal:

@@ -30,7 +30,7 @@ class Vocabulary:
         numbers = ids.values() if isinstance(ids, Mapping) else range(1, len(self.ids) + 1)
         self.indices: Indices = np.fromiter(numbers, np.int64, len(self.ids))
         self._places = {one: place for place, one in enumerate(self.ids)}
-        self._ids_by_index = dict(zip(self.indices.tolist(), self.ids, strict=True))
+        self._ids_by_index: dict[int, str] = dict(zip(self.indices.tolist(), self.ids, strict=True))
         if not self.ids:
             raise InvalidRequestError(f"no {what} ids came; name at least one {what}")
         if len(self._places) < len(self.ids) or len(np.unique(self.indices)) < len(self.ids):
@@ -64,7 +64,7 @@ class Users:
     """The users a model knows by id, by their own ids or by pseudonyms."""
 
     def __init__(self, vocabulary: Vocabulary, unknown: int, pseudonym_key: bytes | None) -> None:
-        """`unknown` is the index of anybody else. With a key users are called by their pseudonyms, and found by both."""
+        """`unknown` is the index of anybody else. With a key users are called by pseudonym, and found by both."""
         self.vocabulary = vocabulary
         self._unknown = unknown
         self._key = pseudonym_key

@@ -171,8 +171,8 @@ class PlanFollower:
             from recsae.steering.encoder import OnnxEncoder
         except ImportError as error:
             raise FailedPreconditionError(
-                "the plan holds operations that read latents (ablate, scale, set, cap), and onnxruntime, which runs the "
-                "SAE's encoder, is not installed; install onnxruntime, or use operations of kind add alone"
+                "the plan holds operations that read latents (ablate, scale, set, cap), and onnxruntime, which runs "
+                "the SAE's encoder, is not installed; install onnxruntime, or use operations of kind add alone"
             ) from error
         request = steering_pb2.GetEncoderRequest(sae_version=sae_version)
         try:

@@ -74,7 +74,7 @@ class LivePlan:
             return Change((), _NOTHING, (none,) * len(contexts))
         if plan.plan.hook and plan.plan.hook != self._hook:
             wrong = FailedPreconditionError(
-                f"the plan is for hook {plan.plan.hook!r}, this is hook {self._hook!r}; attach where its SAE was trained"
+                f"the plan is for hook {plan.plan.hook!r}, this is hook {self._hook!r}; attach where the SAE learnt"
             )
             return self._unsteered(UnsteeredReason.VERSION_MISMATCH, len(contexts), wrong)
         rows = [place * rows_each + row for place in matched for row in range(rows_each)]

@@ -1,0 +1,202 @@
+"""A tap on a live torch model: the hooks of `attach`, and what runs in them.
+
+With nothing to do a hook returns at once and looks at no tensor, so the model's outputs are what they were, bit for
+bit. Whatever goes wrong in one leaves the forward as it was; the receipt says why.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import torch
+from torch import Tensor, nn
+
+from recsae.errors import FailedPreconditionError, InvalidRequestError
+from recsae.rpc.client import ClientOptions, channel
+from recsae.sdk.exporter import Exporter
+from recsae.sdk.torch_change import ServedPlace
+from recsae.sdk.torch_exporter import TorchSource, exporter_of
+from recsae.sdk.torch_place import Place, tensor_in
+from recsae.sdk.torch_scope import Capture, Forward, Scope, Steering
+from recsae.steering.follower import PlanFollower
+from recsae.steering.matching import SteerContext
+from recsae.steering.segments import Attribute
+from recsae.telemetry.observing import ActivationSampler
+
+
+class Tap:
+    """A model's places of reading and steering. Made by `attach`; safe to use from several threads."""
+
+    def __init__(
+        self, model: nn.Module, places: Sequence[Place], modules: Mapping[str, nn.Module], padding: int
+    ) -> None:
+        """`modules` by place name, without those whose place names no module; `padding` fills up histories."""
+        self.model = model
+        self.places = tuple(places)
+        self.padding = padding
+        self._scope: ContextVar[Scope | None] = ContextVar("recsae_scope", default=None)
+        self._forward: ContextVar[Forward | None] = ContextVar("recsae_forward", default=None)
+        self._name, self._version = "", ""
+        self._interpreter: grpc.Channel | None = None
+        self._follower: PlanFollower | None = None
+        self._serving = ServedPlace(self.places[0], padding)
+        self._handles = [model.register_forward_pre_hook(_outside_graphs(self._called), with_kwargs=True)]
+        for place in self.places:
+            if (module := modules.get(place.name)) is not None:
+                self._handles.append(self._hooked(module, place))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The tap put by hand, where no module ends: returns `x`, steered where a policy says so."""
+        changed = self._passed(self.places[0], x)
+        return x if changed is None else changed
+
+    def exporter(self, **source: Any) -> Exporter:
+        """The exporter of the model read here; what it takes is `TorchSource`, what it gives `Exporter`."""
+        exporter = exporter_of(self, TorchSource(**source))
+        self._name, self._version = exporter.name, exporter.version
+        return exporter
+
+    def follow(
+        self,
+        interpreter: str,
+        *,
+        model: str = "",
+        version: str = "",
+        options: ClientOptions | None = None,
+        max_age_s: float = 600.0,
+    ) -> Self:
+        """Follows the plans of a model version from the interpreter at `host:port`, from the background.
+
+        Name and version are the exporter's when one was made here. A plan that nobody confirmed for `max_age_s` is not
+        applied any more. Call it after a server has forked its workers.
+        """
+        name, version = model or self._name, version or self._version
+        if not name or not version:
+            raise InvalidRequestError("follow() needs `model=` and `version=`, unless exporter() was called before")
+        self._stop_following()
+        self._name, self._version = name, version
+        self._interpreter = channel(interpreter, options)
+        watcher = f"{socket.gethostname()}:{os.getpid()}"
+        self._follower = PlanFollower(self._interpreter, name, version, watcher=watcher, max_age_s=max_age_s).start()
+        self._serving.start(name, version, self._follower.current)
+        return self
+
+    def wait_for_plan(self, timeout_s: float) -> bool:
+        """Blocks until the interpreter has sent a first plan; False when that took longer."""
+        return self._follower is not None and self._follower.wait_for_revision(1, timeout_s)
+
+    @property
+    def plan_revision(self) -> int:
+        """Revision of the plan held; 0 = none."""
+        return self._follower.revision if self._follower is not None else 0
+
+    def observe(self, *, share: float, capacity: int = 4_096) -> ActivationSampler:
+        """Sends a share of live activations to the interpreter followed, for drift; it drops and never blocks."""
+        if self._interpreter is None:
+            raise FailedPreconditionError("observe() sends to the interpreter that is followed; call follow() first")
+        if not 0 < share <= 1:
+            raise InvalidRequestError(f"share = {share}; give one above 0 and at most 1")
+        if self._serving.sampler is not None:
+            self._serving.sampler.close()
+        self._serving.sampler = sampler = ActivationSampler(self._interpreter, share=share, capacity=capacity)
+        return sampler
+
+    @contextmanager
+    def steering(
+        self,
+        contexts: Sequence[SteerContext] | None = None,
+        *,
+        user_id: str = "",
+        request_id: str = "",
+        attributes: Mapping[str, Attribute] | None = None,
+        lengths: Any = None,
+    ) -> Iterator[Steering]:
+        """Steers the forwards of this thread or task inside the block; what it yields says afterwards what was done.
+
+        One context per row of the batch, or one user (`user_id`, `attributes`) for all of its rows. `lengths`
+        int [batch]: items of each right-padded history, where the model's own argument does not say. Never raises.
+        """
+        shared = contexts is None
+        given = [SteerContext(user_id, request_id, dict(attributes or {}))] if contexts is None else list(contexts)
+        scope = Steering(lengths=lengths, contexts=given, shared=shared)
+        token = self._scope.set(scope)
+        try:
+            yield scope
+        finally:
+            self._scope.reset(token)
+            scope.close(f"{self.places[0].name!r}")
+
+    @contextmanager
+    def capturing(self, lengths: Any, *, left: bool) -> Iterator[Capture]:
+        """Keeps the tensors of every place that this thread's forwards pass inside the block; for exporters."""
+        scope = Capture(lengths=lengths, left=left)
+        token = self._scope.set(scope)
+        try:
+            yield scope
+        finally:
+            self._scope.reset(token)
+
+    def close(self) -> None:
+        """Takes the hooks off and ends what runs in the background; the model is as it was."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._stop_following()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stop_following(self) -> None:
+        sampler, self._serving.sampler = self._serving.sampler, None
+        self._serving.stop()
+        if sampler is not None:
+            sampler.close()
+        if self._follower is not None:
+            self._follower.close()
+        if self._interpreter is not None:
+            self._interpreter.close()
+        self._follower = self._interpreter = None
+
+    def _hooked(self, module: nn.Module, place: Place) -> Any:
+        if place.at == "input":
+            return module.register_forward_pre_hook(_outside_graphs(lambda _module, args: self._passed(place, args)))
+        return module.register_forward_hook(_outside_graphs(lambda _module, _args, value: self._passed(place, value)))
+
+    def _called(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before the model's own forward: notes its arguments where somebody may ask for them."""
+        scope = self._scope.get()
+        if scope is not None:
+            scope.arguments = (args, kwargs)
+        elif self._serving.sampler is not None:
+            self._forward.set(Forward(arguments=(args, kwargs)))
+
+    def _passed(self, place: Place, value: Any) -> Any:
+        """What the hook of a place does; None = the value stays the object it is."""
+        scope = self._scope.get()
+        if scope is None and self._serving.sampler is None:
+            return None
+        if isinstance(scope, Capture):
+            # A copy: the modules after this one may work in place.
+            scope.seen.setdefault(place.name, []).append(tensor_in(value, place.part).detach().clone())
+            return None
+        if place is not self.places[0]:
+            return None
+        return self._serving.passed(value, scope, scope or self._forward.get() or Forward())
+
+
+def _outside_graphs(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook kept out of what torch.compile compiles: it asks each time what there is to do."""
+    kept: Callable[..., Any] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+    return kept
