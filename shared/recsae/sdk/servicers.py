@@ -101,6 +101,8 @@ class ExporterServicer(recommender_pb2_grpc.ActivationExporterServicer):
                     candidates=candidates,
                     deadline=deadline,
                 )
+            case "items" if candidates:
+                raise InvalidRequestError("candidates go with users or histories; leave them out for items")
             case "items":
                 page = Page(request.items.cursor, request.items.limit)
                 return exporter.export_items(page, hook=request.hook, deadline=deadline)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class SubjectReader:
             item_ids = self._stored(user_id) if card.reads_history else ()
             if card.reads_history and not card.empty_history and not len(card.items.places_of_known(item_ids)):
                 continue
-            cases.append(self._case(Subject(user_id), item_ids, place))
+            cases.append(replace(self._case(Subject(user_id), item_ids, place), user_id=users.shown(user_id)))
         return cases
 
     def item(self, place: int, history_index: int) -> Case:
@@ -116,6 +116,5 @@ class SubjectReader:
             )
         user = card.users.index_of(subject.user_id) if card.users else 0
         own_id = card.users.own_id(subject.user_id) if card.users else subject.user_id
-        shown = card.users.shown(own_id) if card.users and own_id in card.users else subject.user_id
         attributes = {name: value for name, value in subject.attributes.items() if name in card.attributes}
-        return Case(history, user, own_id, shown, "", place, attributes, item_ids)
+        return Case(history, user, own_id, subject.user_id, "", place, attributes, item_ids)

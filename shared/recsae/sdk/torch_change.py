@@ -70,9 +70,12 @@ class ServedPlace:
         return None if changed is None else with_tensor(value, self._place.part, changed)
 
     def _change(self, rows: _LazyRows, scope: Steering) -> Change:
-        contexts = list(scope.contexts) * rows.subjects if scope.shared else scope.contexts
-        check_rows(len(contexts), rows.subjects)
-        change = self._live.change(contexts, rows.read, rows_each=rows.each)
+        each = rows.each
+        if scope.shared:
+            each *= rows.subjects
+        else:
+            check_rows(len(scope.contexts), rows.subjects)
+        change = self._live.change(scope.contexts, rows.read, rows_each=each)
         scope.receipts, scope.error = change.receipts, change.error
         if change.error is not None:
             self._report(change.error)
@@ -95,9 +98,10 @@ class ServedPlace:
         if not drawn:
             return
         receipts = scope.receipts if scope is not None else ()
+        each = rows.each * rows.subjects if scope is not None and scope.shared else rows.each
         try:
             for row, x in zip(drawn, rows.read(drawn), strict=True):
-                subject = row // rows.each
+                subject = row // each
                 steered = subject < len(receipts) and receipts[subject].reason is UnsteeredReason.STEERED
                 sampler.offer(Sample(self._name, self._version, self._place.name, x, steered))
         except Exception as error:

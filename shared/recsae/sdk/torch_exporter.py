@@ -144,7 +144,7 @@ class TorchModel:
         users = None
         if source.users is not None:
             users = Users(Vocabulary(source.users, "user"), source.unknown_user, source.pseudonym_key)
-        seen = {place.name: self._run(self._probe(users, place), place.name)[2] for place in places}
+        seen = {place.name: self._tried(self._probe(users, place), place) for place in places}
         hooks = tuple(
             Hook(
                 name=place.name,
@@ -171,6 +171,12 @@ class TorchModel:
             reads_history=source.reads_history,
             empty_history=source.empty_history,
         )
+
+    def _tried(self, batch: Batch, place: Place) -> Tensor:
+        """The tensor of a place in a first run, in which rows can be told apart."""
+        _, capture, tensor = self._run(batch, place.name)
+        rows_in(tensor, place.row, lambda seen: capture.newest(seen, self._tap.padding))
+        return tensor
 
     def _head(self) -> Head | None:
         source = self._source

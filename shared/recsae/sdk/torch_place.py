@@ -83,7 +83,8 @@ def with_tensor(value: Any, part: Part, tensor: Tensor) -> Any:
     key = _key(value, part)
     if isinstance(value, tuple):
         changed = [*value[:key], tensor, *value[key + 1 :]]
-        return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
+        # Named tuples are made from fields, torch's own result types from a sequence.
+        return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)
     copied = value.copy()
     copied[key] = tensor
     return copied

@@ -75,7 +75,7 @@ def _is_float(tensor: Tensor) -> bool:
 class Steering(Forward):
     """What steering did to the forwards inside a `with tap.steering(...)` block; of several the last one's receipts.
 
-    With one context for the whole batch every row has it.
+    A context of `receipts` is a row's, or the one user's whose rows all of them are (`shared`).
     """
 
     contexts: Sequence[SteerContext] = ()

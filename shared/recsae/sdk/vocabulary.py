@@ -64,15 +64,12 @@ class Users:
     """The users a model knows by id, by their own ids or by pseudonyms."""
 
     def __init__(self, vocabulary: Vocabulary, unknown: int, pseudonym_key: bytes | None) -> None:
-        """`unknown` is the index of anybody else. With a key users are called by pseudonym, and found by both."""
+        """`unknown` is the index of anybody else. With a key they are listed by pseudonym and found by both."""
         self.vocabulary = vocabulary
         self._unknown = unknown
         self._key = pseudonym_key
         self._by_pseudonym: dict[str, int] | None = None
         self._lock = threading.Lock()
-
-    def __contains__(self, own_id: object) -> bool:
-        return isinstance(own_id, str) and self.vocabulary.place_of(own_id) is not None
 
     def place_of(self, user_id: str) -> int | None:
         """Place of a user by id or pseudonym; None for anybody else."""
@@ -90,8 +87,8 @@ class Users:
         return user_id if place is None else self.vocabulary.ids[place]
 
     def shown(self, user_id: str) -> str:
-        """What a user is called in answers."""
-        return user_id if self._key is None or not user_id else pseudonym(self._key, user_id)
+        """What a user is called in listings."""
+        return user_id if self._key is None else pseudonym(self._key, user_id)
 
     def _pseudonyms(self) -> dict[str, int]:
         """Made when the first one is asked for: a hash per user."""

@@ -70,7 +70,7 @@ class LivePlan:
         now = time.time()
         matched = {place: found for place, one in enumerate(contexts) if (found := plan.match(one, now))}
         none = self._of_plan(plan, UnsteeredReason.NONE_MATCHED)
-        if not matched:
+        if not matched or not rows_each:
             return Change((), _NOTHING, (none,) * len(contexts))
         if plan.plan.hook and plan.plan.hook != self._hook:
             wrong = FailedPreconditionError(

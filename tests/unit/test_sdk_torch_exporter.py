@@ -1,0 +1,377 @@
+"""Live torch models behind the exporter contract: rows, orders, pages, heads, and sentences for what cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.unit.torch_models import (
+    DIM,
+    ITEM_IDS,
+    MAX_HISTORY,
+    N_ITEMS,
+    USER_IDS,
+    BackwardGru,
+    Gru,
+    Interests,
+    Matrix,
+    Ranker,
+    Sasrec,
+    seeded,
+)
+
+from recsae.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from recsae.rpc.deadline import Deadline
+from recsae.sdk.exporter import Exporter
+from recsae.sdk.limits import Page
+from recsae.sdk.ranking import RankAsk
+from recsae.sdk.subjects import Subject
+from recsae.sdk.torch import Place, attach, version_of
+from recsae.store.pseudonyms import pseudonym
+
+HISTORIES = (("i-3", "i-60", "i-7"), ("i-1",), ("i-9", "unheard-of", "i-2", "i-2", "i-5"))
+KNOWN = ((3, 60, 7), (1,), (9, 2, 2, 5))
+Make = Callable[..., Exporter]
+
+
+def given(*histories: tuple[str, ...]) -> list[Subject]:
+    return [Subject(item_ids=history) for history in histories]
+
+
+def sasrec(**more: Any) -> tuple[Any, Exporter]:
+    model = seeded(Sasrec())
+    tap = attach(model, "norm", row="last", hook="sequence", also=[Place("block_0", "blocks.0", "last")])
+    values = {"item_vectors": model.items.weight[1:], "max_history": MAX_HISTORY, **more}
+    values = {"items": ITEM_IDS, **values}
+    return model, tap.exporter(name="sasrec", embed=lambda batch: model(batch.history), **values)
+
+
+def gru(**more: Any) -> tuple[Any, Exporter]:
+    model = seeded(Gru())
+    tap = attach(model, "gru", row="last")
+    values = {"head": lambda x: x @ model.items.weight.T, "max_history": MAX_HISTORY, **more}
+    embed = lambda batch: model(batch.history, batch.lengths)  # noqa: E731
+    return model, tap.exporter(name="gru", items=ITEM_IDS, embed=embed, **values)
+
+
+def backward(**more: Any) -> tuple[Any, Exporter]:
+    model = seeded(BackwardGru())
+    tap = attach(model, "norm", row=-1)
+    values = {"item_vectors": model.items.weight[1:], "max_history": MAX_HISTORY, "padding": "left", **more}
+    return model, tap.exporter(name="backward", items=ITEM_IDS, embed=lambda batch: model(batch.history), **values)
+
+
+def matrix(**more: Any) -> tuple[Any, Exporter]:
+    model = seeded(Matrix())
+    values = {"item_vectors": model.items.weight, "item_bias": model.bias, "reads_history": False, **more}
+    exporter = attach(model, "users").exporter(
+        name="bpr",
+        items={one: place for place, one in enumerate(ITEM_IDS)},
+        users={one: place for place, one in enumerate(USER_IDS)},
+        embed=lambda batch: model(batch.user),
+        **values,
+    )
+    return model, exporter
+
+
+def interests(**more: Any) -> tuple[Any, Exporter]:
+    model = seeded(Interests())
+    tap = attach(model, "out", row="interest")
+    values = {"item_vectors": model.items.weight[1:], "max_history": MAX_HISTORY, **more}
+    return model, tap.exporter(name="multi", items=ITEM_IDS, embed=lambda batch: model(batch.history), **values)
+
+
+def ranker(**more: Any) -> tuple[Any, Exporter]:
+    model = seeded(Ranker())
+    tap = attach(model, "hidden", row="pair")
+    values = {"head": model.out, "max_history": MAX_HISTORY, "empty_history": True, **more}
+    embed = lambda batch: model(batch.history, batch.candidate)  # noqa: E731
+    return model, tap.exporter(name="ctr", items=ITEM_IDS, embed=embed, **values)
+
+
+def padded(*histories: tuple[int, ...], left: bool = False) -> torch.Tensor:
+    zeros = [[0] * (MAX_HISTORY - len(one)) for one in histories]
+    rows = [[*zero, *one] if left else [*one, *zero] for zero, one in zip(zeros, histories, strict=True)]
+    return torch.tensor(rows)
+
+
+def seen(model: Any, path: str, *inputs: torch.Tensor) -> torch.Tensor:
+    """What a module gives, seen by a hook of the test's own."""
+    kept: list[torch.Tensor] = []
+    handle = model.get_submodule(path).register_forward_hook(lambda *call: kept.append(call[2]))
+    with torch.no_grad():
+        model(*inputs)
+    handle.remove()
+    return kept[0]
+
+
+def test_last_positions_are_the_activations_of_the_model_and_unknown_items_are_left_out() -> None:
+    model, exporter = sasrec()
+    exported = exporter.export(given(*HISTORIES)).exported
+    wanted = seen(model, "norm", padded(*KNOWN))[torch.arange(3), torch.tensor([2, 0, 3])]
+    np.testing.assert_array_equal(exported.activations, wanted.numpy())
+    assert [(row.history_index, row.position) for row in exported.rows] == [(0, 3), (1, 1), (2, 4)]
+
+
+@pytest.mark.parametrize("make", [sasrec, gru])
+def test_every_position_of_a_causal_model_comes_from_one_run_and_equals_its_prefixes(make: Any) -> None:
+    _, exporter = make()
+    assert exporter.model.embed_positions.__self__._looks_ahead is False
+    exported = exporter.export(given(*HISTORIES), every_position=True).exported
+    prefixes = [history[:end] for history in KNOWN for end in range(1, len(history) + 1)]
+    alone = exporter.export(given(*(tuple(f"i-{item}" for item in one) for one in prefixes))).exported
+    np.testing.assert_allclose(exported.activations, alone.activations, atol=1e-5)
+    assert [(row.history_index, row.position) for row in exported.rows] == [
+        (index, position) for index, history in enumerate(KNOWN) for position in range(1, len(history) + 1)
+    ]
+
+
+def test_positions_that_know_what_comes_later_are_computed_prefix_by_prefix() -> None:
+    model, exporter = backward()
+    exported = exporter.export(given(HISTORIES[0]), every_position=True).exported
+    inputs = padded((3,), (3, 60), (3, 60, 7), left=True)
+    np.testing.assert_allclose(exported.activations, seen(model, "norm", inputs)[:, -1].numpy(), atol=1e-6)
+    # The shortcut would have been wrong here, which the exporter found out by itself.
+    whole = attach(model, "norm", row="last").exporter(
+        name="x",
+        items=ITEM_IDS,
+        max_history=MAX_HISTORY,
+        padding="left",
+        embed=lambda batch: model(batch.history),
+    )
+    again = whole.export(given(HISTORIES[0]), every_position=True).exported
+    np.testing.assert_allclose(again.activations, exported.activations, atol=1e-6)
+
+
+def test_long_histories_give_their_newest_positions() -> None:
+    _, exporter = sasrec()
+    long = tuple(f"i-{item}" for item in range(1, 13))
+    every = exporter.export(given(long), every_position=True).exported
+    assert [row.position for row in every.rows] == list(range(5, 13))
+    newest = exporter.export(given(long[-MAX_HISTORY:])).exported.activations
+    np.testing.assert_allclose(every.activations[-1:], newest, atol=1e-6)
+
+
+def test_a_further_place_is_exported_under_its_name_and_is_not_steerable() -> None:
+    model, exporter = sasrec()
+    exported = exporter.export(given(HISTORIES[1]), hook="block_0").exported
+    np.testing.assert_array_equal(exported.activations[0], seen(model, "blocks.0", padded((1,)))[0, 0].numpy())
+    assert [(hook.name, hook.steerable) for hook in exporter.card.hooks] == [("sequence", True), ("block_0", False)]
+    with pytest.raises(NotFoundError, match="'sequence', 'block_0'"):
+        exporter.export(given(HISTORIES[0]), hook="block_7")
+
+
+def test_users_of_a_model_without_histories_are_its_rows_and_items_its_vectors() -> None:
+    model, exporter = matrix()
+    page = exporter.export_users(Page(limit=5))
+    assert page.next_cursor == "5"
+    rest = exporter.export_users(Page(page.next_cursor, 4_096))
+    assert rest.next_cursor == ""
+    assert [row.user_id for row in (*page.exported.rows, *rest.exported.rows)] == list(USER_IDS)
+    together = np.concatenate([page.exported.activations, rest.exported.activations])
+    np.testing.assert_array_equal(together, model.users.weight.detach().numpy())
+    items = exporter.export_items(Page()).exported
+    np.testing.assert_array_equal(items.activations, model.items.weight.detach().numpy())
+    assert [row.item_id for row in items.rows] == list(ITEM_IDS)
+    with pytest.raises(FailedPreconditionError, match="POSITIONS_LAST"):
+        exporter.export([Subject("u-1")], every_position=True)
+    with pytest.raises(NotFoundError, match="'nobody'"):
+        exporter.embed(Subject("nobody"))
+
+
+def test_a_user_is_found_by_id_and_by_pseudonym_and_listed_by_pseudonym_alone() -> None:
+    key = b"k" * 32
+    model, exporter = matrix(pseudonym_key=key)
+    hidden = pseudonym(key, "u-3")
+    exported = exporter.export([Subject("u-3"), Subject(hidden), Subject("nobody")]).exported
+    np.testing.assert_array_equal(exported.activations[0], model.users.weight[3].detach().numpy())
+    np.testing.assert_array_equal(exported.activations[1], exported.activations[0])
+    np.testing.assert_array_equal(exported.activations[2], model.users.weight[0].detach().numpy())
+    assert [row.user_id for row in exported.rows] == ["u-3", hidden, "nobody"]
+    listed = [row.user_id for row in exporter.export_users(Page()).exported.rows]
+    assert listed == [pseudonym(key, user) for user in USER_IDS]
+
+
+def test_the_servers_own_histories_are_read_by_user() -> None:
+    held = {"u-1": HISTORIES[0], "u-2": ("unheard-of",)}
+    _, exporter = sasrec(users=USER_IDS, history_of=lambda user: held.get(user, ()), pseudonym_key=b"k")
+    exported, case = exporter.embed(Subject(pseudonym(b"k", "u-1")))
+    assert case.item_ids == list(HISTORIES[0])
+    np.testing.assert_array_equal(exported.activations, exporter.export(given(HISTORIES[0])).exported.activations)
+    assert [row.history_index for row in exporter.export_users(Page()).exported.rows] == [1]
+    with pytest.raises(NotFoundError, match="u-9"):
+        exporter.embed(Subject("u-9"))
+
+
+def test_interests_are_rows_of_their_own_and_the_best_one_ranks() -> None:
+    model, exporter = interests()
+    exported = exporter.export(given(*HISTORIES)).exported
+    assert exported.activations.shape == (6, DIM)
+    assert [(row.history_index, row.interest) for row in exported.rows] == [(i, j) for i in range(3) for j in range(2)]
+    every = exporter.export(given(HISTORIES[0]), every_position=True).exported
+    assert [(row.position, row.interest) for row in every.rows] == [(i, j) for i in (1, 2, 3) for j in range(2)]
+    with torch.no_grad():
+        scores = model(padded(*KNOWN)).numpy()
+    for ranked, wanted in zip(exporter.rank(RankAsk(exported.activations)), scores, strict=True):
+        np.testing.assert_allclose(ranked.scores, np.sort(wanted)[::-1][:10], atol=1e-5)
+
+
+def test_pairs_follow_the_candidates_and_else_the_newest_item() -> None:
+    model, exporter = ranker()
+    exported = exporter.export(given(HISTORIES[0], ()), candidates=["i-4", "i-5"]).exported
+    inputs = padded((3, 60, 7), (3, 60, 7), (), ()), torch.tensor([4, 5, 4, 5])
+    np.testing.assert_allclose(exported.activations, seen(model, "hidden", *inputs).numpy(), atol=1e-6)
+    assert [(row.history_index, row.item_id, row.position) for row in exported.rows] == [
+        (0, "i-4", 3),
+        (0, "i-5", 3),
+        (1, "i-4", 0),
+        (1, "i-5", 0),
+    ]
+    newest = exporter.export(given(HISTORIES[0])).exported
+    wanted = seen(model, "hidden", padded((3, 60)), torch.tensor([7]))
+    np.testing.assert_allclose(newest.activations, wanted.numpy(), atol=1e-6)
+    every = exporter.export(given(HISTORIES[0]), every_position=True).exported
+    assert [(row.item_id, row.position) for row in every.rows] == [("i-3", 1), ("i-60", 2), ("i-7", 3)]
+    np.testing.assert_allclose(every.activations[-1:], newest.activations, atol=1e-6)
+
+
+def test_a_ranker_of_pairs_ranks_candidates_and_suggests_ten_by_itself() -> None:
+    model, exporter = ranker()
+    exported, _ = exporter.embed(Subject(item_ids=HISTORIES[0]))
+    with torch.no_grad():
+        scores = model(padded(KNOWN[0]).expand(N_ITEMS, -1), torch.arange(1, N_ITEMS + 1)).numpy()
+    best = [ITEM_IDS[place] for place in np.argsort(-scores, kind="stable")[:10]]
+    assert [row.item_id for row in exported.rows] == best
+    (ranked,) = exporter.rank(RankAsk(exported.activations[:4], candidates=[best[:4]], exclude=[[best[1]]]))
+    assert [ITEM_IDS[place] for place in ranked.places] == [best[0], best[2], best[3]]
+    np.testing.assert_allclose(ranked.scores, scores[[ITEM_IDS.index(best[place]) for place in (0, 2, 3)]], atol=1e-5)
+    with pytest.raises(InvalidRequestError, match="4 rows came for 3 candidates"):
+        exporter.rank(RankAsk(exported.activations[:4], candidates=[best[:3]]))
+
+
+@pytest.mark.parametrize(("make", "skip"), [(sasrec, 1), (gru, 0)])
+def test_lists_are_the_models_own_with_exclusions_and_candidates(make: Any, skip: int) -> None:
+    model, exporter = make()
+    x = exporter.export(given(*HISTORIES)).exported.activations
+    with torch.no_grad():
+        inputs = (padded(*KNOWN), torch.tensor([3, 1, 4]))[: 1 if make is sasrec else 2]
+        scores = model(*inputs).numpy()[:, skip:]
+    lists = exporter.rank(RankAsk(x, k=7, exclude=[["i-1", "unheard-of"]] * 3))
+    for ranked, row in zip(lists, scores, strict=True):
+        row[0] = -np.inf
+        np.testing.assert_array_equal(ranked.places, np.argsort(-row, kind="stable")[:7])
+        np.testing.assert_allclose(ranked.scores, row[ranked.places], atol=1e-5)
+    few = exporter.rank(RankAsk(x[:1], candidates=[["i-5", "i-6"]], exclude=[["i-6"]]))
+    assert few[0].places.tolist() == [4]
+    with pytest.raises(InvalidRequestError, match="unheard-of"):
+        exporter.rank(RankAsk(x[:1], candidates=[["unheard-of"]]))
+
+
+def test_equal_scores_are_ranked_by_the_order_of_the_items() -> None:
+    _, exporter = sasrec(item_vectors=torch.zeros(N_ITEMS, DIM))
+    (ranked,) = exporter.rank(RankAsk(np.ones((1, DIM), np.float32), k=5))
+    assert ranked.places.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_half_precision_is_exported_exactly_and_ranked_by_a_head_of_the_same_type() -> None:
+    model = seeded(Gru()).to(torch.bfloat16)
+    exporter = attach(model, "gru", row="last").exporter(
+        name="half",
+        items=ITEM_IDS,
+        max_history=MAX_HISTORY,
+        embed=lambda batch: model(batch.history, batch.lengths),
+        head=lambda x: x @ model.items.weight[1:].T,
+    )
+    exported = exporter.export(given(*HISTORIES)).exported
+    wanted = seen(model, "gru", padded(*KNOWN), torch.tensor([3, 1, 4]))[0][torch.arange(3), torch.tensor([2, 0, 3])]
+    np.testing.assert_array_equal(exported.activations, wanted.float().numpy())
+    assert len(exporter.rank(RankAsk(exported.activations))[0].places) == 10
+
+
+def test_a_model_with_no_module_at_the_cut_returns_its_activations() -> None:
+    vectors = torch.randn(N_ITEMS + 1, DIM)
+    exporter = attach(seeded(Matrix())).exporter(
+        name="mean",
+        items=ITEM_IDS,
+        max_history=MAX_HISTORY,
+        embed=lambda batch: vectors[batch.history].sum(1),
+    )
+    exported = exporter.export(given(HISTORIES[1])).exported
+    np.testing.assert_allclose(exported.activations[0], (vectors[1] + 7 * vectors[0]).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_versions_name_weights_and_place_and_nothing_else() -> None:
+    model, exporter = sasrec()
+    assert exporter.version == sasrec()[1].version
+    assert len(exporter.version) == 16
+    assert int(exporter.version, 16) >= 0
+    assert gru()[1].version != exporter.version
+    other = attach(model, "blocks.0", row="last").exporter(
+        name="sasrec", items=ITEM_IDS, embed=lambda batch: model(batch.history), max_history=MAX_HISTORY
+    )
+    assert other.version != exporter.version
+    before = version_of(model)
+    assert version_of(model.to(torch.float64)) != before
+    with torch.no_grad():
+        model.to(torch.float32).norm.bias[0] += 1e-3
+    assert version_of(model) != before
+
+
+def test_another_model_or_version_is_refused_by_name() -> None:
+    _, exporter = sasrec()
+    exporter.check("", "")
+    exporter.check("sasrec", exporter.version)
+    with pytest.raises(NotFoundError, match="it has 'sasrec'"):
+        exporter.check("bert4rec", "")
+    with pytest.raises(FailedPreconditionError, match=f"version {exporter.version}, not {'0' * 16}"):
+        exporter.check("", "0" * 16)
+
+
+def test_what_cannot_be_answered_is_refused_in_a_sentence() -> None:
+    _, exporter = sasrec()
+    with pytest.raises(InvalidRequestError, match="none of the 1 items of history 1 is known"):
+        exporter.export(given(HISTORIES[0], ("unheard-of",)))
+    with pytest.raises(InvalidRequestError, match="4097 subjects came"):
+        exporter.export(given(*[HISTORIES[0]] * 4_097))
+    with pytest.raises(InvalidRequestError, match="no row per candidate"):
+        exporter.export(given(HISTORIES[0]), candidates=["i-1"])
+    with pytest.raises(FailedPreconditionError, match="`users=` and `history_of=`"):
+        exporter.export_users(Page())
+    with pytest.raises(InvalidRequestError, match="'x' is none of this server's"):
+        exporter.export_items(Page("x"))
+    with pytest.raises(DeadlineExceededError, match="ran out"):
+        exporter.export(given(HISTORIES[0]), deadline=Deadline.after(-1))
+    with pytest.raises(InvalidRequestError, match=r"send \[n, 16\]"):
+        exporter.rank(RankAsk(np.zeros((1, 3), np.float32)))
+
+
+def test_a_model_that_does_not_fit_is_refused_when_the_exporter_is_made() -> None:
+    with pytest.raises(InvalidRequestError, match=r"item_vectors have shape \[61, 16\]"):
+        sasrec(item_vectors=torch.zeros(N_ITEMS + 1, DIM))
+    with pytest.raises(InvalidRequestError, match="index 0, which also means padding"):
+        sasrec(items={one: place for place, one in enumerate(ITEM_IDS)})
+    model = seeded(Sasrec())
+    values: dict[str, Any] = {"name": "x", "items": ITEM_IDS, "max_history": MAX_HISTORY}
+    with pytest.raises(FailedPreconditionError, match=r"row='all' needs floats \[batch, d\]"):
+        attach(model, "norm").exporter(embed=lambda batch: model(batch.history), **values)
+    with pytest.raises(FailedPreconditionError, match="passed 'norm' 0 times"):
+        attach(model, "norm", row="last").exporter(embed=lambda batch: None, **values)
+    with pytest.raises(FailedPreconditionError, match="passed 'norm' 2 times"):
+        attach(model, "norm", row="last").exporter(embed=lambda batch: [model(batch.history) for _ in "ab"], **values)
+    with pytest.raises(FailedPreconditionError, match=r"call model\.eval\(\)"):
+        attach(model.train(), "norm", row="last").exporter(embed=lambda batch: model(batch.history), **values)
+
+
+def test_paths_that_do_not_exist_are_answered_with_close_ones() -> None:
+    with pytest.raises(InvalidRequestError, match=r"no module 'blocks\.2'; closest are blocks\.1"):
+        attach(seeded(Sasrec()), "blocks.2")
+    with pytest.raises(InvalidRequestError, match="use all, last, interest, pair"):
+        attach(seeded(Sasrec()), "norm", row="first")  # type: ignore[arg-type]
