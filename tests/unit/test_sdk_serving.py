@@ -37,7 +37,7 @@ class Sum:
         self.head = head
 
     def embed(self, batch: Batch, hook: str) -> Floats:
-        return VECTORS[batch.padded(5)].sum(1) - VECTORS[0] * (5 - batch.lengths)[:, None].astype(np.float32)
+        return np.stack([VECTORS[history].sum(0) for history in batch.histories])
 
     def embed_positions(self, batch: Batch, hook: str) -> Floats | None:
         return None
@@ -85,7 +85,8 @@ def test_errors_come_with_their_status_a_sentence_and_the_request_id(opened: grp
 
 def test_an_unforeseen_error_shows_no_internals(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Sum()
-    monkeypatch.setattr(model, "embed", lambda batch, hook: {}["secret"])
+    broken: dict[str, Floats] = {}
+    monkeypatch.setattr(model, "embed", lambda batch, hook: broken["secret"])
     with Exporter(model).serve() as served, channel(f"127.0.0.1:{served.port}") as opened:
         stub = recommender_pb2_grpc.ActivationExporterStub(opened)
         given = recommender_pb2.HistoryList(histories=[common_pb2.History(item_ids=["i-1"])])
