@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +15,20 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
-from recsae.errors import FailedPreconditionError, InvalidRequestError, UnauthenticatedError, UnavailableError
+from recsae.errors import (
+    FailedPreconditionError,
+    InvalidRequestError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from recsae.pipeline.recommender_client import RecommenderClient
 from recsae.recommenders.description import Hook
 from recsae.rpc.client import ClientOptions, channel
 from recsae.rpc.status import error_from
 from recsae.sdk.exporter import Exporter
 from recsae.sdk.model import Batch, DotProduct, Floats, Head, ModelCard
-from recsae.sdk.serving import Serving
+from recsae.sdk.serving import Serving, serve
 from recsae.sdk.vocabulary import Vocabulary
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
 
@@ -31,9 +39,9 @@ VECTORS = np.random.default_rng(0).standard_normal((N_ITEMS + 1, DIM)).astype(np
 class Sum:
     """The smallest model there is: an activation is the sum of the history's item vectors."""
 
-    def __init__(self, head: Head | None = None) -> None:
+    def __init__(self, head: Head | None = None, name: str = "sum") -> None:
         items = Vocabulary([f"i-{item}" for item in range(1, N_ITEMS + 1)])
-        self.card = ModelCard("sum", "0123456789abcdef", (Hook("sum", "user", DIM),), items, max_history=5)
+        self.card = ModelCard(name, "0123456789abcdef", (Hook("sum", "user", DIM),), items, max_history=5)
         self.head = head
 
     def embed(self, batch: Batch, hook: str) -> Floats:
@@ -144,6 +152,32 @@ def test_calls_without_the_token_are_refused_and_health_checks_are_not() -> None
                 RecommenderClient(stranger).describe("")
             answer = health_pb2_grpc.HealthStub(stranger).Check(health_pb2.HealthCheckRequest(), timeout=5)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_several_models_share_an_address_by_name() -> None:
+    first, second = Exporter(Sum()), Exporter(Sum(DotProduct(VECTORS[1:]), name="other"))
+    with serve([first, second], "127.0.0.1:0") as served, channel(f"127.0.0.1:{served.port}") as opened:
+        client = RecommenderClient(opened)
+        assert client.describe("").name == "sum"
+        assert client.describe("other").dot_product
+        stub = recommender_pb2_grpc.ActivationExporterStub(opened)
+        answer = stub.GetModel(recommender_pb2.GetModelRequest(), timeout=5)
+        assert list(answer.available_models) == ["sum", "other"]
+        with pytest.raises(NotFoundError, match="it has 'sum', 'other'"):
+            client.describe("third")
+    with pytest.raises(InvalidRequestError, match="by other names"):
+        serve([first, first], "127.0.0.1:0")
+
+
+def test_a_server_runs_until_it_is_stopped_though_nobody_holds_it() -> None:
+    held = weakref.ref(Exporter(Sum()).serve())
+    gc.collect()
+    served = held()
+    assert served is not None
+    served.stop()
+    del served
+    gc.collect()
+    assert held() is None
 
 
 def test_a_stopped_server_is_gone() -> None:

@@ -88,12 +88,10 @@ class Exporter:
 
         FailedPreconditionError when the address is taken, InvalidRequestError when it is public and bare.
         """
-        return serve(self, address, credentials=credentials, tokens=tokens)
+        return serve([self], address, credentials=credentials, tokens=tokens)
 
-    def check(self, model: str, version: str) -> None:
-        """NotFoundError for another name, FailedPreconditionError for another version: versions never mix."""
-        if model not in ("", self.name):
-            raise NotFoundError(f"this server has no model {model!r}; it has {self.name!r}")
+    def check(self, version: str) -> None:
+        """FailedPreconditionError for another version than the one loaded ("" = any): versions never mix."""
         if version not in ("", self.version):
             raise FailedPreconditionError(
                 f"model {self.name} is loaded at version {self.version}, not {version}; ask for that one"
@@ -136,7 +134,7 @@ class Exporter:
         """Activations of a page of the users; FailedPreconditionError when this server lists none."""
         users, found = self._subjects.require_users(), self.hook(hook)
         each = (self.card.max_history if every_position else 1) * (len(candidates) or 1) * found.interests
-        room = max(1, self._reader.most_rows(found) // each)
+        room = max(1, self.card.most_rows(found) // each)
         part = span(page, len(users.vocabulary), default=DEFAULT_USERS, most=MOST_USERS, room=room)
         cases = self._subjects.page_of_users(part.first, part.last)
         exported = self._reader.read(
@@ -147,7 +145,7 @@ class Exporter:
     def export_items(self, page: Page, *, hook: str = "", deadline: Deadline | None = None) -> ExportedPage:
         """Activations of a page of the items."""
         found = self.hook(hook)
-        room = max(1, self._reader.most_rows(found) // found.interests)
+        room = max(1, self.card.most_rows(found) // found.interests)
         part = span(page, len(self.card.items), default=DEFAULT_ITEMS, most=MOST_ITEMS, room=room)
         cases = [self._subjects.item(place, order) for order, place in enumerate(range(part.first, part.last))]
         return ExportedPage(self._reader.items(found, cases, deadline), part.next_cursor)

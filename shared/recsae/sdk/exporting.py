@@ -15,7 +15,7 @@ import numpy as np
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.recommenders.description import Hook
 from recsae.rpc.deadline import Deadline
-from recsae.sdk.limits import MOST_ITEM_IDS, at_most, check_time, most_rows
+from recsae.sdk.limits import MOST_ITEM_IDS, at_most, check_time
 from recsae.sdk.model import Batch, DotProduct, Floats, ServedModel
 from recsae.sdk.subjects import Case
 from recsae.sdk.vocabulary import Indices
@@ -88,7 +88,7 @@ class ActivationReader:
         if every_position and candidates:
             raise InvalidRequestError("every item of a history is its own candidate with POSITIONS_ALL; send no others")
         per_case = [self._rows_of(case, hook, every_position, len(candidates)) for case in cases]
-        at_most(sum(per_case), self.most_rows(hook), "rows would come back; send fewer subjects: rows")
+        at_most(sum(per_case), self._card.most_rows(hook), "rows would come back; send fewer subjects: rows")
         if every_position and hook.rows != "pair" and cases:
             exported = self._positions(hook, cases, deadline)
             if exported is not None:
@@ -108,10 +108,6 @@ class ActivationReader:
         places = self._card.items.places_of([case.item_id for case in cases])
         rows = [ExportRow(item_id=case.item_id, history_index=case.history_index) for case in cases]
         return Exported(hook.name, head.vectors[places], rows)
-
-    def most_rows(self, hook: Hook) -> int:
-        """Most rows of one answer."""
-        return most_rows(hook.dim)
 
     def _rows_of(self, case: Case, hook: Hook, every_position: bool, candidates: int) -> int:
         positions = min(len(case.history), self._card.max_history) if every_position else 1

@@ -8,7 +8,6 @@ import numpy as np
 
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.sdk.exporting import Exported
-from recsae.sdk.limits import most_rows
 from recsae.sdk.model import DotProduct, Head, ModelCard
 from recsae.sdk.ranking import RankAsk, RankedList
 from recsae.sdk.subjects import Subject
@@ -45,7 +44,7 @@ def model_info(card: ModelCard, head: Head | None) -> recommender_pb2.ModelInfo:
         max_history=card.max_history,
         item_count=len(card.items),
         head=recommender_pb2.HEAD_KIND_DOT_PRODUCT if exact else recommender_pb2.HEAD_KIND_OPAQUE,
-        max_export_rows=min(most_rows(hook.dim) for hook in card.hooks),
+        max_export_rows=min(card.most_rows(hook) for hook in card.hooks),
         ignores_history=not card.reads_history,
         reads_user_id=card.users is not None,
         attributes=card.attributes,

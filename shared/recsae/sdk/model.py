@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.description import Hook
+from recsae.sdk.limits import most_rows
 from recsae.sdk.vocabulary import Indices, Users, Vocabulary
 from recsae.steering.segments import Attribute
 
@@ -27,7 +28,8 @@ HistoryOf = Callable[[str], Sequence[str]]
 class ModelCard:
     """What a model is. Its first hook is the default, and the one that can be steered and ranked from.
 
-    `attributes` are the names it reads as features; `empty_history`: it answers for a subject without any known item.
+    `attributes` are the names it reads as features; `empty_history`: it answers for a subject without any known item;
+    `max_rows` bounds the rows of one answer further than the size of a message does.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ModelCard:
     attributes: tuple[str, ...] = ()
     reads_history: bool = True
     empty_history: bool = False
+    max_rows: int = 65_536
 
     def __post_init__(self) -> None:
         """Refuses what could not be served, in a sentence."""
@@ -50,12 +53,18 @@ class ModelCard:
             raise InvalidRequestError(
                 f"model {self.name} has {len(self.hooks)} hooks and max_history {self.max_history}"
             )
+        if self.max_rows < 1:
+            raise InvalidRequestError(f"max_rows = {self.max_rows}; an answer needs room for one row at least")
         if self.titles and len(self.titles) != len(self.items):
             raise InvalidRequestError(
                 f"{len(self.titles)} titles came for {len(self.items)} items; give one each or none"
             )
         if not (self.reads_history or self.users or self.attributes):
             raise InvalidRequestError(f"model {self.name} reads no history; name its users or its attributes")
+
+    def most_rows(self, hook: Hook) -> int:
+        """Most activation rows in one answer of a hook."""
+        return min(self.max_rows, most_rows(hook.dim))
 
 
 @dataclass(frozen=True)

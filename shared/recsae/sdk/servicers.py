@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import grpc
 
-from recsae.errors import InvalidRequestError, RecsaeError
+from recsae.errors import InvalidRequestError, NotFoundError, RecsaeError
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.request import REQUEST_ID_KEY, request_id_of
 from recsae.rpc.status import rich_status
 from recsae.sdk import messages
-from recsae.sdk.limits import DEFAULT_ITEMS, MOST_ITEMS, Page, most_rows, span
+from recsae.sdk.limits import DEFAULT_ITEMS, MOST_ITEMS, Page, span
 from recsae.telemetry.event_log import event_log
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
 
@@ -26,30 +26,49 @@ ACTIVATION_EXPORTER = "recsae.v1.ActivationExporter"
 RECOMMENDER = "recsae.v1.Recommender"
 
 
-class ExporterServicer(recommender_pb2_grpc.ActivationExporterServicer):
-    """`recsae.v1.ActivationExporter` of one model."""
+class Models:
+    """The models of a server by name, the first one the default."""
 
-    def __init__(self, exporter: Exporter) -> None:
-        """Answers from `exporter`."""
-        self._exporter = exporter
+    def __init__(self, exporters: Sequence[Exporter]) -> None:
+        """InvalidRequestError when there are none, or two of one name."""
+        self._by_name = {exporter.name: exporter for exporter in exporters}
+        self.names = tuple(self._by_name)
+        if not exporters or len(self.names) < len(exporters):
+            raise InvalidRequestError(
+                f"models {[one.name for one in exporters]} came; give one or more, by different names"
+            )
+
+    def get(self, name: str, version: str = "") -> Exporter:
+        """The model asked for; NotFoundError for another name, FailedPreconditionError for another version."""
+        exporter = self._by_name.get(name or self.names[0])
+        if exporter is None:
+            raise NotFoundError(f"this server has no model {name!r}; it has {', '.join(map(repr, self.names))}")
+        exporter.check(version)
+        return exporter
+
+
+class ExporterServicer(recommender_pb2_grpc.ActivationExporterServicer):
+    """`recsae.v1.ActivationExporter`."""
+
+    def __init__(self, models: Models) -> None:
+        """Answers from them."""
+        self._models = models
 
     def GetModel(  # noqa: N802
         self, request: recommender_pb2.GetModelRequest, context: grpc.ServicerContext
     ) -> recommender_pb2.GetModelResponse:
         """Describes the model."""
         with _answering(context):
-            exporter = self._exporter
-            exporter.check(request.model, "")
+            exporter = self._models.get(request.model)
             info = messages.model_info(exporter.card, exporter.model.head)
-            return recommender_pb2.GetModelResponse(model=info, available_models=[exporter.name])
+            return recommender_pb2.GetModelResponse(model=info, available_models=self._models.names)
 
     def Embed(  # noqa: N802
         self, request: recommender_pb2.EmbedRequest, context: grpc.ServicerContext
     ) -> recommender_pb2.EmbedResponse:
         """Computes the activation of one user or history."""
         with _answering(context) as deadline:
-            exporter = self._exporter
-            exporter.check(request.model, "")
+            exporter = self._models.get(request.model)
             subject, candidates = messages.subject_of(request), list(request.candidate_item_ids)
             exported, case = exporter.embed(subject, hook=request.hook, candidates=candidates, deadline=deadline)
             return recommender_pb2.EmbedResponse(
@@ -62,9 +81,9 @@ class ExporterServicer(recommender_pb2_grpc.ActivationExporterServicer):
     ) -> recommender_pb2.ExportActivationsResponse:
         """Computes a page of activations."""
         with _answering(context) as deadline:
-            self._exporter.check(request.model, request.model_version)
-            page = self._page(request, deadline)
-            batch = messages.batch_message(self._exporter.card, page.exported)
+            exporter = self._models.get(request.model, request.model_version)
+            page = _page(exporter, request, deadline)
+            batch = messages.batch_message(exporter.card, page.exported)
             return recommender_pb2.ExportActivationsResponse(batch=batch, next_cursor=page.next_cursor)
 
     def ExportItems(  # noqa: N802
@@ -72,49 +91,22 @@ class ExporterServicer(recommender_pb2_grpc.ActivationExporterServicer):
     ) -> recommender_pb2.ExportItemsResponse:
         """Lists a page of items."""
         with _answering(context):
-            exporter, card = self._exporter, self._exporter.card
-            exporter.check(request.model, request.model_version)
+            exporter = self._models.get(request.model, request.model_version)
+            card = exporter.card
             page = Page(request.page.cursor, request.page.limit)
-            room = most_rows(card.hooks[0].dim)
+            room = card.most_rows(card.hooks[0])
             part = span(page, len(card.items), default=DEFAULT_ITEMS, most=MOST_ITEMS, room=room)
             answer = messages.items_message(card, exporter.model.head, part.first, part.last)
             answer.next_cursor = part.next_cursor
             return answer
 
-    def _page(self, request: recommender_pb2.ExportActivationsRequest, deadline: Deadline) -> ExportedPage:
-        exporter, every = self._exporter, request.positions == recommender_pb2.POSITIONS_ALL
-        candidates = list(request.candidate_item_ids)
-        match request.WhichOneof("source"):
-            case "histories" | "subjects":
-                return exporter.export(
-                    messages.subjects_of(request),
-                    hook=request.hook,
-                    every_position=every,
-                    candidates=candidates,
-                    deadline=deadline,
-                )
-            case "users":
-                return exporter.export_users(
-                    Page(request.users.cursor, request.users.limit),
-                    hook=request.hook,
-                    every_position=every,
-                    candidates=candidates,
-                    deadline=deadline,
-                )
-            case "items" if candidates:
-                raise InvalidRequestError("candidates go with users or histories; leave them out for items")
-            case "items":
-                page = Page(request.items.cursor, request.items.limit)
-                return exporter.export_items(page, hook=request.hook, deadline=deadline)
-        raise InvalidRequestError("no source came; set histories, subjects, users or items")
-
 
 class RankServicer(recommender_pb2_grpc.RecommenderServicer):
-    """`recsae.v1.Recommender.Rank` of one model; lists for users are the host server's own business."""
+    """`recsae.v1.Recommender.Rank`; lists for users are the host server's own business."""
 
-    def __init__(self, exporter: Exporter) -> None:
-        """Answers from `exporter`."""
-        self._exporter = exporter
+    def __init__(self, models: Models) -> None:
+        """Answers from them."""
+        self._models = models
 
     def Recommend(  # noqa: N802
         self, request: recommender_pb2.RecommendRequest, context: grpc.ServicerContext
@@ -130,9 +122,36 @@ class RankServicer(recommender_pb2_grpc.RecommenderServicer):
     ) -> recommender_pb2.RankResponse:
         """Ranks items from activations."""
         with _answering(context) as deadline:
-            self._exporter.check(request.model, request.model_version)
-            lists = self._exporter.rank(messages.rank_ask(request), deadline)
-            return messages.rank_message(self._exporter.card, lists)
+            exporter = self._models.get(request.model, request.model_version)
+            return messages.rank_message(exporter.card, exporter.rank(messages.rank_ask(request), deadline))
+
+
+def _page(exporter: Exporter, request: recommender_pb2.ExportActivationsRequest, deadline: Deadline) -> ExportedPage:
+    every = request.positions == recommender_pb2.POSITIONS_ALL
+    candidates = list(request.candidate_item_ids)
+    match request.WhichOneof("source"):
+        case "histories" | "subjects":
+            return exporter.export(
+                messages.subjects_of(request),
+                hook=request.hook,
+                every_position=every,
+                candidates=candidates,
+                deadline=deadline,
+            )
+        case "users":
+            return exporter.export_users(
+                Page(request.users.cursor, request.users.limit),
+                hook=request.hook,
+                every_position=every,
+                candidates=candidates,
+                deadline=deadline,
+            )
+        case "items" if candidates:
+            raise InvalidRequestError("candidates go with users or histories; leave them out for items")
+        case "items":
+            page = Page(request.items.cursor, request.items.limit)
+            return exporter.export_items(page, hook=request.hook, deadline=deadline)
+    raise InvalidRequestError("no source came; set histories, subjects, users or items")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import grpc
 from recsae.errors import FailedPreconditionError, InvalidRequestError, UnauthenticatedError
 from recsae.rpc.auth import TokenAuthenticator
 from recsae.rpc.loopback import is_loopback
-from recsae.sdk.servicers import ACTIVATION_EXPORTER, RECOMMENDER, ExporterServicer, RankServicer
+from recsae.sdk.servicers import ACTIVATION_EXPORTER, RECOMMENDER, ExporterServicer, Models, RankServicer
 from recsae.telemetry.event_log import event_log
 from recsae.v1 import recommender_pb2_grpc
 
@@ -29,6 +29,8 @@ _MOST_CALLS = 128
 _MOST_BYTES = 64 << 20
 _SHORTEST_TOKEN = 16
 _GRACE_S = 5.0
+# grpc ends a server that nobody holds any more; ours run until they are stopped.
+_RUNNING: set[Serving] = set()
 
 
 class Serving:
@@ -39,10 +41,12 @@ class Serving:
         self._server = server
         self.port = port
         """The port bound."""
+        _RUNNING.add(self)
 
     def stop(self, grace_s: float = _GRACE_S) -> None:
         """Takes no more calls, gives those in flight `grace_s` seconds, and returns when the server has ended."""
         self._server.stop(grace_s).wait()
+        _RUNNING.discard(self)
 
     def wait(self) -> None:
         """Blocks until the server has ended: for a process that does nothing else."""
@@ -57,23 +61,24 @@ class Serving:
         self.stop()
 
 
-def add_services(exporter: Exporter, server: grpc.Server) -> tuple[str, ...]:
-    """Adds the exporter's services to a gRPC server of one's own; returns their full names."""
-    recommender_pb2_grpc.add_ActivationExporterServicer_to_server(ExporterServicer(exporter), server)
-    if exporter.model.head is None:
+def add_services(exporters: Sequence[Exporter], server: grpc.Server) -> tuple[str, ...]:
+    """Adds the services of models to a gRPC server of one's own, the first model as the default; returns their names."""
+    models = Models(exporters)
+    recommender_pb2_grpc.add_ActivationExporterServicer_to_server(ExporterServicer(models), server)
+    if all(exporter.model.head is None for exporter in exporters):
         return (ACTIVATION_EXPORTER,)
-    recommender_pb2_grpc.add_RecommenderServicer_to_server(RankServicer(exporter), server)
+    recommender_pb2_grpc.add_RecommenderServicer_to_server(RankServicer(models), server)
     return (ACTIVATION_EXPORTER, RECOMMENDER)
 
 
 def serve(
-    exporter: Exporter,
+    exporters: Sequence[Exporter],
     address: str,
     *,
     credentials: grpc.ServerCredentials | None = None,
     tokens: Sequence[str] = (),
 ) -> Serving:
-    """Binds `host:port` (port 0 = a free one) and answers at once; see `Exporter.serve`."""
+    """Serves one model or several at `host:port` (port 0 = a free one); see `Exporter.serve`."""
     _check_address(address, credentials, tokens)
     interceptors: list[grpc.ServerInterceptor] = [_Tokens(tokens)] if tokens else []
     server = grpc.server(
@@ -87,7 +92,7 @@ def serve(
             ("grpc.max_send_message_length", _MOST_BYTES),
         ],
     )
-    services = add_services(exporter, server)
+    services = add_services(exporters, server)
     _add_health(server, services)
     _add_reflection(server, services)
     try:
@@ -97,7 +102,7 @@ def serve(
             f"{address} cannot be bound; another process may hold it: stop that or choose another port"
         ) from error
     server.start()
-    _log.info("exporter_started", port=port, model=exporter.name, version=exporter.version)
+    _log.info("exporter_started", port=port, models=[exporter.name for exporter in exporters])
     return Serving(server, port)
 
 

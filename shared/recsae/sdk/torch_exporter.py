@@ -29,6 +29,8 @@ Ids = Sequence[object] | Mapping[object, int]
 _PROBE_ITEMS = 6
 # Of |x|: batched and single rows differ in the last bits, a model that looks ahead differs far more.
 _SAME = 1e-3
+# Of half precision, a few roundings apart are the same.
+_ROUNDINGS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ class TorchSource:
     attributes: tuple[str, ...] = ()
     titles: tuple[str, ...] = ()
     family: str = "torch"
+    max_rows: int = 65_536
+    """Most rows of one answer; fewer for a slow model, so that a call ends within its deadline of a minute."""
     lock: AbstractContextManager[Any] | None = None
     """Held while the model runs; give the server's own where the model must not run twice at once."""
 
@@ -170,6 +174,7 @@ class TorchModel:
             attributes=tuple(source.attributes),
             reads_history=source.reads_history,
             empty_history=source.empty_history,
+            max_rows=source.max_rows,
         )
 
     def _tried(self, batch: Batch, place: Place) -> Tensor:
@@ -192,9 +197,8 @@ class TorchModel:
     def _scored(self, x: Floats) -> Floats:
         assert self._source.head is not None
         model = self._tap.model
-        kind = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
         with self._lock, torch.no_grad():
-            return as_floats(self._source.head(torch.from_numpy(x.copy()).to(device_of(model), kind)))
+            return as_floats(self._source.head(torch.from_numpy(x.copy()).to(device_of(model), kind_of(model))))
 
     def _by_item(self, scores: Floats) -> Floats:
         """Columns in the order of the items: columns by index (a column for padding among them) are picked."""
@@ -225,7 +229,13 @@ class TorchModel:
         if whole is None:
             return True
         prefixes = self.embed(self._probe(users, place, range(1, whole.shape[1] + 1)), place.name)
-        return not np.allclose(whole[0], prefixes, rtol=0, atol=_SAME * float(np.abs(prefixes).max()))
+        same = max(_SAME, _ROUNDINGS * torch.finfo(kind_of(self._tap.model)).eps)
+        return not np.allclose(whole[0], prefixes, rtol=0, atol=same * float(np.abs(prefixes).max()))
+
+
+def kind_of(model: nn.Module) -> torch.dtype:
+    """The type of a model's numbers."""
+    return next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
 
 
 def device_of(model: nn.Module) -> torch.device:

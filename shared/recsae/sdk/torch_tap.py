@@ -6,13 +6,14 @@ bit. Whatever goes wrong in one leaves the forward as it was; the receipt says w
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
 import torch
@@ -29,6 +30,24 @@ from recsae.steering.follower import PlanFollower
 from recsae.steering.matching import SteerContext
 from recsae.steering.segments import Attribute
 from recsae.telemetry.observing import ActivationSampler
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _told_by(
+    make: Callable[P, TorchSource],
+) -> Callable[[Callable[[Tap, TorchSource], R]], Callable[Concatenate[Tap, P], R]]:
+    """Lets a method take the arguments of a source in place of the source, typed as they are there."""
+
+    def told(method: Callable[[Tap, TorchSource], R]) -> Callable[Concatenate[Tap, P], R]:
+        @functools.wraps(method)
+        def called(self: Tap, *args: P.args, **kwargs: P.kwargs) -> R:
+            return method(self, make(*args, **kwargs))
+
+        return called
+
+    return told
 
 
 class Tap:
@@ -47,7 +66,10 @@ class Tap:
         self._interpreter: grpc.Channel | None = None
         self._follower: PlanFollower | None = None
         self._serving = ServedPlace(self.places[0], padding)
-        self._handles = [model.register_forward_pre_hook(_outside_graphs(self._called), with_kwargs=True)]
+        self._handles: list[Any] = []
+        if any(place.row == "last" for place in self.places):
+            called = _outside_graphs(self._called)
+            self._handles.append(model.register_forward_pre_hook(called, with_kwargs=True))
         for place in self.places:
             if (module := modules.get(place.name)) is not None:
                 self._handles.append(self._hooked(module, place))
@@ -57,9 +79,10 @@ class Tap:
         changed = self._passed(self.places[0], x)
         return x if changed is None else changed
 
-    def exporter(self, **source: Any) -> Exporter:
-        """The exporter of the model read here; what it takes is `TorchSource`, what it gives `Exporter`."""
-        exporter = exporter_of(self, TorchSource(**source))
+    @_told_by(TorchSource)
+    def exporter(self, source: TorchSource) -> Exporter:
+        """The exporter of the model read here; its arguments are the fields of `TorchSource`."""
+        exporter = exporter_of(self, source)
         self._name, self._version = exporter.name, exporter.version
         return exporter
 
