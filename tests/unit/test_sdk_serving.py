@@ -165,7 +165,7 @@ def test_several_models_share_an_address_by_name() -> None:
         assert list(answer.available_models) == ["sum", "other"]
         with pytest.raises(NotFoundError, match="it has 'sum', 'other'"):
             client.describe("third")
-    with pytest.raises(InvalidRequestError, match="by other names"):
+    with pytest.raises(InvalidRequestError, match="by different names"):
         serve([first, first], "127.0.0.1:0")
 
 

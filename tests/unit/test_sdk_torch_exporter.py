@@ -1,116 +1,36 @@
-"""Live torch models behind the exporter contract: rows, orders, pages, heads, and sentences for what cannot work."""
+"""Live torch models behind the exporter contract: rows, orders, pages, and whom they are of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.unit.torch_models import (
-    DIM,
-    ITEM_IDS,
-    MAX_HISTORY,
-    N_ITEMS,
-    USER_IDS,
-    BackwardGru,
-    Gru,
-    Interests,
-    Matrix,
-    Ranker,
-    Sasrec,
-    seeded,
+from tests.unit.torch_exporters import (
+    HISTORIES,
+    KNOWN,
+    backward,
+    given,
+    gru,
+    interests,
+    matrix,
+    padded,
+    ranker,
+    sasrec,
+    seen,
 )
+from tests.unit.torch_models import DIM, ITEM_IDS, MAX_HISTORY, N_ITEMS, USER_IDS, Gru, Matrix, seeded
 
 from recsae.errors import (
-    DeadlineExceededError,
     FailedPreconditionError,
-    InvalidRequestError,
     NotFoundError,
 )
-from recsae.rpc.deadline import Deadline
-from recsae.sdk.exporter import Exporter
 from recsae.sdk.limits import Page
 from recsae.sdk.ranking import RankAsk
 from recsae.sdk.subjects import Subject
-from recsae.sdk.torch import Place, attach, version_of
+from recsae.sdk.torch import attach
 from recsae.store.pseudonyms import pseudonym
-
-HISTORIES = (("i-3", "i-60", "i-7"), ("i-1",), ("i-9", "unheard-of", "i-2", "i-2", "i-5"))
-KNOWN = ((3, 60, 7), (1,), (9, 2, 2, 5))
-Make = Callable[..., Exporter]
-
-
-def given(*histories: tuple[str, ...]) -> list[Subject]:
-    return [Subject(item_ids=history) for history in histories]
-
-
-def sasrec(**more: Any) -> tuple[Any, Exporter]:
-    model = seeded(Sasrec())
-    tap = attach(model, "norm", row="last", hook="sequence", also=[Place("block_0", "blocks.0", "last")])
-    values = {"item_vectors": model.items.weight[1:], "max_history": MAX_HISTORY, **more}
-    values = {"items": ITEM_IDS, **values}
-    return model, tap.exporter(name="sasrec", embed=lambda batch: model(batch.history), **values)
-
-
-def gru(**more: Any) -> tuple[Any, Exporter]:
-    model = seeded(Gru())
-    tap = attach(model, "gru", row="last")
-    values = {"head": lambda x: x @ model.items.weight.T, "max_history": MAX_HISTORY, **more}
-    embed = lambda batch: model(batch.history, batch.lengths)  # noqa: E731
-    return model, tap.exporter(name="gru", items=ITEM_IDS, embed=embed, **values)
-
-
-def backward(**more: Any) -> tuple[Any, Exporter]:
-    model = seeded(BackwardGru())
-    tap = attach(model, "norm", row=-1)
-    values = {"item_vectors": model.items.weight[1:], "max_history": MAX_HISTORY, "padding": "left", **more}
-    return model, tap.exporter(name="backward", items=ITEM_IDS, embed=lambda batch: model(batch.history), **values)
-
-
-def matrix(**more: Any) -> tuple[Any, Exporter]:
-    model = seeded(Matrix())
-    values = {"item_vectors": model.items.weight, "item_bias": model.bias, "reads_history": False, **more}
-    exporter = attach(model, "users").exporter(
-        name="bpr",
-        items={one: place for place, one in enumerate(ITEM_IDS)},
-        users={one: place for place, one in enumerate(USER_IDS)},
-        embed=lambda batch: model(batch.user),
-        **values,
-    )
-    return model, exporter
-
-
-def interests(**more: Any) -> tuple[Any, Exporter]:
-    model = seeded(Interests())
-    tap = attach(model, "out", row="interest")
-    values = {"item_vectors": model.items.weight[1:], "max_history": MAX_HISTORY, **more}
-    return model, tap.exporter(name="multi", items=ITEM_IDS, embed=lambda batch: model(batch.history), **values)
-
-
-def ranker(**more: Any) -> tuple[Any, Exporter]:
-    model = seeded(Ranker())
-    tap = attach(model, "hidden", row="pair")
-    values = {"head": model.out, "max_history": MAX_HISTORY, "empty_history": True, **more}
-    embed = lambda batch: model(batch.history, batch.candidate)  # noqa: E731
-    return model, tap.exporter(name="ctr", items=ITEM_IDS, embed=embed, **values)
-
-
-def padded(*histories: tuple[int, ...], left: bool = False) -> torch.Tensor:
-    zeros = [[0] * (MAX_HISTORY - len(one)) for one in histories]
-    rows = [[*zero, *one] if left else [*one, *zero] for zero, one in zip(zeros, histories, strict=True)]
-    return torch.tensor(rows)
-
-
-def seen(model: Any, path: str, *inputs: torch.Tensor) -> torch.Tensor:
-    """What a module gives, seen by a hook of the test's own."""
-    kept: list[torch.Tensor] = []
-    handle = model.get_submodule(path).register_forward_hook(lambda *call: kept.append(call[2]))
-    with torch.no_grad():
-        model(*inputs)
-    handle.remove()
-    return kept[0]
 
 
 def test_last_positions_are_the_activations_of_the_model_and_unknown_items_are_left_out() -> None:
@@ -243,44 +163,6 @@ def test_pairs_follow_the_candidates_and_else_the_newest_item() -> None:
     np.testing.assert_allclose(every.activations[-1:], newest.activations, atol=1e-6)
 
 
-def test_a_ranker_of_pairs_ranks_candidates_and_suggests_ten_by_itself() -> None:
-    model, exporter = ranker()
-    exported, _ = exporter.embed(Subject(item_ids=HISTORIES[0]))
-    with torch.no_grad():
-        scores = model(padded(KNOWN[0]).expand(N_ITEMS, -1), torch.arange(1, N_ITEMS + 1)).numpy()
-    best = [ITEM_IDS[place] for place in np.argsort(-scores, kind="stable")[:10]]
-    assert [row.item_id for row in exported.rows] == best
-    (ranked,) = exporter.rank(RankAsk(exported.activations[:4], candidates=[best[:4]], exclude=[[best[1]]]))
-    assert [ITEM_IDS[place] for place in ranked.places] == [best[0], best[2], best[3]]
-    np.testing.assert_allclose(ranked.scores, scores[[ITEM_IDS.index(best[place]) for place in (0, 2, 3)]], atol=1e-5)
-    with pytest.raises(InvalidRequestError, match="4 rows came for 3 candidates"):
-        exporter.rank(RankAsk(exported.activations[:4], candidates=[best[:3]]))
-
-
-@pytest.mark.parametrize(("make", "skip"), [(sasrec, 1), (gru, 0)])
-def test_lists_are_the_models_own_with_exclusions_and_candidates(make: Any, skip: int) -> None:
-    model, exporter = make()
-    x = exporter.export(given(*HISTORIES)).exported.activations
-    with torch.no_grad():
-        inputs = (padded(*KNOWN), torch.tensor([3, 1, 4]))[: 1 if make is sasrec else 2]
-        scores = model(*inputs).numpy()[:, skip:]
-    lists = exporter.rank(RankAsk(x, k=7, exclude=[["i-1", "unheard-of"]] * 3))
-    for ranked, row in zip(lists, scores, strict=True):
-        row[0] = -np.inf
-        np.testing.assert_array_equal(ranked.places, np.argsort(-row, kind="stable")[:7])
-        np.testing.assert_allclose(ranked.scores, row[ranked.places], atol=1e-5)
-    few = exporter.rank(RankAsk(x[:1], candidates=[["i-5", "i-6"]], exclude=[["i-6"]]))
-    assert few[0].places.tolist() == [4]
-    with pytest.raises(InvalidRequestError, match="unheard-of"):
-        exporter.rank(RankAsk(x[:1], candidates=[["unheard-of"]]))
-
-
-def test_equal_scores_are_ranked_by_the_order_of_the_items() -> None:
-    _, exporter = sasrec(item_vectors=torch.zeros(N_ITEMS, DIM))
-    (ranked,) = exporter.rank(RankAsk(np.ones((1, DIM), np.float32), k=5))
-    assert ranked.places.tolist() == [0, 1, 2, 3, 4]
-
-
 def test_half_precision_is_exported_exactly_and_ranked_by_a_head_of_the_same_type() -> None:
     model = seeded(Gru()).to(torch.bfloat16)
     exporter = attach(model, "gru", row="last").exporter(
@@ -306,70 +188,3 @@ def test_a_model_with_no_module_at_the_cut_returns_its_activations() -> None:
     )
     exported = exporter.export(given(HISTORIES[1])).exported
     np.testing.assert_allclose(exported.activations[0], (vectors[1] + 7 * vectors[0]).numpy(), rtol=1e-4, atol=1e-5)
-
-
-def test_versions_name_weights_and_place_and_nothing_else() -> None:
-    model, exporter = sasrec()
-    assert exporter.version == sasrec()[1].version
-    assert len(exporter.version) == 16
-    assert int(exporter.version, 16) >= 0
-    assert gru()[1].version != exporter.version
-    other = attach(model, "blocks.0", row="last").exporter(
-        name="sasrec", items=ITEM_IDS, embed=lambda batch: model(batch.history), max_history=MAX_HISTORY
-    )
-    assert other.version != exporter.version
-    before = version_of(model)
-    assert version_of(model.to(torch.float64)) != before
-    with torch.no_grad():
-        model.to(torch.float32).norm.bias[0] += 1e-3
-    assert version_of(model) != before
-
-
-def test_another_version_is_refused() -> None:
-    _, exporter = sasrec()
-    exporter.check("")
-    exporter.check(exporter.version)
-    with pytest.raises(FailedPreconditionError, match=f"version {exporter.version}, not {'0' * 16}"):
-        exporter.check("0" * 16)
-
-
-def test_what_cannot_be_answered_is_refused_in_a_sentence() -> None:
-    _, exporter = sasrec()
-    with pytest.raises(InvalidRequestError, match="none of the 1 items of history 1 is known"):
-        exporter.export(given(HISTORIES[0], ("unheard-of",)))
-    with pytest.raises(InvalidRequestError, match="4097 subjects came"):
-        exporter.export(given(*[HISTORIES[0]] * 4_097))
-    with pytest.raises(InvalidRequestError, match="no row per candidate"):
-        exporter.export(given(HISTORIES[0]), candidates=["i-1"])
-    with pytest.raises(FailedPreconditionError, match="`users=` and `history_of=`"):
-        exporter.export_users(Page())
-    with pytest.raises(InvalidRequestError, match="'x' is none of this server's"):
-        exporter.export_items(Page("x"))
-    with pytest.raises(DeadlineExceededError, match="ran out"):
-        exporter.export(given(HISTORIES[0]), deadline=Deadline.after(-1))
-    with pytest.raises(InvalidRequestError, match=r"send \[n, 16\]"):
-        exporter.rank(RankAsk(np.zeros((1, 3), np.float32)))
-
-
-def test_a_model_that_does_not_fit_is_refused_when_the_exporter_is_made() -> None:
-    with pytest.raises(InvalidRequestError, match=r"item_vectors have shape \[61, 16\]"):
-        sasrec(item_vectors=torch.zeros(N_ITEMS + 1, DIM))
-    with pytest.raises(InvalidRequestError, match="index 0, which also means padding"):
-        sasrec(items={one: place for place, one in enumerate(ITEM_IDS)})
-    model = seeded(Sasrec())
-    values: dict[str, Any] = {"name": "x", "items": ITEM_IDS, "max_history": MAX_HISTORY}
-    with pytest.raises(FailedPreconditionError, match=r"row='all' needs floats \[batch, d\]"):
-        attach(model, "norm").exporter(embed=lambda batch: model(batch.history), **values)
-    with pytest.raises(FailedPreconditionError, match="passed 'norm' 0 times"):
-        attach(model, "norm", row="last").exporter(embed=lambda batch: None, **values)
-    with pytest.raises(FailedPreconditionError, match="passed 'norm' 2 times"):
-        attach(model, "norm", row="last").exporter(embed=lambda batch: [model(batch.history) for _ in "ab"], **values)
-    with pytest.raises(FailedPreconditionError, match=r"call model\.eval\(\)"):
-        attach(model.train(), "norm", row="last").exporter(embed=lambda batch: model(batch.history), **values)
-
-
-def test_paths_that_do_not_exist_are_answered_with_close_ones() -> None:
-    with pytest.raises(InvalidRequestError, match=r"no module 'blocks\.2'; closest are blocks\.1"):
-        attach(seeded(Sasrec()), "blocks.2")
-    with pytest.raises(InvalidRequestError, match="use all, last, interest, pair"):
-        attach(seeded(Sasrec()), "norm", row="first")  # type: ignore[arg-type]

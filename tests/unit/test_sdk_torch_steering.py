@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,44 +9,12 @@ import numpy as np
 import pytest
 import torch
 from tests.unit.torch_models import DIM, BackwardGru, Gru, Interests, Matrix, Ranker, Sasrec, seeded
+from tests.unit.torch_plans import CONTEXTS, HISTORIES, LENGTHS, ROW, plan, steered_by
 from torch import nn
 
-from recsae.errors import FailedPreconditionError
-from recsae.pipeline.triples import Triple
 from recsae.sdk.torch import SteerContext, Tap, attach
-from recsae.steering.delta import Steerer
-from recsae.steering.plans import Plan, PlanOperation, PlanPolicy
-from recsae.steering.policies import OperationKind, Scope, Window
+from recsae.steering.policies import OperationKind
 from recsae.steering.receipts import PolicyRef, UnsteeredReason
-
-VERSION = "a" * 16
-ROW = np.eye(DIM, dtype=np.float32)[3]
-HISTORIES = torch.tensor([[3, 9, 7, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0], [5, 6, 7, 8, 9, 10, 11, 12]])
-LENGTHS = torch.tensor([3, 1, 8])
-CONTEXTS = [SteerContext("u-1"), SteerContext("u-2"), SteerContext("u-3")]
-
-
-def plan(
-    hook: str,
-    *,
-    users: tuple[str, ...] = ("u-2",),
-    value: float = 1.5,
-    kind: OperationKind = OperationKind.ADD,
-    **more: Any,
-) -> Plan:
-    operations = (PlanOperation(0, kind, value, ROW),)
-    policies = (PlanPolicy(PolicyRef("p-1", 1), operations, Scope(user_ids=users), Window(), "salt"),)
-    triple = Triple(VERSION, "b" * 16, "c" * 16)
-    return Plan(**{"revision": 4, "model": "m", "triple": triple, "policies": policies, "dim": DIM, "hook": hook,
-                   "compiled_at": time.time(), "norm_budget": 100.0, **more})  # fmt: skip
-
-
-def steered_by(tap: Tap, given: Plan | UnsteeredReason) -> Tap:
-    """The tap with a plan in its hands, as if the interpreter had sent it."""
-    current = Steerer(given) if isinstance(given, Plan) else given
-    tap._serving.start("m", VERSION, lambda: current)
-    return tap
-
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], tuple[torch.Tensor, ...]]] = {
     "sasrec": (Sasrec, {"path": "norm", "row": "last"}, (HISTORIES,)),
@@ -289,96 +254,3 @@ def test_tensors_in_containers_are_replaced_in_copies(value: Any) -> None:
     )
     assert not torch.equal(after[1], before[1])
     assert torch.equal(after[0], before[0])
-
-
-def test_requests_served_at_the_same_time_do_not_mix() -> None:
-    model = seeded(Matrix())
-    results: dict[str, Any] = {}
-    with attach(model, "users", hook="h") as tap:
-        steered_by(tap, plan("h"))
-        barrier = threading.Barrier(2, timeout=20)
-
-        def serve(user: str, *, inside: bool) -> None:
-            with torch.no_grad(), tap.steering(user_id=user) as steering:
-                barrier.wait()
-                scores = model(torch.tensor([4]))
-                barrier.wait()
-            results[user] = (scores, steering.reason) if inside else None
-
-        threads = [threading.Thread(target=serve, args=(user,), kwargs={"inside": True}) for user in ("u-2", "u-9")]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-        with torch.no_grad():
-            bare = model(torch.tensor([4]))
-    assert results["u-2"][1] is UnsteeredReason.STEERED
-    assert results["u-9"][1] is UnsteeredReason.NONE_MATCHED
-    assert torch.equal(results["u-9"][0], bare)
-    assert not torch.equal(results["u-2"][0], bare)
-
-
-def test_tasks_of_one_event_loop_do_not_mix() -> None:
-    model = seeded(Matrix())
-    with attach(model, "users", hook="h") as tap:
-        steered_by(tap, plan("h"))
-
-        async def serve(user: str) -> UnsteeredReason:
-            with tap.steering(user_id=user) as steering:
-                await asyncio.sleep(0)
-                await asyncio.to_thread(model, torch.tensor([4]))
-            return steering.reason
-
-        async def both() -> list[UnsteeredReason]:
-            return list(await asyncio.gather(serve("u-2"), serve("u-9")))
-
-        assert asyncio.run(both()) == [UnsteeredReason.STEERED, UnsteeredReason.NONE_MATCHED]
-
-
-@pytest.mark.parametrize("attached", ["before", "after"])
-def test_compiled_models_are_steered_and_else_give_what_they_gave(attached: str) -> None:
-    torch._dynamo.reset()
-    model = seeded(Sasrec())
-    compiled: Any = torch.compile(model, backend="eager")
-    if attached == "after":
-        compiled(HISTORIES)
-    with attach(model, "norm", row="last", hook="h") as tap, torch.no_grad():
-        bare = compiled(HISTORIES)
-        steered_by(tap, plan("h"))
-        assert torch.equal(compiled(HISTORIES), bare)
-        with tap.steering(CONTEXTS) as steering:
-            scores = compiled(HISTORIES)
-        assert steering.receipts[1].reason is UnsteeredReason.STEERED
-        assert torch.equal(scores[[0, 2]], bare[[0, 2]])
-        assert not torch.equal(scores[1], bare[1])
-
-
-def test_torchscript_and_data_parallel_are_refused_with_a_way_out() -> None:
-    trace: Any = torch.jit.trace
-
-    class Outer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            with pytest.warns(DeprecationWarning, match="trace"):
-                self.inner = trace(nn.Linear(DIM, DIM), torch.zeros(1, DIM))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.inner(x)  # type: ignore[no-any-return]
-
-    with pytest.raises(FailedPreconditionError, match="TorchScript"):
-        attach(Outer(), "inner")
-    spread = nn.DataParallel(seeded(Matrix()))
-    spread.device_ids = [0, 1]
-    with pytest.raises(FailedPreconditionError, match="DistributedDataParallel"):
-        attach(spread, "module.users")
-
-
-def test_closing_takes_every_hook_off() -> None:
-    model = seeded(Sasrec())
-    tap = attach(model, "norm", row="last")
-    assert model._forward_pre_hooks
-    assert model.norm._forward_hooks
-    tap.close()
-    tap.close()
-    assert not model._forward_pre_hooks
-    assert not model.norm._forward_hooks

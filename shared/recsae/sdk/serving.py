@@ -62,7 +62,7 @@ class Serving:
 
 
 def add_services(exporters: Sequence[Exporter], server: grpc.Server) -> tuple[str, ...]:
-    """Adds the services of models to a gRPC server of one's own, the first model as the default; returns their names."""
+    """Adds the services of models to a gRPC server of one's own, the first one as default; returns their names."""
     models = Models(exporters)
     recommender_pb2_grpc.add_ActivationExporterServicer_to_server(ExporterServicer(models), server)
     if all(exporter.model.head is None for exporter in exporters):

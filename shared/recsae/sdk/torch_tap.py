@@ -42,8 +42,8 @@ def _told_by(
 
     def told(method: Callable[[Tap, TorchSource], R]) -> Callable[Concatenate[Tap, P], R]:
         @functools.wraps(method)
-        def called(self: Tap, *args: P.args, **kwargs: P.kwargs) -> R:
-            return method(self, make(*args, **kwargs))
+        def called(tap: Tap, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return method(tap, make(*args, **kwargs))
 
         return called
 
