@@ -41,5 +41,4 @@ def plan(
 def steered_by(tap: Tap, given: Plan | UnsteeredReason) -> Tap:
     """The tap with a plan in its hands, as if the interpreter had sent it."""
     current = Steerer(given) if isinstance(given, Plan) else given
-    tap._serving.start("m", VERSION, lambda: current)
-    return tap
+    return tap.apply_plans_of("m", VERSION, lambda: current)

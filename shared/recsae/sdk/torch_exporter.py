@@ -115,7 +115,7 @@ class TorchModel:
         place, capture, tensor = self._run(batch, hook)
         if place.row != "last" or tensor.ndim != 3:
             return None
-        newest = capture.newest(tensor, self._tap.padding).cpu().numpy()
+        newest = capture.newest(tensor, self._tap.padding)
         lengths = batch.lengths
         offsets = newest + 1 - lengths
         if (offsets < 0).any():

@@ -7,7 +7,7 @@ original, and every other row, keeps its bits. Not here: when (`torch_tap`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.recommenders.description import RowKind
+from recsae.sdk.vocabulary import Indices
 from recsae.steering.plans import Floats
 
 Row = Literal["all", "last", "interest", "pair"] | int | Callable[[Tensor], Tensor]
@@ -99,48 +100,43 @@ def _key(value: Any, part: Part) -> Any:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one tensor: of [batch, length, d] `positions` int64 [batch] says where each lies, else it is None."""
+    """Rows of one tensor: of [batch, length, d] `positions` [batch] says where each lies, else it is None.
+
+    Of [batch, `each`, d] every row counts. Positions are numbers of the processor, whatever device the tensor is on.
+    """
 
     tensor: Tensor
-    positions: Tensor | None = None
+    positions: Indices | None = None
     each: int = 1
 
-    @property
-    def subjects(self) -> int:
-        """Subjects of the batch."""
-        return int(self.tensor.shape[0])
-
-    def read(self, rows: list[int] | None = None) -> Floats:
+    def read(self, rows: Sequence[int] | None = None) -> Floats:
         """The rows named (all when None) as float32 [m, d] in the processor's memory; exact for half precision."""
-        found = self._flat() if rows is None else self._flat()[torch.tensor(rows, device=self.tensor.device)]
-        array: Floats = found.detach().to("cpu", torch.float32).numpy()
+        index = np.arange(len(self.tensor) * self.each) if rows is None else np.asarray(rows, dtype=np.int64)
+        array: Floats = self.tensor[self._place(index)].detach().to("cpu", torch.float32).numpy()
         return array
 
-    def changed(self, rows: tuple[int, ...], values: Floats) -> Tensor:
+    def changed(self, rows: Sequence[int], values: Floats) -> Tensor:
         """A copy of the tensor with `values` float32 [m, d] in the rows named.
 
         FailedPreconditionError when a value is beyond what the tensor's type can hold.
         """
-        own = torch.from_numpy(values).to(self.tensor.device, self.tensor.dtype)
-        if not bool(torch.isfinite(own).all()):
+        own = torch.from_numpy(values).to(self.tensor.dtype)
+        if own.dtype.itemsize < values.itemsize and not bool(torch.isfinite(own).all()):
             raise FailedPreconditionError(f"a steered value is beyond {self.tensor.dtype}; use a smaller dose")
-        index = torch.tensor(rows, device=self.tensor.device)
         copy = self.tensor.clone()
-        if self.positions is not None:
-            copy[index, self.positions[index]] = own
-        elif self.each > 1 or self.tensor.ndim == 3:
-            copy[index // self.each, index % self.each] = own
-        else:
-            copy[index] = own
+        copy[self._place(np.asarray(rows, dtype=np.int64))] = own.to(self.tensor.device)
         return copy
 
-    def _flat(self) -> Tensor:
+    def _place(self, rows: Indices) -> tuple[Tensor, ...]:
+        """Where rows are in the tensor, as indices on its device."""
         if self.positions is not None:
-            return self.tensor[torch.arange(len(self.tensor), device=self.tensor.device), self.positions]
-        return self.tensor.reshape(-1, self.tensor.shape[-1])
+            axes = [rows, self.positions[rows]]
+        else:
+            axes = [rows] if self.tensor.ndim == 2 else [rows // self.each, rows % self.each]
+        return tuple(torch.from_numpy(axis).to(self.tensor.device) for axis in axes)
 
 
-def rows_in(tensor: Tensor, row: Row, newest: Callable[[Tensor], Tensor]) -> Rows:
+def rows_in(tensor: Tensor, row: Row, newest: Callable[[Tensor], Indices]) -> Rows:
     """The rows of a tensor; `newest` gives the newest position of each history, int64 [batch], where it is asked for.
 
     FailedPreconditionError when the tensor has not the axes that `row` speaks of.
@@ -159,15 +155,14 @@ def rows_in(tensor: Tensor, row: Row, newest: Callable[[Tensor], Tensor]) -> Row
     return Rows(tensor, _positions(tensor, row, newest))
 
 
-def _positions(tensor: Tensor, row: Row, newest: Callable[[Tensor], Tensor]) -> Tensor:
+def _positions(tensor: Tensor, row: Row, newest: Callable[[Tensor], Indices]) -> Indices:
     batch, length = tensor.shape[:2]
     if isinstance(row, int):
         if not -length <= row < length:
             raise FailedPreconditionError(f"row = {row}, and the module gives {length} positions")
-        return torch.full((batch,), row % length, device=tensor.device)
-    found = newest(tensor) if row == "last" else row(tensor) if callable(row) else tensor
-    positions = found.to(tensor.device, torch.int64)
-    if positions.shape != (batch,) or bool(((positions < 0) | (positions >= length)).any()):
+        return np.full(batch, row % length, dtype=np.int64)
+    positions = as_indices(row(tensor)) if callable(row) else newest(tensor)
+    if positions.shape != (batch,) or ((positions < 0) | (positions >= length)).any():
         raise FailedPreconditionError(
             f"positions {list(positions.shape)} do not name one of {length} positions for each of {batch} rows; check "
             "the lengths given"
@@ -175,11 +170,16 @@ def _positions(tensor: Tensor, row: Row, newest: Callable[[Tensor], Tensor]) -> 
     return positions
 
 
-def newest_by_padding(indices: Tensor, padding: int) -> Tensor:
+def newest_by_padding(indices: Tensor, padding: int) -> Indices:
     """The last position of each row of int [batch, length] that is no padding, int64 [batch]; the end if all are."""
-    length = indices.shape[1]
-    from_end = (indices != padding).flip(1).to(torch.int8).argmax(1)
-    return length - 1 - from_end
+    from_end = (as_indices(indices) != padding)[:, ::-1].argmax(axis=1)
+    return indices.shape[1] - 1 - from_end
+
+
+def as_indices(value: Any) -> Indices:
+    """Whole numbers of a tensor, array or list as int64 in the processor's memory."""
+    array: Indices = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.int64)
+    return array
 
 
 def as_floats(value: Any) -> Floats:

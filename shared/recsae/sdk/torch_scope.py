@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recsae.errors import FailedPreconditionError
-from recsae.sdk.torch_place import newest_by_padding
+from recsae.sdk.torch_place import as_indices, newest_by_padding
+from recsae.sdk.vocabulary import Indices
 from recsae.steering.matching import SteerContext
 from recsae.steering.receipts import PolicyRef, Receipt, UnsteeredReason
 
@@ -27,7 +29,7 @@ class Forward:
     left: bool = False
     arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
-    def newest(self, tensor: Tensor, padding: int) -> Tensor:
+    def newest(self, tensor: Tensor, padding: int) -> Indices:
         """The newest position of each history for a tensor [batch, length, d], int64 [batch].
 
         By the lengths told; else by the model's own integer argument [batch, length], where padding ends.
@@ -44,17 +46,17 @@ class Forward:
             )
         return found
 
-    def _by_lengths(self, tensor: Tensor) -> Tensor | None:
+    def _by_lengths(self, tensor: Tensor) -> Indices | None:
         if self.lengths is None:
             return None
         if self.left:
-            return torch.full((tensor.shape[0],), tensor.shape[1] - 1, device=tensor.device)
-        return torch.as_tensor(self.lengths, device=tensor.device).to(torch.int64) - 1
+            return np.full(tensor.shape[0], tensor.shape[1] - 1, dtype=np.int64)
+        return as_indices(self.lengths) - 1
 
-    def _by_arguments(self, tensor: Tensor, padding: int) -> Tensor | None:
+    def _by_arguments(self, tensor: Tensor, padding: int) -> Indices | None:
         for value in self._given():
             if isinstance(value, Tensor) and value.shape == tensor.shape[:2] and not _is_float(value):
-                return newest_by_padding(value, padding).to(tensor.device)
+                return newest_by_padding(value, padding)
         return None
 
     def _given(self) -> Iterator[Any]:
@@ -117,7 +119,7 @@ class Capture(Forward):
 
     seen: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def newest(self, tensor: Tensor, padding: int) -> Tensor:
+    def newest(self, tensor: Tensor, padding: int) -> Indices:
         """As `Forward.newest`, the argument first: whoever embeds may pad in another way than the exporter's batch."""
         found = self._by_arguments(tensor, padding)
         return super().newest(tensor, padding) if found is None else found

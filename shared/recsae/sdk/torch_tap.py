@@ -26,8 +26,10 @@ from recsae.sdk.torch_change import ServedPlace
 from recsae.sdk.torch_exporter import TorchSource, exporter_of
 from recsae.sdk.torch_place import Place, tensor_in
 from recsae.sdk.torch_scope import Capture, Forward, Scope, Steering
+from recsae.steering.delta import Steerer
 from recsae.steering.follower import PlanFollower
 from recsae.steering.matching import SteerContext
+from recsae.steering.receipts import UnsteeredReason
 from recsae.steering.segments import Attribute
 from recsae.telemetry.observing import ActivationSampler
 
@@ -108,7 +110,12 @@ class Tap:
         self._interpreter = channel(interpreter, options)
         watcher = f"{socket.gethostname()}:{os.getpid()}"
         self._follower = PlanFollower(self._interpreter, name, version, watcher=watcher, max_age_s=max_age_s).start()
-        self._serving.start(name, version, self._follower.current)
+        return self.apply_plans_of(name, version, self._follower.current)
+
+    def apply_plans_of(self, model: str, version: str, current: Callable[[], Steerer | UnsteeredReason]) -> Self:
+        """Steers by whatever `current` holds at each forward, where plans come another way than by `follow`."""
+        self._name, self._version = model, version
+        self._serving.start(model, version, current)
         return self
 
     def wait_for_plan(self, timeout_s: float) -> bool:
