@@ -20,7 +20,7 @@ from tests.unit.torch_exporters import (
     sasrec,
     seen,
 )
-from tests.unit.torch_models import DIM, ITEM_IDS, MAX_HISTORY, N_ITEMS, USER_IDS, Gru, Matrix, seeded
+from tests.unit.torch_models import DIM, ITEM_IDS, MAX_HISTORY, N_ITEMS, USER_IDS, Gru, Matrix, Tower, seeded
 
 from recsae.errors import (
     FailedPreconditionError,
@@ -129,6 +129,29 @@ def test_the_servers_own_histories_are_read_by_user() -> None:
     assert [row.history_index for row in exporter.export_users(Page()).exported.rows] == [1]
     with pytest.raises(NotFoundError, match="u-9"):
         exporter.embed(Subject("u-9"))
+
+
+def test_attributes_reach_the_model_as_numbers_and_what_is_unknown_as_its_default() -> None:
+    model = seeded(Tower())
+    exporter = attach(model, "").exporter(
+        name="tower",
+        items=ITEM_IDS,
+        embed=lambda batch: model(batch.category("country", ["DK", "SE"]), batch.number("age", 30.0)),
+        attributes=("country", "age"),
+        reads_history=False,
+    )
+    subjects = [
+        Subject(attributes={"country": "SE", "age": 41.0, "unread": "x"}),
+        Subject(attributes={"country": "NO", "age": "old"}),
+        Subject("anybody"),
+    ]
+    exported = exporter.export(subjects).exported
+    with torch.no_grad():
+        wanted = model(torch.tensor([2, 0, 0]), torch.tensor([41.0, 30.0, 30.0])).numpy()
+    np.testing.assert_allclose(exported.activations, wanted, rtol=1e-6)
+    assert exporter.card.attributes == ("country", "age")
+    with pytest.raises(FailedPreconditionError, match="no item vectors beside it"):
+        exporter.export_items(Page())
 
 
 def test_interests_are_rows_of_their_own_and_the_best_one_ranks() -> None:

@@ -85,6 +85,19 @@ class Matrix(nn.Module):
         return scores
 
 
+class Tower(nn.Module):
+    """A tower over attributes alone: a country and an age."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.country = nn.Embedding(3, DIM)
+        self.age = nn.Linear(1, DIM)
+
+    def forward(self, country: Tensor, age: Tensor) -> Tensor:
+        found: Tensor = self.country(country) + self.age(age[:, None])
+        return found
+
+
 class Interests(nn.Module):
     """Two interests per user by attention; the best of them scores an item."""
 

@@ -172,7 +172,7 @@ def _positions(tensor: Tensor, row: Row, newest: Callable[[Tensor], Indices]) ->
 
 def newest_by_padding(indices: Tensor, padding: int) -> Indices:
     """The last position of each row of int [batch, length] that is no padding, int64 [batch]; the end if all are."""
-    from_end = (as_indices(indices) != padding)[:, ::-1].argmax(axis=1)
+    from_end: Indices = (as_indices(indices) != padding)[:, ::-1].argmax(axis=1)
     return indices.shape[1] - 1 - from_end
 
 
