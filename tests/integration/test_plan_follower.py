@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 
 from recsae.pipeline.triples import Triple
+from recsae.steering.delta import Steerer
 from recsae.steering.follower import PlanFollower
+from recsae.steering.matching import SteerContext
 from recsae.steering.plans import Plan, PlanOperation, PlanPolicy, PlanSet
 from recsae.steering.policies import OperationKind, Scope, Window
-from recsae.steering.receipts import PolicyRef
+from recsae.steering.receipts import PolicyRef, UnsteeredReason
 from recsae.steering.wire_plans import plan_set_message
 from recsae.v1 import steering_pb2, steering_pb2_grpc
 
@@ -80,3 +83,31 @@ def test_a_change_does_not_queue_behind_heartbeats_while_the_encoder_does_not_co
         assert follower.wait_for_revision(2, 10 * SLOW_S)
     finally:
         follower.close()
+
+
+def test_without_onnxruntime_plans_that_add_are_applied_and_others_say_once_what_to_install(
+    interpreter: tuple[SlowEncoder, grpc.Channel], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "recsae.steering.encoder", None)
+    servicer, channel = interpreter
+    row, x = np.array([1, 0], np.float32), np.ones((1, 2), np.float32)
+    adding, ablating = (
+        PlanPolicy(PolicyRef(kind, 1), (PlanOperation(0, kind, 0.5, row),), Scope(), Window(), "salt")
+        for kind in (OperationKind.ADD, OperationKind.ABLATE)
+    )
+    heartbeat = steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=2))
+    follower = PlanFollower(channel, MODEL, VERSION, watcher="test").start()
+    try:
+        for revision, policy, reason in ((1, adding, UnsteeredReason.STEERED), (2, ablating, UnsteeredReason.ERROR)):
+            servicer.events.put(plans(revision, policy))
+            assert follower.wait_for_revision(revision, 10)
+            steerer = follower.current()
+            assert isinstance(steerer, Steerer)
+            assert steerer.steer(x, [SteerContext()], 0.0).receipts[0].reason is reason
+        for event in (heartbeat, heartbeat, heartbeat, plans(3)):
+            servicer.events.put(event)
+        assert follower.wait_for_revision(3, 10)
+    finally:
+        follower.close()
+    assert not servicer.asked.is_set()
+    assert capsys.readouterr().out.count("plan_encoder_missing") == 1

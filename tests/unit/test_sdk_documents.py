@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.unit.torch_models import DIM, ITEM_IDS, N_ITEMS, Sasrec, seeded
+from tests.unit.torch_models import DIM, ITEM_IDS, N_ITEMS, BackwardGru, seeded
 
 from recsae.pipeline.recommender_client import RecommenderClient
 from recsae.rpc.client import channel
@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" 
 
 def test_a_torch_model_is_attached_served_and_asked(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {
-        "model": seeded(Sasrec()),
+        "model": seeded(BackwardGru()),
         "item_ids": ITEM_IDS,
         "histories": torch.tensor([[1, 2, 3, 0, 0, 0, 0, 0]]),
     }
@@ -28,7 +28,7 @@ def test_a_torch_model_is_attached_served_and_asked(capsys: pytest.CaptureFixtur
     names["tap"].close()
     names["serving"].stop()
     assert "no_plan ()" in capsys.readouterr().out.splitlines()
-    assert names["scores"].shape == (1, N_ITEMS + 1)
+    assert names["scores"].shape == (1, N_ITEMS)
 
 
 def test_a_model_of_arrays_is_served() -> None:

@@ -67,6 +67,7 @@ class PlanFollower:
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._call: grpc.Call | None = None
+        self._reported = ""
         self._thread = threading.Thread(target=self._run, name=f"recsae-plans-{model}", daemon=True)
 
     def start(self) -> PlanFollower:
@@ -160,7 +161,10 @@ class PlanFollower:
         return True
 
     def _report(self, arrival: Arrival) -> None:
-        if arrival.error is None:
+        said = "" if arrival.error is None else str(arrival.error)
+        # What stands in the way is tried again at each heartbeat, and said once.
+        repeated, self._reported = said == self._reported, said
+        if arrival.error is None or repeated:
             return
         event = "plan_encoder_missing" if arrival.taken else "plan_rejected"
         _log.error(event, model=self._request.model, revision=self._held.revision, exc_info=arrival.error)
