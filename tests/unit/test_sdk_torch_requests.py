@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
-from tests.unit.torch_models import DIM, Matrix, Sasrec, seeded
+from tests.unit.torch_models import DIM, ITEM_IDS, USER_IDS, Matrix, Sasrec, seeded
 from tests.unit.torch_plans import CONTEXTS, HISTORIES, plan, steered_by
 from torch import nn
 
 from recsae.errors import FailedPreconditionError
+from recsae.sdk.limits import Page
 from recsae.sdk.torch import attach
 from recsae.steering.receipts import UnsteeredReason
 
@@ -42,6 +44,36 @@ def test_requests_served_at_the_same_time_do_not_mix() -> None:
     assert results["u-9"][1] is UnsteeredReason.NONE_MATCHED
     assert torch.equal(results["u-9"][0], bare)
     assert not torch.equal(results["u-2"][0], bare)
+
+
+def test_exports_run_the_model_one_at_a_time_and_with_the_servers_own_lock() -> None:
+    model, inside, overlaps = seeded(Matrix()), threading.Semaphore(1), []
+    own = threading.Lock()
+
+    def embed(batch: Any) -> None:
+        overlaps.append(not inside.acquire(blocking=False) or not own.locked())
+        model(batch.user)
+        inside.release()
+
+    with attach(model, "users") as tap:
+        values: dict[str, Any] = {"users": USER_IDS[1:], "reads_history": False, "lock": own}
+        exporter = tap.exporter(name="bpr", items=ITEM_IDS, embed=embed, **values)
+        with ThreadPoolExecutor(4) as pool:
+            pages = list(pool.map(lambda _: exporter.export_users(Page()), range(20)))
+    assert len(overlaps) > 20
+    assert not any(overlaps)
+    first = pages[0].exported.activations
+    assert all((page.exported.activations == first).all() for page in pages)
+
+
+def test_steering_ends_at_once_when_nobody_is_followed_any_more() -> None:
+    model = seeded(Matrix())
+    with attach(model, "users", hook="h") as tap:
+        steered_by(tap, plan("h"))
+        tap.unfollow()
+        with tap.steering(user_id="u-2") as steering:
+            model(torch.tensor([4]))
+    assert steering.reason is UnsteeredReason.NO_PLAN
 
 
 def test_tasks_of_one_event_loop_do_not_mix() -> None:

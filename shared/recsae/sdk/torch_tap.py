@@ -105,7 +105,7 @@ class Tap:
         name, version = model or self._name, version or self._version
         if not name or not version:
             raise InvalidRequestError("follow() needs `model=` and `version=`, unless exporter() was called before")
-        self._stop_following()
+        self.unfollow()
         self._name, self._version = name, version
         self._interpreter = channel(interpreter, options)
         watcher = f"{socket.gethostname()}:{os.getpid()}"
@@ -117,6 +117,18 @@ class Tap:
         self._name, self._version = model, version
         self._serving.start(model, version, current)
         return self
+
+    def unfollow(self) -> None:
+        """Steers and observes nothing any more, from the next forward on: the switch to have at hand."""
+        sampler, self._serving.sampler = self._serving.sampler, None
+        self._serving.stop()
+        if sampler is not None:
+            sampler.close()
+        if self._follower is not None:
+            self._follower.close()
+        if self._interpreter is not None:
+            self._interpreter.close()
+        self._follower = self._interpreter = None
 
     def wait_for_plan(self, timeout_s: float) -> bool:
         """Blocks until the interpreter has sent a first plan; False when that took longer."""
@@ -178,7 +190,7 @@ class Tap:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._stop_following()
+        self.unfollow()
 
     def __enter__(self) -> Self:
         return self
@@ -187,17 +199,6 @@ class Tap:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _stop_following(self) -> None:
-        sampler, self._serving.sampler = self._serving.sampler, None
-        self._serving.stop()
-        if sampler is not None:
-            sampler.close()
-        if self._follower is not None:
-            self._follower.close()
-        if self._interpreter is not None:
-            self._interpreter.close()
-        self._follower = self._interpreter = None
 
     def _hooked(self, module: nn.Module, place: Place) -> Any:
         if place.at == "input":
