@@ -203,6 +203,21 @@ def test_lengths_are_told_where_the_model_was_not_called_with_its_history() -> N
     assert told.reason is UnsteeredReason.STEERED
 
 
+def test_the_arguments_of_one_forward_say_nothing_about_the_next() -> None:
+    model = seeded(Sasrec())
+    with attach(model, "norm", row="last", hook="h") as tap, torch.no_grad():
+        steered_by(tap, plan("h"))
+        with tap.steering(CONTEXTS) as steering:
+            model(HISTORIES)
+            assert steering.reason is UnsteeredReason.STEERED
+            other = HISTORIES.flip(0).contiguous()
+            bare = seeded(Sasrec())(other)
+            assert torch.equal(model.forward(other), bare)
+    assert steering.receipts[1].reason is UnsteeredReason.ERROR
+    assert "give `lengths=`" in str(steering.error)
+    assert steering.forwards == 2
+
+
 def test_a_tap_put_by_hand_does_the_same() -> None:
     x = torch.randn(3, DIM)
     tap = attach(nn.Identity(), hook="h")

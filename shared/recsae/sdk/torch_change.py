@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from recsae.pipeline.triples import Triple
 from recsae.sdk.torch_place import Place, Rows, rows_in, tensor_in, with_tensor
 from recsae.sdk.torch_scope import Forward, Steering
 from recsae.steering.delta import Steerer
@@ -54,7 +55,8 @@ class ServedPlace:
             self._report(error)
             if scope is not None:
                 scope.error = error
-                scope.receipts = (Receipt(UnsteeredReason.ERROR),) * max(1, len(scope.contexts))
+                bare = Receipt(UnsteeredReason.ERROR, triple=Triple(self._version))
+                scope.receipts = (bare,) * max(1, len(scope.contexts))
             return None
 
     def _passed(self, value: Any, scope: Steering | None, forward: Forward) -> Any:

@@ -224,7 +224,11 @@ class Tap:
             return None
         if place is not self.places[0]:
             return None
-        return self._serving.passed(value, scope, scope or self._forward.get() or Forward())
+        forward = scope or self._forward.get() or Forward()
+        changed = self._serving.passed(value, scope, forward)
+        # Arguments are of one forward: the next one may come past the model's own hooks.
+        forward.arguments = None
+        return changed
 
 
 def _outside_graphs(hook: Callable[..., Any]) -> Callable[..., Any]:
