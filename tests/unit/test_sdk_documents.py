@@ -12,6 +12,7 @@ import torch
 from tests.unit.torch_models import DIM, ITEM_IDS, N_ITEMS, BackwardGru, seeded
 
 from recsae.pipeline.recommender_client import RecommenderClient
+from recsae.pipeline.sources import Subject
 from recsae.rpc.client import channel
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "sdk.md").read_text(), re.DOTALL)
@@ -38,7 +39,7 @@ def test_a_model_of_arrays_is_served() -> None:
     with names["serving"] as serving, channel(f"127.0.0.1:{serving.port}") as opened:
         client = RecommenderClient(opened)
         model = client.describe("mean")
-        x = client.every_position(model, [["i-3", "i-5"]])
+        x = client.every_position(model, [Subject(("i-3", "i-5"))])
     np.testing.assert_allclose(x, [vectors[3], (vectors[3] + vectors[5]) / 2], atol=1e-6)
 
 

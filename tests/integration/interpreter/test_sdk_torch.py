@@ -16,6 +16,7 @@ import torch
 from tests.integration.interpreter.conftest import MODEL, publish_triple
 from tests.unit.torch_models import ITEM_IDS, MAX_HISTORY, USER_IDS, Gru, Matrix, Sasrec, seeded
 
+from recsae.pipeline import sources
 from recsae.pipeline.recommender_client import RecommenderClient
 from recsae.pipeline.triples import Triple
 from recsae.rpc.tensors import from_tensor, to_tensor
@@ -141,13 +142,15 @@ def test_the_pipeline_reads_what_the_live_model_computes(live: Live, stubs: Any)
         model = client.describe(MODEL)
         assert (model.version, model.item_count) == (live.exporter.version, len(ITEM_IDS))
         if live.exporter.card.reads_history:
-            last = client.last_position(model, HISTORIES)
-            every = client.every_position(model, HISTORIES)
+            asked = [sources.Subject(tuple(history)) for history in HISTORIES]
+            last = client.last_position(model, asked)
+            every = client.every_position(model, asked)
             np.testing.assert_allclose(every[[2, 3, 7]], last, atol=1e-5)
             items = np.concatenate([page.activations for page in client.items(model)])
             np.testing.assert_allclose(items[0], last[1], atol=1e-6)
         else:
-            last = live.model.users.weight[1:4].detach().numpy()
+            last = client.last_position(model, [sources.Subject(user_id=user) for user in USER_IDS[1:4]])
+            np.testing.assert_array_equal(last, live.model.users.weight[1:4].detach().numpy())
         scores = live.scores().numpy()[:, -len(ITEM_IDS) :]
         ranked = client.rank(model, last, 5, [[]] * 3)
         for one, row in zip(ranked, scores, strict=True):
