@@ -1,0 +1,283 @@
+"""ExportActivations of given histories: the tensor, the order of rows, and that each depends on its subject alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from recsae.conformance.asking import RefusedError
+from recsae.conformance.expecting import INVALID, NOT_FOUND, refused
+from recsae.conformance.outcomes import BrokenError, Check, DoubtfulError, NotApplicableError
+from recsae.conformance.probe import UNKNOWN_ITEM, Probe
+from recsae.conformance.reading import alike, matrix
+from recsae.v1 import common_pb2, recommender_pb2
+from recsae.v1.recommender_pb2 import Subject
+
+# Of float32 values read in the wrong byte order at most a quarter falls in here, of real activations nearly all.
+_PLAUSIBLE = (1e-8, 1e8)
+
+
+def tensor(probe: Probe) -> str:
+    """float32 [rows, d] whose bytes are as many as the shape says, and in little-endian order."""
+    answer = probe.last
+    sent = answer.batch.activations
+    asked = f"ExportActivations of {len(probe.cases)} subjects"
+    rows = len(probe.cases) * probe.rows_per_subject
+    remedy = f"send float32 [{rows}, {probe.hook.dim}], row-major, little-endian"
+    if sent.element_type != common_pb2.ELEMENT_TYPE_FLOAT32:
+        name = common_pb2.ElementType.Name(sent.element_type) if sent.element_type in range(6) else sent.element_type
+        raise BrokenError(asked, f"element_type {name}", remedy)
+    shape = list(sent.shape)
+    if len(sent.data) != 4 * math.prod(shape):
+        each = len(sent.data) / max(math.prod(shape), 1)
+        raise BrokenError(asked, f"{len(sent.data)} bytes for shape {shape}: {each:g} per number", remedy)
+    if shape != [rows, probe.hook.dim]:
+        raise BrokenError(asked, f"shape {shape}", remedy)
+    little, big = (_plausible(np.frombuffer(sent.data, dtype=order)) for order in ("<f4", ">f4"))
+    if little < 0.5 < 0.9 < big:
+        came = f"{1 - little:.0%} of the numbers are absurd, {big:.0%} are plausible read as big-endian"
+        raise BrokenError(asked, came, remedy)
+    return f"float32 {shape}"
+
+
+def finite(probe: Probe) -> str:
+    """No NaN, no infinity."""
+    bad = np.argwhere(~np.isfinite(probe.last_rows))
+    if len(bad):
+        row, column = bad[0]
+        came = f"{len(bad)} values are NaN or infinite, the first in row {row}, column {column}"
+        raise BrokenError(f"ExportActivations of {len(probe.cases)} subjects", came, "send finite numbers only")
+    return ""
+
+
+def order(probe: Probe) -> str:
+    """A RowSubject per row: by subject, then by interest; position = items consumed; of a pair its candidate."""
+    check_subjects(probe, probe.last.batch.subjects, probe.cases, [[None]] * len(probe.cases))
+    return f"{len(probe.last.batch.subjects)} rows"
+
+
+def named(probe: Probe) -> str:
+    """Every answer carries the names and the version it belongs to."""
+    wanted = (probe.info.name, probe.info.version, probe.hook.name, probe.hook.side)
+    batches = [("ExportActivations", probe.last.batch)]
+    with suppress(RefusedError):  # activations.embed says so
+        batches.append(("Embed", embed(probe, probe.cases[0]).batch))
+    for method, batch in batches:
+        came = (batch.model, batch.model_version, batch.hook, batch.side)
+        if came != wanted:
+            raise BrokenError(
+                f"{method}'s model, version, hook and side",
+                ", ".join(map(str, came)),
+                f"name what the rows were computed by: {', '.join(map(str, wanted))}",
+            )
+    return ""
+
+
+def repeatable(probe: Probe) -> str:
+    """The same request gives the same bits."""
+    again = probe.matrix(probe.of(probe.cases), len(probe.last_rows))
+    if again.tobytes() != probe.last_rows.tobytes():
+        off = float(np.nanmax(np.abs(again - probe.last_rows)))
+        raise BrokenError(
+            "the same ExportActivations twice",
+            f"answers that differ by up to {off:.2g}",
+            "switch dropout and sampling off; compute a row the same way each time",
+        )
+    return "bit-identical"
+
+
+def alone(probe: Probe) -> str:
+    """A row does not depend on what else is in the batch."""
+    per = probe.rows_per_subject
+    rows = [probe.matrix(probe.of([case]), per) for case in probe.cases]
+    remedy = "pad every history to one length, and see that no row reads another; rows follow the order of the subjects"
+    return alike(np.concatenate(rows), probe.last_rows, "each subject alone and in a batch", "rows", remedy)
+
+
+def distinct(probe: Probe) -> str:
+    """Different subjects have different activations."""
+    if len(probe.cases) < 2:
+        raise NotApplicableError("one row fits an answer")
+    first = probe.last_rows[: probe.rows_per_subject]
+    if all(np.array_equal(first, part) for part in np.split(probe.last_rows, len(probe.cases))):
+        raise DoubtfulError(
+            f"ExportActivations of {len(probe.cases)} different subjects",
+            "the same activation for all",
+            "see that the history, or the user id, reaches the model",
+        )
+    return ""
+
+
+def embedded(probe: Probe) -> str:
+    """Embed gives what ExportActivations gives."""
+    if probe.pairs:
+        raise NotApplicableError("a hook with a row per pair: see subjects.candidates")
+    per = probe.rows_per_subject
+    remedy = "compute Embed and ExportActivations by one function"
+    for place, case in enumerate(probe.cases[:4]):
+        rows = matrix(embed(probe, case).batch.activations, "Embed", rows=per, dim=probe.hook.dim)
+        expected = probe.last_rows[place * per : (place + 1) * per]
+        note = alike(rows, expected, "Embed and ExportActivations of one subject", "rows", remedy)
+    return note
+
+
+def newest(probe: Probe) -> str:
+    """Of a long history the newest part counts."""
+    if probe.info.ignores_history:
+        raise NotApplicableError("the model reads no history")
+    long = probe.long_history()
+    if len(long) > 10_000:
+        raise NotApplicableError(f"max_history {probe.info.max_history} is as long as a history may be")
+    history = common_pb2.History(item_ids=long)
+    part = common_pb2.History(item_ids=long[-probe.info.max_history - probe.pairs :])
+    per = probe.rows_per_subject
+    whole, cut = (probe.matrix(probe.of([Subject(history=one)]), per) for one in (history, part))
+    asked = f"a history of {len(long)} items and its newest {probe.info.max_history}"
+    return alike(whole, cut, asked, "activations", "read the newest max_history items, the list is oldest first")
+
+
+def unknown_items(probe: Probe) -> str:
+    """Items the model does not know are left out, or the request is refused by name."""
+    if probe.info.ignores_history:
+        raise NotApplicableError("the model reads no history")
+    known = probe.cases[-1]
+    mixed = Subject(history=common_pb2.History(item_ids=[UNKNOWN_ITEM, *known.history.item_ids]))
+    per = probe.rows_per_subject
+    asked = f'a history with the unknown item "{UNKNOWN_ITEM}"'
+    try:
+        rows = probe.matrix(probe.of([mixed]), per)
+    except RefusedError as refusal:
+        if refusal.code not in (*INVALID, *NOT_FOUND):
+            raise
+        return f"refused with {refusal.code}"
+    remedy = "leave unknown items out of the history, or refuse them with INVALID_ARGUMENT and the id"
+    alike(rows, probe.last_rows[-per:], asked, "activations with and without it", remedy)
+    return "ignored"
+
+
+def empty(probe: Probe) -> str:
+    """A subject without history is refused, or answered where the model reads something else."""
+    if probe.info.ignores_history:
+        raise NotApplicableError("the model reads no history")
+    asked = "ExportActivations of an empty history"
+    try:
+        rows = probe.matrix(probe.of([Subject()]), probe.rows_per_subject)
+    except RefusedError as refusal:
+        if refusal.code not in INVALID:
+            raise
+        return "refused"
+    if not np.isfinite(rows).all():
+        raise BrokenError(asked, "a row that is not finite", "refuse it with INVALID_ARGUMENT and say why")
+    if not (probe.info.reads_user_id or probe.info.attributes):
+        raise BrokenError(
+            asked, "an activation", "refuse it with INVALID_ARGUMENT: the model reads nothing but histories"
+        )
+    return "answered as a cold start"
+
+
+def unknown_hook(probe: Probe) -> str:
+    """A hook that is not there is NOT_FOUND."""
+    asked = 'ExportActivations at the hook "recsae-no-such-hook"'
+    why = "GetModel lists no such hook"
+    return refused(lambda: probe.of(probe.cases[:1], hook="recsae-no-such-hook"), asked, NOT_FOUND, why)
+
+
+def other_hooks(probe: Probe) -> str:
+    """Every further hook answers with its own length."""
+    if len(probe.info.hooks) < 2:
+        raise NotApplicableError("the model has one hook")
+    for hook in probe.info.hooks[1:]:
+        asked = f"ExportActivations at the hook {hook.name!r}"
+        batch = probe.of(probe.cases, hook=hook.name).batch
+        if batch.hook != hook.name:
+            raise BrokenError(asked, f"rows of {batch.hook!r}", "answer from the hook asked for")
+        rows = matrix(batch.activations, asked, rows=len(probe.cases) * max(hook.interests, 1), dim=hook.dim)
+        if not np.isfinite(rows).all():
+            raise BrokenError(asked, "NaN or infinite values", "send finite numbers only")
+    return f"{len(probe.info.hooks) - 1} more"
+
+
+def embed(probe: Probe, subject: Subject, candidates: Sequence[str] = ()) -> recommender_pb2.EmbedResponse:
+    """Embed of one subject at the first hook."""
+    request = recommender_pb2.EmbedRequest(
+        model=probe.model,
+        hook=probe.hook.name,
+        user_id=subject.user_id,
+        attributes=subject.attributes,
+        candidate_item_ids=candidates,
+    )
+    if subject.HasField("history"):
+        request.history.CopyFrom(subject.history)
+    return probe.service.embed(request)
+
+
+def check_subjects(
+    probe: Probe,
+    came: Sequence[common_pb2.RowSubject],
+    subjects: Sequence[Subject],
+    positions: Sequence[Sequence[int | None]],
+) -> None:
+    """`BrokenError` unless rows come by subject, position (None = the last) and interest, each named so."""
+    asked = f"RowSubjects of {len(subjects)} subjects"
+    wanted = [
+        (place, len(subject.history.item_ids) if position is None else position, interest)
+        for place, subject in enumerate(subjects)
+        for position in positions[place]
+        for interest in range(probe.rows_per_subject)
+    ]
+    if len(came) != len(wanted):
+        raise BrokenError(
+            asked, f"{len(came)} of them for {len(wanted)} rows", "send one RowSubject per row, in row order"
+        )
+    for row, (one, (index, position, interest)) in enumerate(zip(came, wanted, strict=True)):
+        expected = {"history_index": index, "interest": interest}
+        if not probe.info.ignores_history:
+            expected["position"] = position
+        wrong = {name: value for name, value in expected.items() if getattr(one, name) != value}
+        if wrong:
+            says = ", ".join(f"{name} {getattr(one, name)} instead of {value}" for name, value in wrong.items())
+            remedy = "keep the order of the subjects; position = items consumed, from 1; interest from 0"
+            raise BrokenError(asked, f"row {row} has {says}", remedy)
+        history = subjects[index].history.item_ids
+        if probe.pairs and history and one.item_id != history[position - 1]:
+            says = f"row {row} names item {one.item_id!r} instead of {history[position - 1]!r}"
+            raise BrokenError(asked, says, "name the candidate of a pair: without candidates, the newest item")
+
+
+def _plausible(values: np.ndarray[tuple[int], np.dtype[np.float32]]) -> float:
+    """Share of values that activations may have: 0, or of a magnitude that is not absurd."""
+    size = np.abs(values)
+    with np.errstate(invalid="ignore"):
+        return float(np.mean((size == 0) | ((size > _PLAUSIBLE[0]) & (size < _PLAUSIBLE[1])))) if size.size else 1.0
+
+
+_TENSOR = ("activations.tensor",)
+_VALUES = ("activations.tensor", "activations.finite")
+CHECKS = (
+    Check("activations.tensor", "float32 [rows, d], row-major, little-endian", tensor, ("model.hooks", "pages.first")),
+    Check("activations.finite", "values are finite", finite, _TENSOR),
+    Check("activations.order", "one RowSubject per row, by subject, position, interest", order, _TENSOR),
+    Check("activations.named", "answers name model, version, hook and side of their rows", named, _TENSOR),
+    Check("activations.repeatable", "the same request gives the same bits", repeatable, _VALUES),
+    Check(
+        "activations.alone",
+        "a row is the same alone and in a batch",
+        alone,
+        (*_VALUES, "activations.repeatable", "activations.order"),
+    ),
+    Check("activations.distinct", "different subjects have different activations", distinct, _VALUES),
+    Check(
+        "activations.embed",
+        "Embed gives what ExportActivations gives",
+        embedded,
+        (*_VALUES, "activations.repeatable", "activations.alone"),
+    ),
+    Check("activations.newest", "a history longer than max_history counts as its newest part", newest, _VALUES),
+    Check("activations.unknown-items", "unknown items are ignored, or refused by name", unknown_items, _VALUES),
+    Check("activations.empty", "an empty history is refused unless something else is read", empty, _TENSOR),
+    Check("activations.unknown-hook", "a hook that is not there is refused with NOT_FOUND", unknown_hook, _TENSOR),
+    Check("activations.other-hooks", "every further hook answers with vectors of its own dim", other_hooks, _TENSOR),
+)
