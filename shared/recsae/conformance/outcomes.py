@@ -27,8 +27,9 @@ class Verdict(StrEnum):
 class Check:
     """One thing the contract says, and the function that finds out whether a service does it.
 
-    `run` returns a note for people ("" = none), or raises `BrokenError`, `DoubtfulError` or `NotApplicableError`. It is only run when
-    every check in `needs` passed or was doubtful: one fault then fails one line instead of all that build on it.
+    `run` returns a note for people ("" = none), or raises `BrokenError`, `DoubtfulError` or `NotApplicableError`. It
+    is only run when every check in `needs` passed or was doubtful: one fault then fails one line, not all that build
+    on it.
     """
 
     name: str

@@ -36,7 +36,6 @@ _REMEDIES = {
 def all_checks() -> tuple[Check, ...]:
     """In the order they are run and shown; what builds on others comes after them."""
     return (
-        *serving.BEFORE_ALL,
         *models.CHECKS,
         *pages.FIRST,
         *activations.CHECKS,
@@ -49,7 +48,7 @@ def all_checks() -> tuple[Check, ...]:
         *recommending.CHECKS,
         *steering.CHECKS,
         *refusing.CHECKS,
-        *serving.AFTER_ALL,  # it may leave the server busy
+        *serving.CHECKS,  # the last one may leave the server busy
     )
 
 

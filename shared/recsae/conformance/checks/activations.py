@@ -257,7 +257,7 @@ def _plausible(values: np.ndarray[tuple[int], np.dtype[np.float32]]) -> float:
 _TENSOR = ("activations.tensor",)
 _VALUES = ("activations.tensor", "activations.finite")
 CHECKS = (
-    Check("activations.tensor", "float32 [rows, d], row-major, little-endian", tensor, ("model.hooks", "pages.first")),
+    Check("activations.tensor", "float32 [rows, d], row-major, little-endian", tensor, ("model.hooks", "model.items")),
     Check("activations.finite", "values are finite", finite, _TENSOR),
     Check("activations.order", "one RowSubject per row, by subject, position, interest", order, _TENSOR),
     Check("activations.named", "answers name model, version, hook and side of their rows", named, _TENSOR),
@@ -275,9 +275,9 @@ CHECKS = (
         embedded,
         (*_VALUES, "activations.repeatable", "activations.alone"),
     ),
-    Check("activations.newest", "a history longer than max_history counts as its newest part", newest, _VALUES),
+    Check("activations.newest", "of a long history the newest max_history items count", newest, _VALUES),
     Check("activations.unknown-items", "unknown items are ignored, or refused by name", unknown_items, _VALUES),
-    Check("activations.empty", "an empty history is refused unless something else is read", empty, _TENSOR),
+    Check("activations.empty", "an empty history is refused, or is all right as it is", empty, _TENSOR),
     Check("activations.unknown-hook", "a hook that is not there is refused with NOT_FOUND", unknown_hook, _TENSOR),
     Check("activations.other-hooks", "every further hook answers with vectors of its own dim", other_hooks, _TENSOR),
 )

@@ -117,12 +117,12 @@ def _pages(probe: Probe) -> Iterator[ExportItemsResponse]:
 
 
 CHECKS = (
-    Check("items.listed", "ExportItems lists every item once, those of the items source", listed, ("pages.first",)),
+    Check("items.listed", "every item comes once, those of the items source", listed, ("model.items",)),
     Check("items.vectors", "a dot-product head comes with vectors [n, d]", vectors, ("items.listed",)),
 )
 SCORES = (
     Check(
-        "items.scores",
+        "ranking.scores",
         "Rank scores by activation . vector + bias",
         scores,
         ("items.vectors", "ranking.candidates", "activations.finite"),

@@ -119,16 +119,16 @@ def _rows(hook: recommender_pb2.HookInfo) -> str:
 
 _ANSWERS = ("model.answers",)
 CHECKS = (
-    Check("model.answers", "GetModel describes the model asked for, by default the server's own choice", answers),
+    Check("model.answers", "describes the model asked for, else the server's default", answers),
     Check(
         "model.listed",
-        "available_models names all models, the default first; each answers to its name",
+        "all models are named, the default first",
         listed,
         _ANSWERS,
     ),
     Check("model.unknown", "a model that is not there is refused with NOT_FOUND", unknown_refused, _ANSWERS),
-    Check("model.hooks", "hooks have a name, a side, a dim of at least 1 and rows of one kind", hooks, _ANSWERS),
-    Check("model.limits", "max_history, item_count and max_export_rows are at least 1", limits, _ANSWERS),
+    Check("model.hooks", "hooks have a name, a side, a dim and rows of one kind", hooks, _ANSWERS),
+    Check("model.limits", "history, items and rows of an answer have their bounds", limits, _ANSWERS),
     Check("model.stable", "the version of an unchanged model stays the same", stable, _ANSWERS),
     Check("model.version", "the version is 16 hex digits of a content hash", version_form, _ANSWERS),
 )

@@ -131,11 +131,11 @@ def _walk(page: Callable[[str], ExportActivationsResponse], what: str) -> Iterat
         seen.add(cursor)
 
 
-FIRST = (Check("pages.first", "a page of items names its items", first, ("model.hooks", "model.limits")),)
+FIRST = (Check("model.items", "a page of items names its items", first, ("model.hooks", "model.limits")),)
 _NEEDS = ("activations.tensor",)
 CHECKS = (
-    Check("pages.items", "by cursor every item comes exactly once, item_count in all", items, _NEEDS),
+    Check("pages.items", "by cursor every item comes once, item_count in all", items, _NEEDS),
     Check("pages.resumable", "a cursor gives the same page again", resumable, (*_NEEDS, "pages.items")),
-    Check("pages.limit", "a page keeps to its limit and an answer to max_export_rows", limit, _NEEDS),
-    Check("pages.users", "by cursor users come once, where there is a history store", users, _NEEDS),
+    Check("pages.limit", "a page keeps to its limit and to max_export_rows", limit, _NEEDS),
+    Check("pages.users", "by cursor every user comes once, where users are kept", users, _NEEDS),
 )

@@ -84,7 +84,7 @@ CHECKS = (
     ),
     Check(
         "positions.long",
-        "a history longer than max_history ends with its last position",
+        "of a long history the newest positions come",
         long,
         (*_NEEDS, "positions.last", "activations.newest"),
     ),

@@ -73,7 +73,7 @@ def too_many(probe: Probe) -> str:
         ("a page of 65,537 items", {"items": ItemPage(limit=65_537)}),
     ):
         try:
-            answer = probe.export(**source)  # type: ignore[arg-type]
+            answer = probe.export(**source)
         except RefusedError as refusal:
             if refusal.code not in TOO_LARGE:
                 raise
@@ -134,7 +134,7 @@ _RANK = ("ranking.answers",)
 CHECKS = (
     Check("refusals.other-version", "another version is refused with FAILED_PRECONDITION", other_version, _TENSOR),
     Check("refusals.ranked-version", "Rank refuses activations of another version", other_version_ranked, _RANK),
-    Check("refusals.wrong-dim", "Rank refuses activations of another length: INVALID_ARGUMENT", wrong_dim, _RANK),
+    Check("refusals.wrong-dim", "Rank refuses activations of another length", wrong_dim, _RANK),
     Check("refusals.rows", "more rows than max_export_rows are refused", too_many_rows, _TENSOR),
     Check("refusals.bounds", "4,096 histories and pages of 65,536 items at most", too_many, _TENSOR),
     Check("refusals.lists", "Rank makes at most 1,024 lists of 1,000 items", too_long_lists, _RANK),

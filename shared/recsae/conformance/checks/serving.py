@@ -59,11 +59,11 @@ def _answer_s(probe: Probe) -> float:
     return time.perf_counter() - start
 
 
-BEFORE_ALL = (Check("serving.health", "the gRPC health service says SERVING, where there is one", health),)
-AFTER_ALL = (
+CHECKS = (
+    Check("serving.health", "the health service says SERVING, where there is one", health, ("model.answers",)),
     Check(
         "serving.abandoned",
-        "work for callers that are gone does not keep others waiting",
+        "calls given up do not keep others waiting",
         abandoned,
         ("activations.tensor",),
     ),

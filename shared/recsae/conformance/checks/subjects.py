@@ -133,7 +133,7 @@ def _item_alone(probe: Probe) -> Subject:
 
 _NEEDS = ("activations.finite", "activations.order", "activations.repeatable")
 CHECKS = (
-    Check("subjects.same", "subjects with a history alone are answered like histories", same, _NEEDS),
+    Check("subjects.same", "subjects that are histories are answered like them", same, _NEEDS),
     Check("subjects.stranger", "an unknown user id is a user the model never saw", stranger, _NEEDS),
     Check("subjects.ignored", "attributes the model does not read change nothing", ignored_attributes, _NEEDS),
     Check("subjects.attributes", "attributes the model reads are taken, unknown values too", read_attributes, _NEEDS),
