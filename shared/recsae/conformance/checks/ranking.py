@@ -227,7 +227,7 @@ CHECKS = (
     Check("ranking.exclusions", "excluded items never come", exclusions, _ANSWERS),
     Check("ranking.candidates", "candidates and no others are ranked", candidates, _ANSWERS),
     Check("ranking.unknown-candidate", "unknown candidates are refused", unknown_candidate, _ANSWERS),
-    Check("ranking.alone", "a list is the same alone and beside others", alone, _ANSWERS),
+    Check("ranking.alone", "a list is the same alone and beside others", alone, (*_ANSWERS, "activations.alone")),
     Check("ranking.reads", "scores come from the activations sent", reads_activations, _ANSWERS),
     Check("ranking.passthrough", "what else crosses the cut goes out and comes back", passthrough, _ANSWERS),
 )

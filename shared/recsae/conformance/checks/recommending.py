@@ -47,7 +47,11 @@ def receipt(probe: Probe) -> str:
 def length(probe: Probe) -> str:
     """At most k items, best first, none of the history."""
     case = probe.cases[-1]
-    answer = _recommend(probe, case)
+    request = _request(probe, case)
+    request.include_seen = False
+    if probe.pairs:
+        request.candidate_item_ids[:] = probe.item_ids
+    answer = probe.service.recommend(request)
     seen = set(embed_history(probe, case)) & {item.item_id for item in answer.items}
     if len(answer.items) > _K or not answer.items:
         raise BrokenError(f"Recommend with k={_K}", f"{len(answer.items)} items", f"send at most {_K}, at least one")

@@ -60,8 +60,13 @@ def too_many_rows(probe: Probe) -> str:
     rows = count * per * probe.rows_per_subject
     asked = f"ExportActivations of {rows} rows, max_export_rows is {probe.most_rows}"
     histories = HistoryList(histories=[longest] * count)
-    why = "say how many rows fit"
-    return refused(lambda: probe.export(histories=histories, positions=ALL if per > 1 else LAST), asked, TOO_LARGE, why)
+
+    def export() -> None:
+        came = len(probe.export(histories=histories, positions=ALL if per > 1 else LAST).batch.subjects)
+        if came <= probe.most_rows:
+            raise NotApplicableError(f"only {came} rows came of {rows}")
+
+    return refused(export, asked, TOO_LARGE, "say how many rows fit")
 
 
 def too_many(probe: Probe) -> str:
