@@ -1,7 +1,7 @@
 """A small recommender in memory that keeps the whole contract: what the kit's broken exporters are made from.
 
 The activation of a history is a decaying sum of item vectors, so every position is plain to compute, and a row never
-depends on its neighbours. Variants have a row per interest or per pair, read attributes, or know users by id alone.
+depends on its neighbours. `small_variants` are of other kinds.
 """
 
 from __future__ import annotations
@@ -239,6 +239,10 @@ class SmallExporter(recommender_pb2_grpc.ActivationExporterServicer, recommender
 
     # gRPC.
 
+    def add_to(self, server: grpc.Server) -> None:
+        recommender_pb2_grpc.add_ActivationExporterServicer_to_server(self, server)
+        recommender_pb2_grpc.add_RecommenderServicer_to_server(self, server)
+
     def answered(self, function: Callable[[Any], Answer], request: Any, context: grpc.ServicerContext) -> Answer:
         try:
             return function(request)
@@ -266,78 +270,12 @@ class SmallExporter(recommender_pb2_grpc.ActivationExporterServicer, recommender
         return self.answered(self.recommend, request, context)
 
 
-class Interests(SmallExporter):
-    """Two interests per subject: what was consumed lately, and all of it."""
-
-    rows, decays, head = pb.ROW_KIND_INTEREST, (0.8, 0.3), pb.HEAD_KIND_OPAQUE
-
-
-class Pairs(SmallExporter):
-    """A row per subject and candidate; the score is the row's sum."""
-
-    rows, head = pb.ROW_KIND_PAIR, pb.HEAD_KIND_OPAQUE
-
-    def rows_of(self, subject: pb.Subject, index: int, positions: int, candidates: Sequence[str]) -> Iterator[Row]:
-        history = self.known(subject.history.item_ids)
-        if not history:
-            raise InvalidRequestError(f"history {index} has no item of this model; leave it out")
-        if candidates:
-            for item in candidates:
-                if item not in PLACE:
-                    raise InvalidRequestError(f"candidate {item!r} is unknown; leave it out")
-                pair = self.pair(history, item, subject)
-                yield pair, self.subject(subject.user_id, item, 0, len(history), index)
-            return
-        first = max(1, len(history) - MAX_HISTORY + 1) if positions == pb.POSITIONS_ALL else len(history)
-        for position in range(first, len(history) + 1):
-            pair = self.pair(history[: position - 1], history[position - 1], subject)
-            yield pair, self.subject(subject.user_id, history[position - 1], 0, position, index)
-
-    def pair(self, history: Sequence[str], item: str, subject: pb.Subject) -> Floats:
-        found: Floats = (self.activation(history, subject)[0] + np.float32(1)) * VECTORS[PLACE[item]]
-        return found
-
-    def scores(self, rows: Floats) -> Floats:
-        found: Floats = rows.sum(axis=1)
-        return found
-
-
-class Attributes(SmallExporter):
-    """Reads the country."""
-
-    attributes = ("country",)
-
-    def activation(self, history: Sequence[str], subject: pb.Subject) -> Floats:
-        country = subject.attributes["country"].text if "country" in subject.attributes else ""
-        return super().activation(history, subject) + np.float32({"DK": 0.5, "SE": -0.5}.get(country, 0.0))
-
-
-class UsersAlone(SmallExporter):
-    """Knows users by their id: matrix factorisation. Its items are points of the users' space."""
-
-    ignores_history = reads_user_id = True
-    all_positions = False
-
-    def rows_of(self, subject: pb.Subject, index: int, positions: int, candidates: Sequence[str]) -> Iterator[Row]:
-        yield self.activation((), subject)[0], self.subject(subject.user_id, "", 0, 0, index)
-
-    def activation(self, history: Sequence[str], subject: pb.Subject) -> Floats:
-        place = USERS.index(subject.user_id) if subject.user_id in USERS else 0
-        return np.sin(np.arange(DIM, dtype=np.float32) + np.float32(place))[None] + np.float32(0.1)
-
-    def item_rows(self, start: int, end: int) -> list[Row]:
-        return [(VECTORS[place], self.subject("", ITEMS[place], 0, 0, place - start)) for place in range(start, end)]
-
-    def user(self, place: int) -> pb.Subject:
-        return pb.Subject(user_id=USERS[place])
-
-
 @contextmanager
-def serving(exporter: SmallExporter, threads: int = 4) -> Iterator[str]:
-    """Serves on a free loopback port while the block runs; gives the address."""
-    server = grpc.server(futures.ThreadPoolExecutor(threads), options=[("grpc.so_reuseport", 0)])
-    recommender_pb2_grpc.add_ActivationExporterServicer_to_server(exporter, server)
-    recommender_pb2_grpc.add_RecommenderServicer_to_server(exporter, server)
+def serving(*add: Callable[[grpc.Server], None]) -> Iterator[str]:
+    """Serves what the functions add, on a free loopback port while the block runs; gives the address."""
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    for one in add:
+        one(server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
