@@ -1,4 +1,4 @@
-"""Exporters with one defect each in what they say of themselves, in items or pages, and the check that has to find it."""
+"""Exporters with one defect each in what they say of themselves, in items or pages, and the check that finds it."""
 
 from __future__ import annotations
 
