@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from recsae.conformance.asking import DEADLINE_EXCEEDED, UNIMPLEMENTED, RefusedError, Service
 from recsae.conformance.checks import (
@@ -55,18 +55,20 @@ def all_checks() -> tuple[Check, ...]:
 def run(service: Service, model: str = "", checks: Sequence[Check] | None = None) -> Iterator[Outcome]:
     """Outcomes as they come. `model` "" = the server's default."""
     probe = Probe(service, model)
-    verdicts: dict[str, Verdict] = {}
+    found: dict[str, Outcome] = {}
     for check in all_checks() if checks is None else checks:
-        outcome = _outcome(check, probe, verdicts)
-        verdicts[check.name] = outcome.verdict
+        outcome = _outcome(check, probe, found)
+        found[check.name] = outcome
         yield outcome
 
 
-def _outcome(check: Check, probe: Probe, verdicts: dict[str, Verdict]) -> Outcome:
+def _outcome(check: Check, probe: Probe, before: Mapping[str, Outcome]) -> Outcome:
     for need in check.needs:
-        found = verdicts.get(need, Verdict.SKIPPED)
-        if found in (Verdict.FAILED, Verdict.SKIPPED):
-            return Outcome(check, Verdict.SKIPPED, note=f"needs {need}, which {_was(found)}")
+        needed = before.get(need)
+        if needed is None or needed.verdict == Verdict.FAILED:
+            return Outcome(check, Verdict.SKIPPED, note=f"needs {need}, which {'failed' if needed else 'was not run'}")
+        if needed.verdict == Verdict.SKIPPED:
+            return Outcome(check, Verdict.SKIPPED, note=needed.note)
     start = time.perf_counter()
     try:
         note = check.run(probe)
@@ -82,8 +84,8 @@ def _outcome(check: Check, probe: Probe, verdicts: dict[str, Verdict]) -> Outcom
             came = f"no answer within {probe.service.timeout_s:g} s"
         remedy = _REMEDIES.get(refused.code, "answer the request")
         return Outcome(check, Verdict.FAILED, "", refused.asked, came, remedy, spent)
+    except (LookupError, ValueError) as error:
+        spent = time.perf_counter() - start
+        came = f"an answer that cannot be read: {type(error).__name__}: {error}"
+        return Outcome(check, Verdict.FAILED, "", check.contract, came, "send what the contract describes", spent)
     return Outcome(check, Verdict.PASSED, note=note, seconds=time.perf_counter() - start)
-
-
-def _was(verdict: Verdict) -> str:
-    return "failed" if verdict == Verdict.FAILED else "was skipped"

@@ -285,4 +285,6 @@ class SubjectsReadFromTheEnd(SmallExporter):
         return super().export(request)
 
 
-BROKEN = [found for found in list(globals().values()) if isinstance(found, type) and "found_by" in vars(found)]
+BROKEN: list[type[SmallExporter]] = [
+    found for found in list(globals().values()) if isinstance(found, type) and "found_by" in vars(found)
+]

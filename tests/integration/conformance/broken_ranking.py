@@ -157,4 +157,6 @@ class PassthroughOfOneRow(Passthrough):
         return SmallExporter.recommend(self, request)
 
 
-BROKEN = [found for found in list(globals().values()) if isinstance(found, type) and "found_by" in vars(found)]
+BROKEN: list[type[SmallExporter]] = [
+    found for found in list(globals().values()) if isinstance(found, type) and "found_by" in vars(found)
+]

@@ -120,4 +120,6 @@ class NotServing(SmallExporter):
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
 
 
-BROKEN = [found for found in list(globals().values()) if isinstance(found, type) and "found_by" in vars(found)]
+BROKEN: list[type[SmallExporter]] = [
+    found for found in list(globals().values()) if isinstance(found, type) and "found_by" in vars(found)
+]

@@ -37,6 +37,8 @@ BIAS = np.linspace(-0.1, 0.1, N_ITEMS, dtype=np.float32)
 class SmallExporter(recommender_pb2_grpc.ActivationExporterServicer, recommender_pb2_grpc.RecommenderServicer):
     """One row per subject, dot-product head."""
 
+    found_by = ""
+    """Of a broken exporter: the check that has to find it."""
     name, version, other_version = "small", "0123456789abcdef", ""
     rows = pb.ROW_KIND_SUBJECT
     decays: Sequence[float] = (0.8,)
@@ -52,7 +54,7 @@ class SmallExporter(recommender_pb2_grpc.ActivationExporterServicer, recommender
         """float32 [interests, d] of a history's newest items."""
         found = np.zeros((len(self.decays), DIM), np.float32)
         for item in history[-MAX_HISTORY:]:
-            found = found * np.float32(self.decays)[:, None] + VECTORS[PLACE[item]]
+            found = found * np.array(self.decays, np.float32)[:, None] + VECTORS[PLACE[item]]
         return found
 
     def scores(self, rows: Floats) -> Floats:

@@ -7,16 +7,24 @@ import numpy as np
 
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.v1 import common_pb2 as common
-from recsae.v1 import steering_pb2, steering_pb2_grpc
+from recsae.v1 import steering_pb2
 
 _MOVES_BY = 0.5
 
 
-class SmallInterpreter(steering_pb2_grpc.SteeringServicer):
+class SmallInterpreter:
     """Adds half a unit along the first axis to the rows of even requests."""
 
+    found_by = ""
+    """Of a broken one: the check that has to find it."""
+
     def add_to(self, server: grpc.Server) -> None:
-        steering_pb2_grpc.add_SteeringServicer_to_server(self, server)
+        steer = grpc.unary_unary_rpc_method_handler(
+            self.Steer,
+            request_deserializer=steering_pb2.SteerRequest.FromString,
+            response_serializer=steering_pb2.SteerResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("recsae.v1.Steering", {"Steer": steer})])
 
     def matches(self, context: steering_pb2.SteerContext) -> bool:
         return context.request_id[-1] in "02468"
@@ -64,4 +72,4 @@ class MovesFurtherThanItSays(SmallInterpreter):
         return answer
 
 
-BROKEN_INTERPRETERS = [ReceiptsMissing, UnsteeredRowsMove, MovesFurtherThanItSays]
+BROKEN_INTERPRETERS: list[type[SmallInterpreter]] = [ReceiptsMissing, UnsteeredRowsMove, MovesFurtherThanItSays]

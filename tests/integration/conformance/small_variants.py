@@ -81,7 +81,8 @@ class UsersAlone(SmallExporter):
 
     def activation(self, history: Sequence[str], subject: pb.Subject) -> Floats:
         place = USERS.index(subject.user_id) if subject.user_id in USERS else 0
-        return np.sin(np.arange(DIM, dtype=np.float32) + np.float32(place))[None] + np.float32(0.1)
+        found: Floats = np.sin(np.arange(DIM, dtype=np.float32) + np.float32(place))[None] + np.float32(0.1)
+        return found
 
     def item_rows(self, start: int, end: int) -> list[Row]:
         return [(VECTORS[place], self.subject("", ITEMS[place], 0, 0, place - start)) for place in range(start, end)]

@@ -64,7 +64,7 @@ def test_a_broken_interpreter_fails_on_the_line_that_is_broken(kind: Any) -> Non
 
 
 def test_every_check_has_a_defect_that_it_finds() -> None:
-    found = {kind.found_by for kind in (*BROKEN, *BROKEN_INTERPRETERS)}
+    found = {kind.found_by for kind in BROKEN} | {kind.found_by for kind in BROKEN_INTERPRETERS}
     assert {check.name for check in all_checks()} - found == FOUND_ELSEWHERE
 
 

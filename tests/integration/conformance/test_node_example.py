@@ -72,6 +72,8 @@ def test_the_node_example_passes_every_check_that_applies() -> None:
     ):
         outcomes = list(run(GrpcService(opened, steers)))
     assert [one for one in outcomes if one.verdict in (Verdict.FAILED, Verdict.DOUBTFUL)] == []
+    shown = outcomes[0].note.partition(",")[0]
+    assert shown in (EXAMPLE / "README.md").read_text(), "the README shows another version of the model"
     skipped = {one.check.name for one in outcomes if one.verdict == Verdict.SKIPPED}
     assert skipped == {
         "activations.other-hooks",

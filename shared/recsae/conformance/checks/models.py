@@ -57,6 +57,8 @@ def hooks(probe: Probe) -> str:
     if len({hook.name for hook in found}) < len(found) or not all(hook.name for hook in found):
         raise BrokenError(asked, f"names {[hook.name for hook in found]}", "give each hook a name of its own")
     for place, hook in enumerate(found):
+        if hook.rows not in recommender_pb2.RowKind.values():
+            raise BrokenError(asked, f"hook {hook.name!r} with rows {hook.rows}", "use a value of RowKind")
         several = hook.rows == recommender_pb2.ROW_KIND_INTEREST
         if hook.dim < 1:
             raise BrokenError(
@@ -84,6 +86,8 @@ def limits(probe: Probe) -> str:
         raise BrokenError(asked, "item_count 0", "say how many items the model can return")
     if info.max_export_rows < 1:
         raise DoubtfulError(asked, "max_export_rows 0", "say how many activation rows one answer may have")
+    if info.head not in recommender_pb2.HeadKind.values():
+        raise BrokenError(asked, f"head {info.head}", "use a value of HeadKind")
     head = recommender_pb2.HeadKind.Name(info.head).removeprefix("HEAD_KIND_").lower()
     return f"max_history {info.max_history}, max_export_rows {info.max_export_rows}, head {head}"
 

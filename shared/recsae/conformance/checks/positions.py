@@ -49,6 +49,8 @@ def prefix(probe: Probe) -> str:
 def long(probe: Probe) -> str:
     """Of a history longer than the model reads, the newest positions come."""
     _require(probe)
+    if probe.pairs:
+        raise NotApplicableError("of a pair the newest item is the candidate: what it leaves room for is the model's")
     items = probe.long_history()
     if len(items) > 10_000 or probe.info.max_history * probe.rows_per_subject > probe.most_rows:
         raise NotApplicableError(f"max_history {probe.info.max_history} fits no answer")
