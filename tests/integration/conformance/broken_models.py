@@ -159,5 +159,5 @@ class VersionOfWords(SmallExporter):
 
 
 BROKEN: list[type[SmallExporter]] = [
-    found for found in list(globals().values()) if isinstance(found, type) and "found_by" in vars(found)
+    found for found in list(globals().values()) if isinstance(found, type) and getattr(found, "found_by", "")
 ]
