@@ -24,6 +24,7 @@ ALL = recommender_pb2.POSITIONS_ALL
 LAST = recommender_pb2.POSITIONS_LAST
 _LENGTHS = (1, 2, 3, 5, 8, 13, 20, 20)
 _FIRST_ITEMS = 512
+_ENOUGH_ITEMS = 32
 _CANDIDATES = 5
 
 
@@ -66,24 +67,34 @@ class Probe:
 
     @cached_property
     def item_ids(self) -> list[str]:
-        """Up to 512 items of the model, from the items source or else from ExportItems."""
-        page = recommender_pb2.ItemPage(limit=min(_FIRST_ITEMS, self.most_rows))
-        try:
-            rows = self.export(items=page).batch.subjects
-            found = [row.item_id for row in rows]
-        except RefusedError as refused:
-            try:
-                found = list(self.service.export_items(recommender_pb2.ExportItemsRequest(page=page)).item_ids)
-            except RefusedError:
-                raise refused from None
-        ids = list(dict.fromkeys(item for item in found if item))
+        """Up to 512 items of the model, at least 32 where pages are small; from the items source or else ExportItems."""
+        ids: dict[str, None] = {}
+        cursor, rows = "", 0
+        for _ in range(_ENOUGH_ITEMS):
+            found, cursor = self._item_page(cursor)
+            rows += len(found)
+            ids.update(dict.fromkeys(item for item in found if item))
+            if not cursor or len(ids) >= _ENOUGH_ITEMS:
+                break
         if not ids:
             raise BrokenError(
                 "ExportActivations of a page of items",
-                f"{len(found)} rows came, none with a subject.item_id",
+                f"{rows} rows came, none with a subject.item_id",
                 "name the item of every row of the items source",
             )
-        return ids
+        return list(ids)
+
+    def _item_page(self, cursor: str) -> tuple[list[str], str]:
+        page = recommender_pb2.ItemPage(cursor=cursor, limit=min(_FIRST_ITEMS, self.most_rows))
+        try:
+            answer = self.export(items=page)
+        except RefusedError as refused:
+            try:
+                listed = self.service.export_items(recommender_pb2.ExportItemsRequest(model=self.model, page=page))
+            except RefusedError:
+                raise refused from None
+            return list(listed.item_ids), listed.next_cursor
+        return [row.item_id for row in answer.batch.subjects], answer.next_cursor
 
     @cached_property
     def user_ids(self) -> list[str]:

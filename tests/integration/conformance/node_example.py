@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "node"
 OLDEST_NODE = 20
+UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT")
 _INSTALL_S = 300
 
 
@@ -36,6 +37,8 @@ def installed() -> Path:
         done = subprocess.run(
             ["npm", "ci", "--no-update-notifier"], cwd=folder, capture_output=True, text=True, timeout=_INSTALL_S
         )
+        if any(code in done.stderr for code in UNREACHABLE) and os.environ.get("RECSAE_REQUIRE_BINARIES") != "1":
+            pytest.skip("npm cannot reach its registry; get on the network and run the test again")
         assert done.returncode == 0, f"npm ci failed\n{done.stdout}\n{done.stderr}"
         (folder / "complete").touch()
     return folder

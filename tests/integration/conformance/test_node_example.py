@@ -116,7 +116,7 @@ def test_node_is_not_misled_by_a_lying_interpreter(
 def test_node_answers_unsteered_when_the_interpreter_is_away_or_hangs(
     bare: recommender_pb2.RecommendResponse,
 ) -> None:
-    with serving_node("--interpreter", "127.0.0.1:1") as address:
+    with serving_node("--interpreter", "127.0.0.1:1", *PATIENT) as address:
         answer = recommend(address, "r-0")
     assert (answer.items, answer.receipt.reason) == (bare.items, common_pb2.UNSTEERED_REASON_ERROR)
     with silence() as nobody, serving_node("--interpreter", nobody, "--deadline-ms", "50") as address:

@@ -101,6 +101,8 @@ def distinct(probe: Probe) -> str:
     """Different subjects have different activations."""
     if len(probe.cases) < 2:
         raise NotApplicableError("one row fits an answer")
+    if probe.info.ignores_history and not probe.user_ids:
+        raise NotApplicableError("the model reads no history, and no users are listed")
     first = probe.last_rows[: probe.rows_per_subject]
     if all(np.array_equal(first, part) for part in np.split(probe.last_rows, len(probe.cases))):
         raise DoubtfulError(

@@ -11,7 +11,7 @@ from recsae.conformance.checks.pages import check_cover, check_once, page_size
 from recsae.conformance.checks.ranking import rank
 from recsae.conformance.outcomes import BrokenError, Check, NotApplicableError
 from recsae.conformance.probe import Probe
-from recsae.conformance.reading import SCORE_TOLERANCE, Floats, matrix, vector
+from recsae.conformance.reading import SCORE_TOLERANCE, Floats, matrix, tolerance, vector
 from recsae.v1 import recommender_pb2
 from recsae.v1.recommender_pb2 import ExportItemsResponse
 
@@ -73,13 +73,13 @@ def scores(probe: Probe) -> str:
     cases = probe.cases[:2]
     rows = probe.matrix(probe.of(cases), len(cases))
     answer = rank(probe, cases, k=len(ids), candidates=[ids] * len(cases))
-    worst = 0.0
+    worst, limit = 0.0, max(SCORE_TOLERANCE, 5 * tolerance(rows))
     for row, ranked in zip(rows, answer.lists, strict=True):
         expected = _scores(found, bias, row)
         for item in ranked.items:
             wanted = expected[ids.index(item.item_id)]
             off = abs(item.score - wanted) / max(1.0, abs(wanted))
-            if not off <= SCORE_TOLERANCE:
+            if not off <= limit:
                 came = f"{item.item_id!r} scored {item.score:.6g}, activation . vector + bias is {wanted:.6g}"
                 raise BrokenError(
                     "Rank of exported activations", came, "export what the head multiplies, or HEAD_KIND_OPAQUE"
