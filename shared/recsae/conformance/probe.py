@@ -67,7 +67,7 @@ class Probe:
 
     @cached_property
     def item_ids(self) -> list[str]:
-        """Up to 512 items of the model, at least 32 where pages are small; from the items source or else ExportItems."""
+        """Up to 512 items, at least 32 where pages are small, from the items source or else from ExportItems."""
         ids: dict[str, None] = {}
         cursor, rows = "", 0
         for _ in range(_ENOUGH_ITEMS):
