@@ -13,8 +13,7 @@ for (let number = 0; number < GENRES.length * PER_GENRE; number += 1) {
   items.push({
     id: `film-${number + 1}`,
     title: `${GENRES[genre]} ${Math.floor(number / GENRES.length) + 1}`,
-    vector: vector.map((value) => Math.fround(Number(value.toFixed(4)))),
+    vector: vector.map((value) => Number(value.toFixed(4))),
   });
 }
-const lines = items.map((item) => `  ${JSON.stringify({ ...item, vector: item.vector.map((v) => Number(v.toFixed(4))) })}`);
-process.stdout.write(`[\n${lines.join(",\n")}\n]\n`);
+process.stdout.write(`[\n${items.map((item) => `  ${JSON.stringify(item)}`).join(",\n")}\n]\n`);

@@ -32,7 +32,7 @@ function rank(request) {
   for (const what of ["exclude", "candidates"]) {
     const count = request[what].length;
     if (count && count !== rows.length) {
-      throw new Refusal("INVALID_ARGUMENT", `${what} has ${count} lists for ${rows.length} rows; send one each or none`);
+      throw new Refusal("INVALID_ARGUMENT", `${what} has ${count} lists for ${rows.length} rows; send one each`);
     }
   }
   const lists = rows.map((activation, row) => {

@@ -286,5 +286,7 @@ class SubjectsReadFromTheEnd(SmallExporter):
 
 
 BROKEN: list[type[SmallExporter]] = [
-    found for found in list(globals().values()) if isinstance(found, type) and getattr(found, "found_by", "")
+    found
+    for found in list(globals().values())
+    if isinstance(found, type) and issubclass(found, SmallExporter) and found.found_by
 ]

@@ -28,8 +28,7 @@ def conformance(
 ) -> None:
     """Test any implementation of ActivationExporter and Recommender against the contract. Exit code 1 when it fails.
 
-    It only reads: nothing is written to the service. --token, --ca, --cert and --key, given before the command, are
-    shown to it.
+    It only reads. Credentials go before the command: recsae --token ... --ca ... conformance ...
 
     Examples: [bold]recsae conformance localhost:50051[/] ·
     [bold]recsae conformance localhost:50051 --steer localhost:50052 --strict[/]

@@ -137,7 +137,7 @@ def _walk(page: Callable[[str], ExportActivationsResponse], what: str) -> Iterat
 
 
 FIRST = (Check("model.items", "a page of items names its items", first, ("model.hooks", "model.limits")),)
-_NEEDS = ("activations.tensor",)
+_NEEDS = ("model.items",)
 CHECKS = (
     Check("pages.items", "by cursor every item comes once, item_count in all", items, _NEEDS),
     Check(

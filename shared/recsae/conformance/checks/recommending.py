@@ -85,10 +85,9 @@ def unsteered(probe: Probe) -> str:
         came = [(item.item_id, item.score) for item in recommended.items]
         wanted = [(item.item_id, item.score) for item in ranked.lists[0].items]
         if came != wanted:
-            difference = next((pair for pair in zip(came, wanted, strict=False) if pair[0] != pair[1]), (came, wanted))
             raise BrokenError(
                 "Recommend, and Embed followed by Rank without the history",
-                f"{difference[0]} and {difference[1]}",
+                _difference(came, wanted),
                 "touch nothing when no policy matches: same trunk, same head, same bits",
             )
     return "bit-identical"
@@ -111,6 +110,13 @@ def candidates(probe: Probe) -> str:
 def embed_history(probe: Probe, case: Subject) -> list[str]:
     """The history that is read for a subject: its own, or the stored one of its user."""
     return list(case.history.item_ids) or list(embed(probe, case).history.item_ids)
+
+
+def _difference(left: list[tuple[str, float]], right: list[tuple[str, float]]) -> str:
+    for (item, score), (other, other_score) in zip(left, right, strict=False):
+        if (item, score) != (other, other_score):
+            return f"{item!r} at {score:.9g}, and {other!r} at {other_score:.9g}"
+    return f"{len(left)} items, and {len(right)}"
 
 
 def _recommend(probe: Probe, case: Subject) -> RecommendResponse:

@@ -134,14 +134,14 @@ def sentences(probe: Probe) -> str:
     return f"{len(seen)} refusals"
 
 
-_TENSOR = ("activations.tensor",)
+_ITEMS = ("model.items",)
 _RANK = ("ranking.answers",)
 CHECKS = (
-    Check("refusals.other-version", "another version is refused with FAILED_PRECONDITION", other_version, _TENSOR),
+    Check("refusals.other-version", "another version is refused with FAILED_PRECONDITION", other_version, _ITEMS),
     Check("refusals.ranked-version", "Rank refuses activations of another version", other_version_ranked, _RANK),
     Check("refusals.wrong-dim", "Rank refuses activations of another length", wrong_dim, _RANK),
-    Check("refusals.rows", "more rows than max_export_rows are refused", too_many_rows, _TENSOR),
-    Check("refusals.bounds", "4,096 histories and pages of 65,536 items at most", too_many, _TENSOR),
+    Check("refusals.rows", "more rows than max_export_rows are refused", too_many_rows, _ITEMS),
+    Check("refusals.bounds", "4,096 histories and pages of 65,536 items at most", too_many, _ITEMS),
     Check("refusals.lists", "Rank makes at most 1,024 lists of 1,000 items", too_long_lists, _RANK),
     Check("refusals.sentences", "a refusal says in a sentence what was wrong", sentences, ("model.answers",)),
 )

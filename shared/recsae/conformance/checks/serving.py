@@ -65,6 +65,6 @@ CHECKS = (
         "serving.abandoned",
         "calls given up do not keep others waiting",
         abandoned,
-        ("activations.tensor",),
+        ("model.items",),
     ),
 )
