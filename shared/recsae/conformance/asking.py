@@ -89,7 +89,7 @@ class Service(Exporter, Ranker, Protocol):
 
 
 def described(method: str, request: Message) -> str:
-    """A request in a line, e.g. `Rank(model="tiny", activations float32 [2, 16], k=3)`: long parts by their size."""
+    """A request in a line, e.g. `Rank(model="tiny", activations [2, 16], k=3)`: long parts by their size."""
     parts = [_part(field.name, value) for field, value in request.ListFields()]
     return f"{method}({', '.join(parts)})"
 

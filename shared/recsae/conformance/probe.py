@@ -161,6 +161,19 @@ class Probe:
         histories = recommender_pb2.HistoryList(histories=[subject.history for subject in subjects])
         return self.export(histories=histories, positions=positions, candidate_item_ids=candidates, hook=hook)
 
+    def embed(self, subject: Subject, candidates: Sequence[str] = ()) -> recommender_pb2.EmbedResponse:
+        """Embed of one subject at the first hook."""
+        request = recommender_pb2.EmbedRequest(
+            model=self.model,
+            hook=self.hook.name,
+            user_id=subject.user_id,
+            attributes=subject.attributes,
+            candidate_item_ids=candidates,
+        )
+        if subject.HasField("history"):
+            request.history.CopyFrom(subject.history)
+        return self.service.embed(request)
+
     def export(
         self,
         *,

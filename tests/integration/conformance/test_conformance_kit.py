@@ -50,7 +50,7 @@ def test_whoever_keeps_the_contract_passes(kind: type[SmallExporter]) -> None:
 def test_a_broken_exporter_fails_on_the_line_that_is_broken(kind: Any) -> None:
     exporter = kind()
     try:
-        outcomes = outcomes_of(exporter, timeout_s=2.0)
+        outcomes = outcomes_of(exporter, timeout_s=2.0 if hasattr(exporter, "end") else 10.0)
     finally:
         if hasattr(exporter, "end"):
             exporter.end.set()

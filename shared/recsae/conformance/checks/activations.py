@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -13,7 +12,8 @@ from recsae.conformance.expecting import INVALID, NOT_FOUND, refused
 from recsae.conformance.outcomes import BrokenError, Check, DoubtfulError, NotApplicableError
 from recsae.conformance.probe import UNKNOWN_ITEM, Probe
 from recsae.conformance.reading import alike, matrix
-from recsae.v1 import common_pb2, recommender_pb2
+from recsae.conformance.row_order import check_subjects
+from recsae.v1 import common_pb2
 from recsae.v1.recommender_pb2 import Subject
 
 # Of float32 values read in the wrong byte order at most a quarter falls in here, of real activations nearly all.
@@ -64,7 +64,7 @@ def named(probe: Probe) -> str:
     wanted = (probe.info.name, probe.info.version, probe.hook.name, probe.hook.side)
     batches = [("ExportActivations", probe.last.batch)]
     with suppress(RefusedError):  # activations.embed says so
-        batches.append(("Embed", embed(probe, probe.cases[0]).batch))
+        batches.append(("Embed", probe.embed(probe.cases[0]).batch))
     for method, batch in batches:
         came = (batch.model, batch.model_version, batch.hook, batch.side)
         if came != wanted:
@@ -119,7 +119,7 @@ def embedded(probe: Probe) -> str:
     per = len(ids) or probe.rows_per_subject
     cases = probe.cases[:4]
     expected = probe.matrix(probe.of(cases, candidates=ids), per * len(cases))
-    rows = [matrix(embed(probe, case, ids).batch.activations, "Embed", rows=per, dim=probe.hook.dim) for case in cases]
+    rows = [matrix(probe.embed(case, ids).batch.activations, "Embed", rows=per, dim=probe.hook.dim) for case in cases]
     remedy = "compute Embed and ExportActivations by one function"
     return alike(np.concatenate(rows), expected, "Embed and ExportActivations of the same subjects", "rows", remedy)
 
@@ -199,53 +199,6 @@ def other_hooks(probe: Probe) -> str:
         if not np.isfinite(rows).all():
             raise BrokenError(asked, "NaN or infinite values", "send finite numbers only")
     return f"{len(probe.info.hooks) - 1} more"
-
-
-def embed(probe: Probe, subject: Subject, candidates: Sequence[str] = ()) -> recommender_pb2.EmbedResponse:
-    """Embed of one subject at the first hook."""
-    request = recommender_pb2.EmbedRequest(
-        model=probe.model,
-        hook=probe.hook.name,
-        user_id=subject.user_id,
-        attributes=subject.attributes,
-        candidate_item_ids=candidates,
-    )
-    if subject.HasField("history"):
-        request.history.CopyFrom(subject.history)
-    return probe.service.embed(request)
-
-
-def check_subjects(
-    probe: Probe,
-    came: Sequence[common_pb2.RowSubject],
-    subjects: Sequence[Subject],
-    positions: Sequence[Sequence[int | None]],
-) -> None:
-    """`BrokenError` unless rows come by subject, position (None = the last) and interest, each named so."""
-    asked = f"RowSubjects of {len(subjects)} subjects"
-    wanted = [
-        (place, len(subject.history.item_ids) if position is None else position, interest)
-        for place, subject in enumerate(subjects)
-        for position in positions[place]
-        for interest in range(probe.rows_per_subject)
-    ]
-    if len(came) != len(wanted):
-        raise BrokenError(
-            asked, f"{len(came)} of them for {len(wanted)} rows", "send one RowSubject per row, in row order"
-        )
-    for row, (one, (index, position, interest)) in enumerate(zip(came, wanted, strict=True)):
-        expected = {"history_index": index, "interest": interest}
-        if not probe.info.ignores_history:
-            expected["position"] = position
-        wrong = {name: value for name, value in expected.items() if getattr(one, name) != value}
-        if wrong:
-            says = ", ".join(f"{name} {getattr(one, name)} instead of {value}" for name, value in wrong.items())
-            remedy = "keep the order of the subjects; position = items consumed, from 1; interest from 0"
-            raise BrokenError(asked, f"row {row} has {says}", remedy)
-        history = subjects[index].history.item_ids
-        if probe.pairs and history and one.item_id != history[position - 1]:
-            says = f"row {row} names item {one.item_id!r} instead of {history[position - 1]!r}"
-            raise BrokenError(asked, says, "name the candidate of a pair: without candidates, the newest item")
 
 
 def _plausible(values: np.ndarray[tuple[int], np.dtype[np.float32]]) -> float:

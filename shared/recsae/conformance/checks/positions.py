@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsae.conformance.checks.activations import check_subjects
 from recsae.conformance.outcomes import Check, NotApplicableError
 from recsae.conformance.probe import ALL, Probe, cut
 from recsae.conformance.reading import Floats, alike
+from recsae.conformance.row_order import check_subjects
 from recsae.v1 import common_pb2
 from recsae.v1.recommender_pb2 import Subject
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from recsae.conformance.asking import UNIMPLEMENTED, RefusedError
-from recsae.conformance.checks.activations import embed
 from recsae.conformance.outcomes import BrokenError, Check, DoubtfulError, NotApplicableError
 from recsae.conformance.probe import Probe
 from recsae.v1 import common_pb2, recommender_pb2
@@ -52,7 +51,7 @@ def length(probe: Probe) -> str:
     if probe.pairs:
         request.candidate_item_ids[:] = probe.item_ids
     answer = probe.service.recommend(request)
-    seen = set(embed_history(probe, case)) & {item.item_id for item in answer.items}
+    seen = set(_history(probe, case)) & {item.item_id for item in answer.items}
     if len(answer.items) > _K or not answer.items:
         raise BrokenError(f"Recommend with k={_K}", f"{len(answer.items)} items", f"send at most {_K}, at least one")
     if seen and not probe.info.ignores_history:
@@ -71,7 +70,7 @@ def unsteered(probe: Probe) -> str:
         if recommended.receipt.applied:
             raise NotApplicableError("a policy applies to bare requests; ask when none is live for everyone")
         ids = probe.candidates if probe.pairs else ()
-        embedded = embed(probe, case, ids)
+        embedded = probe.embed(case, ids)
         ranked = probe.service.rank(
             recommender_pb2.RankRequest(
                 model=probe.model,
@@ -107,9 +106,9 @@ def candidates(probe: Probe) -> str:
     return ""
 
 
-def embed_history(probe: Probe, case: Subject) -> list[str]:
+def _history(probe: Probe, case: Subject) -> list[str]:
     """The history that is read for a subject: its own, or the stored one of its user."""
-    return list(case.history.item_ids) or list(embed(probe, case).history.item_ids)
+    return list(case.history.item_ids) or list(probe.embed(case).history.item_ids)
 
 
 def _difference(left: list[tuple[str, float]], right: list[tuple[str, float]]) -> str:

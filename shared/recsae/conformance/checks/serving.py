@@ -11,8 +11,8 @@ from recsae.v1 import recommender_pb2
 
 _ABANDONED = 32
 _ABANDONED_AFTER_S = 0.005
-# A small answer takes milliseconds; more than this beyond it, and expired work stands in its way.
-_NOTICED_S = 1.0
+# A small answer takes milliseconds; a quarter of its deadline more, and expired work stands in its way.
+_NOTICED_SHARE = 0.25
 
 
 def health(probe: Probe) -> str:
@@ -48,7 +48,7 @@ def abandoned(probe: Probe) -> str:
         after = _answer_s(probe)
     except RefusedError as refusal:
         raise BrokenError(asked, f"{refusal.code} within {probe.service.timeout_s:g} s", remedy) from refusal
-    if after > before + _NOTICED_S:
+    if after > before + max(1.0, _NOTICED_SHARE * probe.service.timeout_s):
         raise DoubtfulError(asked, f"an answer after {after:.1f} s instead of {before:.3f} s", remedy)
     return f"answered in {1000 * after:.0f} ms"
 

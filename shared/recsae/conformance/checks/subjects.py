@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from recsae.conformance.asking import RefusedError
-from recsae.conformance.checks.activations import check_subjects
 from recsae.conformance.expecting import INVALID, NOT_FOUND, refused
 from recsae.conformance.outcomes import BrokenError, Check, DoubtfulError, NotApplicableError
 from recsae.conformance.probe import Probe
 from recsae.conformance.reading import Floats, alike
+from recsae.conformance.row_order import check_subjects
 from recsae.v1 import common_pb2, recommender_pb2
 from recsae.v1.recommender_pb2 import Subject
 
