@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.integration.conformance import broken_activations, broken_models, broken_ranking, broken_refusals
+from tests.integration.conformance.garbled_exporter import Garbled
 from tests.integration.conformance.small_exporter import SmallExporter, serving
 from tests.integration.conformance.small_interpreter import BROKEN_INTERPRETERS, SmallInterpreter
 from tests.integration.conformance.small_variants import (
@@ -80,6 +81,17 @@ def test_nobody_there_is_one_failure_and_no_crash() -> None:
         outcomes = list(run(GrpcService(opened, timeout_s=1.0)))
     assert found_bad(outcomes) == ["model.answers"]
     assert {one.verdict for one in outcomes} == {Verdict.FAILED, Verdict.SKIPPED}
+
+
+@pytest.mark.parametrize("kind", HONEST, ids=lambda kind: str(kind.__name__))
+def test_whatever_comes_back_the_kit_ends_with_an_outcome_for_every_check(kind: type[SmallExporter]) -> None:
+    garbled = type("Garbled", (Garbled, kind), {})
+    found = 0
+    for seed in range(4):
+        outcomes = outcomes_of(garbled(seed))
+        assert len(outcomes) == len(all_checks())
+        found += len(found_bad(outcomes))
+    assert found
 
 
 def found_bad(outcomes: list[Outcome]) -> list[str]:

@@ -22,19 +22,15 @@ _K = 5
 def answers(probe: Probe) -> str:
     """A list per subject, with the version that ranked it."""
     cases = _cases(probe)
-    asked = f"Rank of {len(cases)} lists"
     try:
         answer = rank(probe, cases, k=_K)
     except RefusedError as refusal:
         if refusal.code == UNIMPLEMENTED and not probe.hook.steerable:
             raise NotApplicableError("Rank is not implemented, and the hook is not steerable") from refusal
         raise
-    if len(answer.lists) != len(cases):
-        came = f"{len(answer.lists)} lists"
-        raise BrokenError(asked, came, "send one list per subject: rows of one subject follow each other")
     if answer.model_version != probe.info.version:
         came = f"model_version {answer.model_version!r}"
-        raise BrokenError(asked, came, f"name the version that ranked: {probe.info.version}")
+        raise BrokenError(f"Rank of {len(cases)} lists", came, f"name the version that ranked: {probe.info.version}")
     return f"{len(answer.lists)} lists"
 
 
@@ -134,7 +130,7 @@ def passthrough(probe: Probe) -> str:
     batch = probe.of(cases, candidates=probe.candidates if probe.pairs else ()).batch
     if not batch.passthrough:
         raise NotApplicableError("nothing but the activation crosses the cut")
-    rows = batch.activations.shape[0]
+    rows = len(matrix(batch.activations, "ExportActivations"))
     for one in batch.passthrough:
         shape = list(one.tensor.shape)
         if not one.name or not shape or shape[0] != rows:
@@ -142,11 +138,7 @@ def passthrough(probe: Probe) -> str:
             raise BrokenError(
                 "ExportActivations' passthrough", came, "name each tensor and give it a row per activation"
             )
-    lists = rank(probe, cases, k=_K).lists
-    if len(lists) != len(cases):
-        raise BrokenError(
-            "Rank with passthrough", f"{len(lists)} lists", "rank from activations and passthrough together"
-        )
+    rank(probe, cases, k=_K)
     return ", ".join(one.name for one in batch.passthrough)
 
 
@@ -161,9 +153,9 @@ def rank_request(
     """Rank of the exported activations of `cases`; hooks with a row per pair rank the probe's candidates."""
     if probe.pairs:
         candidates = candidates or [probe.candidates] * len(cases)
-        batch = _joined([probe.of([case], candidates=ids).batch for case, ids in zip(cases, candidates, strict=True)])
+        batch = _joined([_rows(probe, [case], ids) for case, ids in zip(cases, candidates, strict=True)])
     else:
-        batch = probe.of(cases).batch
+        batch = _rows(probe, cases, ())
     return recommender_pb2.RankRequest(
         model=probe.model,
         model_version=probe.info.version,
@@ -183,14 +175,27 @@ def rank(
     exclude: Sequence[Sequence[str]] = (),
     candidates: Sequence[Sequence[str]] = (),
 ) -> RankResponse:
-    """The answer to `rank_request`."""
-    return probe.service.rank(rank_request(probe, cases, k=k, exclude=exclude, candidates=candidates))
+    """The answer to `rank_request`; `BrokenError` unless it has a list per case."""
+    answer = probe.service.rank(rank_request(probe, cases, k=k, exclude=exclude, candidates=candidates))
+    if len(answer.lists) != len(cases):
+        came = f"{len(answer.lists)} lists"
+        raise BrokenError(
+            f"Rank of {len(cases)} lists", came, "send one list each: the rows of a list follow each other"
+        )
+    return answer
 
 
 def lists_alike(left: Sequence[recommender_pb2.RankedList], right: Sequence[recommender_pb2.RankedList]) -> bool:
     """Whether items and scores are the same bit for bit; titles do not count."""
     pairs = [[[(item.item_id, item.score) for item in ranked.items] for ranked in side] for side in (left, right)]
     return pairs[0] == pairs[1]
+
+
+def _rows(probe: Probe, cases: Sequence[Subject], candidates: Sequence[str]) -> ActivationBatch:
+    """Exported rows of these cases, as many as there have to be."""
+    answer = probe.of(cases, candidates=candidates)
+    probe.matrix(answer, len(cases) * (len(candidates) or probe.rows_per_subject))
+    return answer.batch
 
 
 def _cases(probe: Probe) -> list[Subject]:
