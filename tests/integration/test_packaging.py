@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -23,12 +24,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from recsae.recommenders.bundle import publish_bundle
 from recsae.recommenders.synthetic import tiny_bundle
 from recsae.store.artifacts import ArtifactStore
+from recsae.store.files import write_atomic
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
 # Kept between runs, since they change with their lock alone; each test installs the wheel anew.
 CACHE = ROOT / ".cache" / "roles"
 READY_S = 60.0
+# What `pip install recsae` brings: what a production recommender has to take in.
+BASE = ("grpcio", "numpy", "protobuf", "typing-extensions")
 HEAVY = ("torch", "scipy", "numba", "matplotlib", "pyarrow", "onnx", "onnxscript", "pandas", "typer", "rich")
 
 
@@ -65,7 +69,7 @@ def install(wheel: Path) -> Callable[[str, str], Path]:
 
     @functools.cache
     def into_clean_environment(lock: str, requirement: str) -> Path:
-        locked = ROOT / "requirements" / f"{lock}.txt"
+        locked = lock_file(lock)
         content = hashlib.sha256(locked.read_bytes() + sys.version.encode()).hexdigest()[:16]
         folder = CACHE / f"{lock}-{content}"
         python = folder / "bin" / "python"
@@ -80,6 +84,19 @@ def install(wheel: Path) -> Callable[[str, str], Path]:
         return python
 
     return into_clean_environment
+
+
+def lock_file(name: str) -> Path:
+    """The lock of that name; "newest" = the base dependencies at the versions the whole project is tested with."""
+    folder = ROOT / "requirements"
+    if name != "newest":
+        return folder / f"{name}.txt"
+    entries = re.split(r"^(?=[a-z0-9])", (folder / "dev.txt").read_text(), flags=re.MULTILINE)
+    content = "".join(entry for entry in entries if entry.partition("==")[0] in BASE)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    path = CACHE / "newest.txt"
+    write_atomic(path, content.encode())
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -195,25 +212,46 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_stubs_run_on_the_oldest_supported_grpc_and_protobuf(install: Callable[[str, str], Path]) -> None:
-    python = install("oldest", "recsae")
+@pytest.mark.parametrize("lock", ["oldest", "newest"])
+def test_base_dependencies_carry_an_exporter_on_the_oldest_and_the_newest_grpc(
+    install: Callable[[str, str], Path], lock: str
+) -> None:
+    python = install(lock, "recsae")
     code = """
+    import importlib.metadata, json
     from concurrent import futures
-    import grpc
+    import grpc, numpy as np
+    from recsae.rpc.tensors import from_tensor, to_tensor
     from recsae.v1 import common_pb2 as common, recommender_pb2 as messages, recommender_pb2_grpc as services
     import recsae.v1.interpreter_pb2_grpc, recsae.v1.pipeline_pb2_grpc, recsae.v1.steering_pb2_grpc
 
-    class Host(services.RecommenderServicer):
-        def Recommend(self, request, context):
-            return messages.RecommendResponse(items=[common.ScoredItem(item_id="i1")] * request.k)
+    class Host(services.ActivationExporterServicer):
+        def ExportActivations(self, request, context):
+            lengths = [len(history.item_ids) for history in request.histories.histories]
+            rows = np.array(lengths, np.float32)[:, None] * np.ones(4, np.float32)
+            return messages.ExportActivationsResponse(batch=common.ActivationBatch(activations=to_tensor(rows)))
 
     server = grpc.server(futures.ThreadPoolExecutor(1))
-    services.add_RecommenderServicer_to_server(Host(), server)
+    services.add_ActivationExporterServicer_to_server(Host(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    histories = messages.HistoryList(histories=[common.History(item_ids=["a"]), common.History(item_ids=["a", "b"])])
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        reply = services.RecommenderStub(channel).Recommend(messages.RecommendRequest(k=3), timeout=5)
+        stub = services.ActivationExporterStub(channel)
+        reply = stub.ExportActivations(messages.ExportActivationsRequest(histories=histories), timeout=5)
     server.stop(0).wait()
-    print(grpc.__version__, len(reply.items))
+    rows = from_tensor(reply.batch.activations, name="activations", dtype=np.float32)
+    installed = {found.metadata["Name"].lower().replace("_", "-") for found in importlib.metadata.distributions()}
+    print(json.dumps({"grpc": grpc.__version__, "rows": rows.tolist(), "installed": sorted(installed)}))
     """
-    assert run(python, "-c", textwrap.dedent(code)).split() == ["1.76.0", "3"]
+    found = json.loads(run(python, "-c", textwrap.dedent(code)))
+    assert found["rows"] == [[1.0] * 4, [2.0] * 4]
+    assert found["grpc"] == pinned(lock, "grpcio")
+    assert set(found["installed"]) - {"pip", "setuptools"} == {"recsae", *BASE}
+
+
+def pinned(lock: str, package: str) -> str:
+    """Version of a package in a lock."""
+    found = re.search(rf"^{package}==(\S+)", lock_file(lock).read_text(), re.MULTILINE)
+    assert found is not None, f"{package} is not in the lock {lock!r}"
+    return found[1]

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from recsae import __version__
 from recsae.cli.commands import concepts, concepts_identity, data, models, models_connect, platform, runs, sae, steering
+from recsae.cli.commands.conformance import conformance
 from recsae.cli.commands.demo import demo
 from recsae.cli.commands.doctor import doctor
 from recsae.cli.context import CliContext, default_home
@@ -30,6 +31,7 @@ app = typer.Typer(
 platform.register(app)
 app.command()(doctor)
 app.command()(demo)
+app.command()(conformance)
 app.add_typer(data.app, name="data")
 models_connect.register(models.app)
 app.add_typer(models.app, name="model")
