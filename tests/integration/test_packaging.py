@@ -21,13 +21,18 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
+from recsae.conformance import suite as conformance
+from recsae.conformance.outcomes import Verdict
+from recsae.conformance.over_grpc import GrpcService
 from recsae.recommenders.bundle import publish_bundle
 from recsae.recommenders.synthetic import tiny_bundle
+from recsae.rpc.client import channel
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.files import write_atomic
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "python" / "exporter.py"
 # Kept between runs, since they change with their lock alone; each test installs the wheel anew.
 CACHE = ROOT / ".cache" / "roles"
 READY_S = 60.0
@@ -213,41 +218,54 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("lock", ["oldest", "newest"])
-def test_base_dependencies_carry_an_exporter_on_the_oldest_and_the_newest_grpc(
+def test_the_sdk_answers_a_call_on_the_oldest_and_the_newest_grpc(
     install: Callable[[str, str], Path], lock: str
 ) -> None:
     python = install(lock, "recsae")
-    code = """
-    import importlib.metadata, json
-    from concurrent import futures
+    code = f"""
+    import importlib.metadata, json, runpy
     import grpc, numpy as np
-    from recsae.rpc.tensors import from_tensor, to_tensor
+    from recsae.rpc.tensors import from_tensor
+    from recsae.sdk.exporter import Exporter
     from recsae.v1 import common_pb2 as common, recommender_pb2 as messages, recommender_pb2_grpc as services
     import recsae.v1.interpreter_pb2_grpc, recsae.v1.pipeline_pb2_grpc, recsae.v1.steering_pb2_grpc
 
-    class Host(services.ActivationExporterServicer):
-        def ExportActivations(self, request, context):
-            lengths = [len(history.item_ids) for history in request.histories.histories]
-            rows = np.array(lengths, np.float32)[:, None] * np.ones(4, np.float32)
-            return messages.ExportActivationsResponse(batch=common.ActivationBatch(activations=to_tensor(rows)))
-
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    services.add_ActivationExporterServicer_to_server(Host(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
+    model = runpy.run_path({str(EXAMPLE)!r})["FadingSums"](["a", "b"], np.eye(2, dtype=np.float32))
     histories = messages.HistoryList(histories=[common.History(item_ids=["a"]), common.History(item_ids=["a", "b"])])
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with Exporter(model).serve() as serving, grpc.insecure_channel(f"127.0.0.1:{{serving.port}}") as channel:
         stub = services.ActivationExporterStub(channel)
-        reply = stub.ExportActivations(messages.ExportActivationsRequest(histories=histories), timeout=5)
-    server.stop(0).wait()
+        reply = stub.ExportActivations(messages.ExportActivationsRequest(histories=histories), timeout=10)
     rows = from_tensor(reply.batch.activations, name="activations", dtype=np.float32)
-    installed = {found.metadata["Name"].lower().replace("_", "-") for found in importlib.metadata.distributions()}
-    print(json.dumps({"grpc": grpc.__version__, "rows": rows.tolist(), "installed": sorted(installed)}))
+    installed = {{found.metadata["Name"].lower().replace("_", "-") for found in importlib.metadata.distributions()}}
+    print(json.dumps({{"grpc": grpc.__version__, "rows": rows.tolist(), "installed": sorted(installed)}}))
     """
     found = json.loads(run(python, "-c", textwrap.dedent(code)))
-    assert found["rows"] == [[1.0] * 4, [2.0] * 4]
+    assert found["rows"] == [[1.0, 0.0], [pytest.approx(0.9), 1.0]]
     assert found["grpc"] == pinned(lock, "grpcio")
     assert set(found["installed"]) - {"pip", "setuptools"} == {"recsae", *BASE}
+
+
+@pytest.mark.parametrize("lock", ["oldest", "newest"])
+def test_the_numpy_example_keeps_the_contract_with_the_base_dependencies_alone(
+    install: Callable[[str, str], Path], lock: str
+) -> None:
+    process = subprocess.Popen(
+        [install(lock, "recsae"), EXAMPLE, "127.0.0.1:0"],
+        env={"PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("fading-sums on port ")
+            with channel(f"127.0.0.1:{line.split()[-1]}") as opened:
+                outcomes = list(conformance.run(GrpcService(opened)))
+        finally:
+            process.terminate()
+    assert [one for one in outcomes if one.verdict in (Verdict.FAILED, Verdict.DOUBTFUL)] == []
+    assert sum(one.verdict == Verdict.PASSED for one in outcomes) > 45
 
 
 def pinned(lock: str, package: str) -> str:
