@@ -174,7 +174,7 @@ def _activations(
 
 def _name_subjects(request: recommender_pb2.ExportActivationsRequest, probe: ProbeSet, start: int, stop: int) -> None:
     """Rows `start` to `stop` of the probe: whose they are too, where the model reads more than a history."""
-    windows, ids, users = probe.windows, probe.item_ids, getattr(probe, "user_ids", ())
+    windows, ids, users = probe.windows, probe.item_ids, probe.user_ids
     for row in range(start, stop):
         items = windows.items[windows.start[row] : windows.end[row]].tolist()
         history = common_pb2.History(item_ids=[ids[item - 1] for item in items])
