@@ -20,6 +20,9 @@ from recsae.recommenders.address import Address, split_address
 from recsae.sae.config import VARIANTS
 
 MAX_REASON = 500
+_LEAST_WIDTH = 16
+# Of each class for a verdict (`recsae.concepts.thresholds`, which is numeric).
+_CASES = 100
 MAX_LLM_CONCEPTS = 10_000
 _VERSION = re.compile(r"[0-9a-f]{16}")
 # A model, or one of its further hooks: NAME@HOOK (`recsae.recommenders.address`).
@@ -104,15 +107,19 @@ class RunConfig:
                 )
             self.sweep.validate()
 
-    def completed(self, dim: int) -> RunConfig:
+    def completed(self, dim: int, judged_rows: int | None = None) -> RunConfig:
         """The configuration for activations of length `dim`: width 4 x d and k = d / 8 where they were left 0.
 
-        `epochs` stays 0 until the number of rows is known; the train stage chooses it.
+        With `judged_rows`, rows of verification users, the width is no larger than leaves a latent of mean density 100
+        of them, the cases a verdict takes. `epochs` stays 0 until the number of rows is known; the train stage chooses
+        it.
         """
         if self.sweep is not None:
             return replace(self, sweep=self.sweep.completed(dim))
-        width = self.width or min(MAX_WIDTH, max(16, 4 * dim))
-        return replace(self, width=width, k=self.k or min(width, MAX_K, max(1, dim // 8)))
+        k = self.k or min(MAX_K, max(1, dim // 8))
+        most = MAX_WIDTH if judged_rows is None else max(_LEAST_WIDTH, k, k * judged_rows // _CASES)
+        width = self.width or min(MAX_WIDTH, most, max(_LEAST_WIDTH, 4 * dim))
+        return replace(self, width=width, k=self.k or min(width, k))
 
 
 @dataclass(frozen=True)

@@ -110,11 +110,13 @@ def _plan(context: StepContext, lane: Lane) -> StepResult:
             f"data set {context.run.config.dataset_version} has no users for {', '.join(sorted(missing))}; "
             "it needs at least a few dozen users"
         )
+    # Rows of single users are few; of interactions there are enough for the default.
+    judged = len(data.users_of(Part.VERIFICATION)) if model.row_per_user else None
     if not lane.prefix:
         update(
             context.platform.runs,
             context.run.id,
-            lambda run: run if run.state.ended else replace(run, config=run.config.completed(model.dim)),
+            lambda run: run if run.state.ended else replace(run, config=run.config.completed(model.dim, judged)),
             context.platform.clock,
         )
     counts = {
