@@ -6,7 +6,7 @@ it best. Position t pools items 0..t, so that every prefix comes out in one pass
 export.
 
 Two things differ from the paper, for what they are worth in NDCG@10 on MovieLens-100K. Two pointwise layers follow the
-pooling: a mean of item vectors is closest to what was consumed already, which nobody recommends (0.05 without, 0.09
+pooling: a mean of item vectors is closest to what was consumed already, which nobody recommends (0.05 without, 0.07
 with them). And in training every item is scored by its own best interest, as in ranking, not by the one that suits the
 target best (equation 9), which ranks well only for who knows the target (0.09 and 0.12).
 """
