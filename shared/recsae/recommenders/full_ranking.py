@@ -31,7 +31,8 @@ def target_ranks(
     """Ranks int64 [len(users)] from 1 of `targets` [n_users] after all of the users' `histories`; ties rank last.
 
     Items a user has consumed are left out, and such a target is NOWHERE, unless `consumed` says that they compete too.
-    The network is in evaluation mode afterwards. Memory is bounded by `batch` users times the items.
+    The network is in evaluation mode afterwards. Memory is bounded by `batch` users times the items, and times the
+    interests where there are several.
     """
     model.eval()
     parts = [users[at : at + batch] for at in range(0, len(users), batch)]

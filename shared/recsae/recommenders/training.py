@@ -201,12 +201,13 @@ def backward_softmax(
     The gradient at the activations is gathered from slices of rows, so that no more than `logits_at_once` scores exist
     at a time; only then it goes through the network, once.
     """
-    activations: Tensor = model.learning_rows(inputs, targets)
-    labels = targets[targets > 0] - 1
+    wanted = targets > 0
+    activations, labels = model(inputs)[wanted], targets[wanted] - 1
     cut = activations.detach().requires_grad_()
-    rows, total = max(1, logits_at_once // model.shape.n_items), 0.0
+    vectors = activations[0].numel() // model.shape.dim  # of each target: its interests, where there are several
+    rows, total = max(1, logits_at_once // (model.shape.n_items * vectors)), 0.0
     for start in range(0, len(labels), rows):
-        logits = functional.linear(cut[start : start + rows], model.items.weight[1:], model.item_bias[1:])
+        logits = model.scores(cut[start : start + rows], first=1)
         loss = functional.cross_entropy(logits, labels[start : start + rows], reduction="sum")
         (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())

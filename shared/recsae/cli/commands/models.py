@@ -19,7 +19,7 @@ from recsae.errors import FailedPreconditionError
 
 app = typer.Typer(help="Models: train, export, import, list.", no_args_is_help=True)
 
-_FAMILIES = "Model family: sasrec, gru4rec, comirec"
+_FAMILIES = "Model family: sasrec, gru4rec, comirec, bpr, lightgcn, two_tower, din"
 
 
 @app.command()

@@ -77,6 +77,7 @@ class Gru4recConfig(TrainingConfig[Gru4rec]):
     """How to train a GRU4Rec."""
 
     dropout: float = 0.3
+    epochs: int = 20
     hidden: int = 128
     layers: int = 1
 

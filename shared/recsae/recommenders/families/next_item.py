@@ -65,14 +65,9 @@ class NextItemNetwork(nn.Module):
         """Activations [B, d] at the newest item of each history."""
         return at_newest(self(history), history)
 
-    def scores(self, activation: Tensor) -> Tensor:
-        """[..., d] -> [..., n_items + 1]; column 0 (padding) is not a score."""
-        return functional.linear(activation, self.items.weight, self.item_bias)
-
-    def learning_rows(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Activations [n, d] that are to score the n targets > 0 of int64 [B, L], in their order."""
-        rows: Tensor = self(inputs)[targets > 0]
-        return rows
+    def scores(self, activation: Tensor, first: int = 0) -> Tensor:
+        """[..., d] -> [..., n_items + 1 - first]: of items `first`..n_items; 0 is padding, and not a score."""
+        return functional.linear(activation, self.items.weight[first:], self.item_bias[first:])
 
     def every_hook(self, history: Tensor) -> tuple[Tensor, ...]:
         """Activations of each hook at every position."""
