@@ -28,8 +28,8 @@ def test_items_left_out_change_nothing_else(unknown: set[int]) -> None:
         target = int(WHOLE.targets[user])
         expected = DATASET.items.ids[target - 1] if target in left else ""
         assert (data.item_ids(data.targets[user : user + 1])[0] if data.targets[user] else "") == expected
-    times = [WHOLE.histories.timestamps[np.isin(WHOLE.histories.items, left)]]
-    np.testing.assert_array_equal(data.histories.timestamps, *times)
+    times = WHOLE.histories.timestamps[np.isin(WHOLE.histories.items, left)]
+    np.testing.assert_array_equal(data.histories.timestamps, times)
 
 
 def test_a_model_that_knows_every_item_reads_the_data_as_they_are() -> None:
