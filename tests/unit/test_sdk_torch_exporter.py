@@ -26,7 +26,7 @@ from recsae.errors import (
     FailedPreconditionError,
     NotFoundError,
 )
-from recsae.sdk.limits import Page
+from recsae.rpc.limits import Page
 from recsae.sdk.ranking import RankAsk
 from recsae.sdk.subjects import Subject
 from recsae.sdk.torch import attach

@@ -24,7 +24,7 @@ from recsae.errors import (
     InvalidRequestError,
 )
 from recsae.rpc.deadline import Deadline
-from recsae.sdk.limits import Page
+from recsae.rpc.limits import Page
 from recsae.sdk.ranking import RankAsk
 from recsae.sdk.subjects import Subject
 from recsae.sdk.torch import attach, version_of

@@ -14,7 +14,7 @@ from tests.unit.torch_plans import CONTEXTS, HISTORIES, plan, steered_by
 from torch import nn
 
 from recsae.errors import FailedPreconditionError
-from recsae.sdk.limits import Page
+from recsae.rpc.limits import Page
 from recsae.sdk.torch import attach
 from recsae.steering.receipts import UnsteeredReason
 

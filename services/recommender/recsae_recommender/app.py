@@ -10,6 +10,7 @@ from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.histories import open_history_store
 from recsae.telemetry.metrics import MetricsServer, MetricsTls, RecommenderMetrics, RpcMetrics, new_registry
+from recsae.telemetry.observing import Sample
 from recsae.v1 import recommender_pb2_grpc
 from recsae_recommender.handlers.embed import EmbedHandler
 from recsae_recommender.handlers.export import ExportHandler
@@ -18,7 +19,7 @@ from recsae_recommender.handlers.rank import RankHandler
 from recsae_recommender.handlers.recommend import RecommendHandler
 from recsae_recommender.loading import load_recommender, serve_model
 from recsae_recommender.models import ModelTable, ServedModel
-from recsae_recommender.observer import Observer, Sample
+from recsae_recommender.observer import Observer
 from recsae_recommender.servicers import (
     ACTIVATION_EXPORTER,
     RECOMMENDER,

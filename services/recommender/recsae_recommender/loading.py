@@ -14,9 +14,9 @@ from recsae.recommenders.runtime import OnnxRecommender
 from recsae.steering.matching import SteerContext
 from recsae.store.artifacts import ArtifactStore
 from recsae.telemetry.metrics import RecommenderMetrics
+from recsae.telemetry.observing import Sample
 from recsae_recommender.batcher import Batcher
 from recsae_recommender.models import ServedModel
-from recsae_recommender.observer import Sample
 from recsae_recommender.pipeline import Job, ModelPipeline
 from recsae_recommender.ranking import RankAsk
 from recsae_recommender.settings import RecommenderSettings

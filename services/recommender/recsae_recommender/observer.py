@@ -1,54 +1,21 @@
-"""Sends a sample of live activations to the interpreter from the background, for drift.
+"""The sampler of live activations, with this service's settings and metrics.
 
-It drops and counts, it never blocks and never fails a request. Rows carry no user: nothing about whom they belong
-to leaves the process here.
+Not here: what it does (`recsae.telemetry.observing`).
 """
 
 from __future__ import annotations
 
 import random
-import threading
-import uuid
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import groupby
 
 import grpc
-import numpy as np
-import structlog
-from numpy.typing import NDArray
 
-from recsae.rpc.tensors import to_tensor
 from recsae.telemetry.metrics import RecommenderMetrics
-from recsae.v1 import common_pb2, interpreter_pb2, interpreter_pb2_grpc
-
-_log = structlog.get_logger(__name__)
-
-_MOST_ROWS = 512
-_PERIOD_S = 0.25
-_TIMEOUT_S = 2.0
-_LONGEST_PAUSE_S = 5.0
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One activation float32 [d] as the trunk computed it (before steering), and whether its request was steered."""
-
-    model: str
-    model_version: str
-    hook: str
-    activation: NDArray[np.float32]
-    steered: bool
-
-    @property
-    def source(self) -> tuple[str, str, str]:
-        """What the rows of one batch have in common."""
-        return self.model, self.model_version, self.hook
+from recsae.telemetry.observing import ActivationSampler, Sample
 
 
 class Observer:
-    """A bounded ring of samples and the thread that sends them."""
+    """Takes a share of what it is offered and sends it to the interpreter from the background."""
 
     def __init__(
         self,
@@ -60,76 +27,20 @@ class Observer:
         chance: Callable[[], float] = random.random,
     ) -> None:
         """Samples `share` of what is offered; holds `capacity` rows and drops the oldest beyond."""
-        self._stub = interpreter_pb2_grpc.InterpreterStub(channel)
-        self._metrics = metrics
-        self._share = share
-        self._chance = chance
-        self._capacity = capacity
-        self._ring: deque[Sample] = deque()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._failures = 0
-        self._thread = threading.Thread(target=self._run, name="recsae-observer", daemon=True)
-        self._thread.start()
+        self._sampler = ActivationSampler(
+            channel,
+            share=share,
+            capacity=capacity,
+            chance=chance,
+            on_sent=metrics.observe_sent.inc,
+            on_dropped=lambda reason, rows: metrics.observe_dropped.labels(reason).inc(rows),
+        )
 
     def offer(self, sample: Sample) -> None:
         """Takes the sample or drops it; takes microseconds and never raises."""
-        if self._share <= 0 or self._chance() >= self._share:
-            return
-        with self._lock:
-            self._ring.append(sample)
-            overfull = len(self._ring) > self._capacity
-            if overfull:
-                self._ring.popleft()
-        if overfull:
-            self._metrics.observe_dropped.labels("buffer_full").inc()
+        if self._sampler.drawn(1):
+            self._sampler.offer(sample)
 
     def close(self) -> None:
         """Sends what is held once more and ends the thread."""
-        self._stop.set()
-        self._thread.join(timeout=_TIMEOUT_S * 2)
-
-    def _run(self) -> None:
-        while not self._stop.wait(min(_PERIOD_S * 2**self._failures, _LONGEST_PAUSE_S)):
-            self._flush()
-        self._flush()
-
-    def _flush(self) -> None:
-        """Sends all that is held; after a failure the rest waits for the next turn."""
-        while samples := self._take():
-            for _, rows in groupby(sorted(samples, key=lambda one: one.source), key=lambda one: one.source):
-                self._send(list(rows))
-            if self._failures:
-                return
-
-    def _take(self) -> list[Sample]:
-        with self._lock:
-            return [self._ring.popleft() for _ in range(min(len(self._ring), _MOST_ROWS))]
-
-    def _send(self, samples: list[Sample]) -> None:
-        try:
-            self._stub.Observe(_request(samples), timeout=_TIMEOUT_S)
-        except Exception as error:
-            reason = error.code().name.lower() if isinstance(error, grpc.Call) else "error"
-            self._metrics.observe_dropped.labels(reason).inc(len(samples))
-            if not self._failures:
-                _log.warning("observe_failed", reason=reason, exc_info=error)
-            self._failures = min(self._failures + 1, 8)
-        else:
-            self._metrics.observe_sent.inc(len(samples))
-            self._failures = 0
-
-
-def _request(samples: list[Sample]) -> interpreter_pb2.ObserveRequest:
-    first = samples[0]
-    return interpreter_pb2.ObserveRequest(
-        batch=common_pb2.ActivationBatch(
-            model=first.model,
-            model_version=first.model_version,
-            hook=first.hook,
-            side=common_pb2.SIDE_USER,
-            activations=to_tensor(np.stack([sample.activation for sample in samples])),
-        ),
-        steered=to_tensor(np.array([sample.steered for sample in samples], dtype=np.bool_)),
-        batch_id=uuid.uuid4().hex,
-    )
+        self._sampler.close()

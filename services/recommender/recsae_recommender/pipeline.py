@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.steering.matching import SteerContext
 from recsae.steering.receipts import Receipt
-from recsae_recommender.observer import Sample
+from recsae.telemetry.observing import Sample
 from recsae_recommender.ranking import RankAsk, RankedItem, rank_rows
 from recsae_recommender.rows import EmbeddedRows, embed_rows
 from recsae_recommender.steering import ModelSteering

@@ -17,8 +17,7 @@ import numpy as np
 from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from recsae.recommenders.description import Hook
 from recsae.rpc.deadline import Deadline
-from recsae.sdk.exporting import ActivationReader, Exported
-from recsae.sdk.limits import (
+from recsae.rpc.limits import (
     DEFAULT_ITEMS,
     DEFAULT_USERS,
     MOST_ITEMS,
@@ -29,6 +28,7 @@ from recsae.sdk.limits import (
     at_most,
     span,
 )
+from recsae.sdk.exporting import ActivationReader, Exported
 from recsae.sdk.model import DotProduct, HistoryOf, PairScores, ServedModel
 from recsae.sdk.ranking import RankAsk, RankedList, rank
 from recsae.sdk.serving import Serving, serve

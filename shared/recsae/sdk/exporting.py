@@ -15,7 +15,7 @@ import numpy as np
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.recommenders.description import Hook
 from recsae.rpc.deadline import Deadline
-from recsae.sdk.limits import MOST_ITEM_IDS, at_most, check_time
+from recsae.rpc.limits import MOST_ITEM_IDS, at_most, check_time
 from recsae.sdk.model import Batch, DotProduct, Floats, ServedModel
 from recsae.sdk.subjects import Case
 from recsae.sdk.vocabulary import Indices

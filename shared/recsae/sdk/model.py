@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.description import Hook
-from recsae.sdk.limits import most_rows
+from recsae.rpc.limits import most_rows
 from recsae.sdk.vocabulary import Indices, Users, Vocabulary
 from recsae.steering.segments import Attribute
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.rpc.deadline import Deadline
-from recsae.sdk.limits import MOST_ITEM_IDS, MOST_LISTS, MOST_RANK_ROWS, at_most, check_time, list_length
+from recsae.rpc.limits import MOST_ITEM_IDS, MOST_LISTS, MOST_RANK_ROWS, at_most, check_time, list_length
 from recsae.sdk.model import DotProduct, Floats, Head, ModelCard, PairScores
 from recsae.sdk.vocabulary import Indices
 

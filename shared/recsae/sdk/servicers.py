@@ -10,10 +10,10 @@ import grpc
 
 from recsae.errors import InvalidRequestError, NotFoundError, RecsaeError
 from recsae.rpc.deadline import Deadline
+from recsae.rpc.limits import DEFAULT_ITEMS, MOST_ITEMS, Page, span
 from recsae.rpc.request import REQUEST_ID_KEY, request_id_of
 from recsae.rpc.status import rich_status
 from recsae.sdk import messages
-from recsae.sdk.limits import DEFAULT_ITEMS, MOST_ITEMS, Page, span
 from recsae.telemetry.event_log import event_log
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
 

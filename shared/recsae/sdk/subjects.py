@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
-from recsae.sdk.limits import MOST_ATTRIBUTES, MOST_HISTORY, at_most
+from recsae.rpc.limits import MOST_ATTRIBUTES, MOST_HISTORY, at_most
 from recsae.sdk.model import HistoryOf, ModelCard
 from recsae.sdk.vocabulary import Indices, Users
 from recsae.steering.segments import Attribute

@@ -56,8 +56,14 @@ class ActivationSampler:
         share: float,
         capacity: int = 4_096,
         chance: Callable[[], float] = random.random,
+        on_sent: Callable[[int], None] = lambda rows: None,
+        on_dropped: Callable[[str, int], None] = lambda reason, rows: None,
     ) -> None:
-        """Samples `share` of the rows asked about; holds `capacity` rows and drops the oldest beyond."""
+        """Samples `share` of the rows asked about; holds `capacity` rows and drops the oldest beyond.
+
+        `on_sent` and `on_dropped` hear what the counts of this object count: rows, and why they were dropped.
+        """
+        self._on_sent, self._on_dropped = on_sent, on_dropped
         self._stub = interpreter_pb2_grpc.InterpreterStub(channel)
         self._share = share
         self._chance = chance
@@ -83,12 +89,16 @@ class ActivationSampler:
             self._ring.append(sample)
             if len(self._ring) > self._capacity:
                 self._ring.popleft()
-                self.dropped["buffer_full"] += 1
+                self._drop("buffer_full", 1)
 
     def close(self) -> None:
         """Sends what is held once more and ends the thread."""
         self._stop.set()
         self._thread.join(timeout=_TIMEOUT_S * 2)
+
+    def _drop(self, reason: str, rows: int) -> None:
+        self.dropped[reason] += rows
+        self._on_dropped(reason, rows)
 
     def _run(self) -> None:
         while not self._stop.wait(min(_PERIOD_S * 2**self._failures, _LONGEST_PAUSE_S)):
@@ -112,12 +122,13 @@ class ActivationSampler:
             self._stub.Observe(_request(samples), timeout=_TIMEOUT_S)
         except Exception as error:
             reason = error.code().name.lower() if isinstance(error, grpc.Call) else "error"
-            self.dropped[reason] += len(samples)
+            self._drop(reason, len(samples))
             if not self._failures:
                 _log.warning("observe_failed", reason=reason)
             self._failures = min(self._failures + 1, 8)
         else:
             self.sent += len(samples)
+            self._on_sent(len(samples))
             self._failures = 0
 
 

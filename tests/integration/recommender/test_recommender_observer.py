@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from recsae.rpc.client import channel
 from recsae.telemetry.metrics import RecommenderMetrics
-from recsae_recommender.observer import Observer, Sample
+from recsae.telemetry.observing import Sample
+from recsae_recommender.observer import Observer
 
 SAMPLE = Sample("tiny", "0" * 16, "sequence", np.zeros(16, dtype=np.float32), steered=False)
 

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.description import Hook
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc.limits import DEFAULT_K, MOST_PAIRED, at_most
 from recsae.steering.segments import Attribute
 from recsae_recommender.models import ModelTable
 from recsae_recommender.ranking import RankAsk
 from recsae_recommender.rows import embed_rows
 from recsae_recommender.subjects import Subject
 
-_MOST_CANDIDATES = 1_000
 # Pairs shown where a caller names no candidates: what a list of the default length holds.
-_BEST = 10
+_BEST = DEFAULT_K
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ class EmbedHandler:
 
     def _candidates(self, recommender: OnnxRecommender, subject: Subject, item_ids: Sequence[str]) -> NDArray[np.int64]:
         """Those asked for, int64 [c], or the best ten of every item."""
-        if len(item_ids) > _MOST_CANDIDATES:
-            raise InvalidRequestError(f"{len(item_ids)} candidates came; send at most {_MOST_CANDIDATES}")
+        at_most(len(item_ids), MOST_PAIRED, "candidates")
         if item_ids:
             return recommender.bundle.index_of(item_ids)
         ask = RankAsk(k=_BEST, exclude=np.unique(subject.indices))

@@ -13,6 +13,7 @@ from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.recommenders.description import Hook
 from recsae.recommenders.inputs import ModelInputs
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc.limits import MOST_ITEM_IDS, at_most
 from recsae_recommender.handlers.sources import (
     GivenSubjects,
     ItemPage,
@@ -25,7 +26,6 @@ from recsae_recommender.handlers.sources import (
 )
 from recsae_recommender.models import ModelTable, ServedModel
 
-_MOST_CANDIDATES = 10_000
 # Subjects per run of the graph: larger ones gain nothing and hold memory.
 _RUN_ROWS = 64
 
@@ -192,8 +192,7 @@ def _candidates(recommender: OnnxRecommender, hook: Hook, query: ExportQuery) ->
             f"candidates go with the last position of users or histories, at a hook with a row per pair; hook "
             f"{hook.name!r} of model {recommender.name} has a row per {hook.rows}"
         )
-    if len(query.candidates) > _MOST_CANDIDATES:
-        raise InvalidRequestError(f"{len(query.candidates)} candidates came; send at most {_MOST_CANDIDATES}")
+    at_most(len(query.candidates), MOST_ITEM_IDS, "candidates")
     return recommender.bundle.index_of(query.candidates)
 
 

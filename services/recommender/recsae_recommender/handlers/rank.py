@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.inputs import stack_indices
 from recsae.recommenders.runtime import OnnxRecommender
-from recsae_recommender.handlers.recommend import check_item_ids, list_length
+from recsae.rpc.limits import MOST_ITEM_IDS, MOST_LISTS, MOST_RANK_ROWS, at_most, list_length
 from recsae_recommender.models import ModelTable
 from recsae_recommender.ranking import RankAsk, RankedItem, rank_rows
-
-_MOST_LISTS = 1_024
-_MOST_ROWS = 262_144
 
 
 @dataclass(frozen=True)
@@ -85,9 +82,9 @@ def _lists(query: RankQuery, recommender: OnnxRecommender) -> int:
         lists = rows // hook.interests
         if lists * hook.interests != rows:
             raise InvalidRequestError(f"{rows} activation rows came; send {hook.interests}, one per interest, per list")
-    if lists > _MOST_LISTS or rows > _MOST_ROWS:
+    if lists > MOST_LISTS or rows > MOST_RANK_ROWS:
         raise InvalidRequestError(
-            f"{rows} activation rows of {lists} lists came; send at most {_MOST_LISTS} lists and {_MOST_ROWS} rows"
+            f"{rows} activation rows of {lists} lists came; send at most {MOST_LISTS} lists and {MOST_RANK_ROWS} rows"
         )
     for what, given in (("exclude", query.exclude), ("candidates", query.candidates)):
         if given and len(given) != lists:
@@ -119,10 +116,10 @@ def _rank(query: RankQuery, recommender: OnnxRecommender, asks: Sequence[RankAsk
 
 
 def _exclude(recommender: OnnxRecommender, item_ids: Sequence[str]) -> NDArray[np.int64]:
-    check_item_ids(item_ids, what="exclude")
+    at_most(len(item_ids), MOST_ITEM_IDS, "exclude")
     return recommender.bundle.index_of_known(item_ids)
 
 
 def _candidates(recommender: OnnxRecommender, item_ids: Sequence[str]) -> NDArray[np.int64] | None:
-    check_item_ids(item_ids, what="candidates")
+    at_most(len(item_ids), MOST_ITEM_IDS, "candidates")
     return recommender.bundle.index_of(item_ids) if item_ids else None

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recsae.errors import InvalidRequestError
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.deadline import Deadline
+from recsae.rpc.limits import MOST_ATTRIBUTES, MOST_ITEM_IDS, at_most, list_length
 from recsae.steering.matching import SteerContext
 from recsae.steering.segments import Attribute
 from recsae.telemetry.metrics import RecommenderMetrics
@@ -18,11 +18,6 @@ from recsae_recommender.pipeline import Job, Ranking
 from recsae_recommender.ranking import RankAsk
 from recsae_recommender.rows import check_slate
 from recsae_recommender.subjects import Subject
-
-DEFAULT_K = 10
-MOST_K = 1_000
-MOST_ITEM_IDS = 10_000
-_MOST_ATTRIBUTES = 64
 
 
 @dataclass(frozen=True)
@@ -60,8 +55,7 @@ class RecommendHandler:
     def __call__(self, query: RecommendQuery) -> Recommendation:
         """The list for the query; InvalidRequestError, NotFoundError, ResourceExhaustedError as they say."""
         k = list_length(query.k)
-        if len(query.attributes) > _MOST_ATTRIBUTES:
-            raise InvalidRequestError(f"{len(query.attributes)} attributes came; send at most {_MOST_ATTRIBUTES}")
+        at_most(len(query.attributes), MOST_ATTRIBUTES, "attributes")
         model = self._models.get(query.model)
         subject = model.subjects.read(model.recommender, query.user_id, query.history, query.attributes)
         job = Job(
@@ -76,22 +70,9 @@ class RecommendHandler:
         return Recommendation(model.recommender, ranking)
 
 
-def list_length(k: int) -> int:
-    """The list length asked for, 0 = 10; InvalidRequestError above 1,000."""
-    if k > MOST_K:
-        raise InvalidRequestError(f"k = {k}; ask for at most {MOST_K}")
-    return k or DEFAULT_K
-
-
-def check_item_ids(item_ids: Sequence[str], *, what: str) -> None:
-    """InvalidRequestError when there are more than 10,000."""
-    if len(item_ids) > MOST_ITEM_IDS:
-        raise InvalidRequestError(f"{what}: {len(item_ids)} item ids came; send at most {MOST_ITEM_IDS}")
-
-
 def _ask(recommender: OnnxRecommender, query: RecommendQuery, subject: Subject, k: int) -> RankAsk:
-    check_item_ids(query.exclude, what="exclude_item_ids")
-    check_item_ids(query.candidates, what="candidate_item_ids")
+    at_most(len(query.exclude), MOST_ITEM_IDS, "exclude_item_ids")
+    at_most(len(query.candidates), MOST_ITEM_IDS, "candidate_item_ids")
     excluded = recommender.bundle.index_of_known(query.exclude)
     if not query.include_seen:
         excluded = np.concatenate([excluded, subject.indices])

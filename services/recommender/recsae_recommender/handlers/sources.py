@@ -13,16 +13,10 @@ from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc import limits
+from recsae.rpc.limits import Page
 from recsae.steering.segments import Attribute
 from recsae_recommender.subjects import SubjectReader, needs_history
-
-MOST_HISTORIES = 4_096
-_DEFAULT_USERS = 512
-_MOST_ITEMS = 65_536
-_DEFAULT_ITEMS = 4_096
-_MOST_ROWS = 65_536
-# Half of the default message limit; the subjects of the rows take the rest.
-_MOST_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -42,19 +36,13 @@ class GivenSubjects:
 
 
 @dataclass(frozen=True)
-class UserPage:
+class UserPage(Page):
     """A page of users of the history store; limit 0 = 512."""
-
-    cursor: str = ""
-    limit: int = 0
 
 
 @dataclass(frozen=True)
-class ItemPage:
+class ItemPage(Page):
     """A page of items, each a history of its own; limit 0 = 4,096."""
-
-    cursor: str = ""
-    limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,8 +59,7 @@ class Source:
 
 def given_sources(recommender: OnnxRecommender, subjects: SubjectReader, given: Sequence[GivenSubject]) -> list[Source]:
     """Subjects of the request; InvalidRequestError for too many, and for one the model cannot answer."""
-    if len(given) > MOST_HISTORIES:
-        raise InvalidRequestError(f"{len(given)} histories came; send at most {MOST_HISTORIES}")
+    limits.at_most(len(given), limits.MOST_SUBJECTS, "histories")
     reads_attributes = bool(recommender.reads.attributes)
     sources = []
     for place, one in enumerate(given):
@@ -93,9 +80,7 @@ def user_sources(
     Users the model cannot answer are left out: without a known item, or, where it reads no history, unknown to it.
     """
     store = subjects.require_store()
-    limit = page.limit or _DEFAULT_USERS
-    if limit > MOST_HISTORIES:
-        raise InvalidRequestError(f"users.limit = {limit}; ask for at most {MOST_HISTORIES}")
+    limit = limits.page_length(page, limits.DEFAULT_USERS, limits.MOST_USERS)
     users = store.users(page.cursor, min(limit, max(1, most_rows(recommender) // rows_per_user)))
     sources = []
     for place, user_id in enumerate(users.user_ids):
@@ -118,19 +103,12 @@ def item_sources(recommender: OnnxRecommender, page: ItemPage) -> tuple[list[Sou
 
 
 def most_rows(recommender: OnnxRecommender) -> int:
-    """Most activation rows in one answer: fewer the longer an activation is, so that it fits a message."""
-    longest = max(hook.dim for hook in recommender.hooks)
-    return max(1, min(_MOST_ROWS, _MOST_BYTES // (4 * longest)))
+    """Most activation rows in one answer: as many as its longest hook allows."""
+    return limits.most_rows(max(hook.dim for hook in recommender.hooks))
 
 
 def item_range(recommender: OnnxRecommender, page: ItemPage) -> tuple[int, int, str]:
-    """First and one past the last item index of a page, and the next cursor. A cursor is the next item index."""
-    limit = page.limit or _DEFAULT_ITEMS
-    if limit > _MOST_ITEMS:
-        raise InvalidRequestError(f"items.limit = {limit}; ask for at most {_MOST_ITEMS}")
-    if page.cursor and not (page.cursor.isascii() and page.cursor.isdigit()):
-        raise InvalidRequestError(f"cursor {page.cursor!r} is none of this server's; start again without one")
-    first = max(int(page.cursor or 1), 1)
-    fitting = most_rows(recommender) // recommender.hooks[0].interests
-    last = min(first + min(limit, max(1, fitting)), recommender.n_items + 1)
-    return first, max(last, first), str(last) if last <= recommender.n_items else ""
+    """First and one past the last item index of a page, and the next cursor."""
+    room = max(1, most_rows(recommender) // recommender.hooks[0].interests)
+    found = limits.span(page, recommender.n_items, default=limits.DEFAULT_ITEMS, most=limits.MOST_ITEMS, room=room)
+    return found.first + 1, found.last + 1, found.next_cursor

@@ -65,11 +65,17 @@ class Span:
     next_cursor: str
 
 
-def span(page: Page, total: int, *, default: int, most: int, room: int) -> Span:
-    """Entries of a page: at most its limit, and at most `room`; InvalidRequestError for a wrong limit or cursor."""
+def page_length(page: Page, default: int, most: int) -> int:
+    """Entries asked for; InvalidRequestError above `most`."""
     limit = page.limit or default
     if limit > most:
         raise InvalidRequestError(f"limit = {limit}; ask for at most {most}")
+    return limit
+
+
+def span(page: Page, total: int, *, default: int, most: int, room: int) -> Span:
+    """Entries of a page: at most its limit, and at most `room`; InvalidRequestError for a wrong limit or cursor."""
+    limit = page_length(page, default, most)
     # Longer than any place could be: int() would take its time.
     if page.cursor and not (page.cursor.isascii() and page.cursor.isdigit() and len(page.cursor) <= 18):
         raise InvalidRequestError(f"cursor {page.cursor[:40]!r} is none of this server's; start again without one")
