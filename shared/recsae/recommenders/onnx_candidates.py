@@ -16,8 +16,9 @@ from recsae.recommenders.onnx_split import Cut, cut_at
 
 _MIXES = {"MatMul", "Gemm", "Einsum", "Conv", "ReduceSum", "ReduceMean", "MatMulInteger", "FusedMatMul", "FusedGemm"}
 _KEEPS_LINES = {
-    "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze",
-    "Unsqueeze", "Slice", "Gather", "ReduceSum", "ReduceMean", "Concat", "Dropout", "Pad", "Split", "FusedMatMul",
+    "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Cast", "Transpose", "Reshape", "Flatten",
+    "Squeeze", "Unsqueeze", "Slice", "Gather", "ReduceSum", "ReduceMean", "Concat", "Dropout", "Pad", "Split",
+    "FusedMatMul",
 }  # fmt: skip
 _ONE_VARYING = {"MatMul", "Gemm", "Mul", "Div", "FusedMatMul"}
 
@@ -67,7 +68,7 @@ def candidates(
 
 def is_activation(seen: TensorSeen, max_history: int) -> bool:
     """Whether a tensor is [batch, d], or [batch, interests, d] with an axis that is not the history's."""
-    if seen.dtype is None or not seen.has_row_per_subject or seen.shape[-1] == 1:
+    if not seen.is_float or not seen.has_row_per_subject or seen.shape[-1] == 1:
         return False
     rank = len(seen.shape)
     return rank == 2 or (rank == 3 and seen.shape[1] not in (1, max_history))
@@ -101,7 +102,7 @@ def _candidate(graph: OnnxGraph, seen: Mapping[str, TensorSeen], operator: str, 
     tensor = seen[cut.activation]
     numbers = sum(seen[name].numbers for name in cut.crossing)
     linear = not cut.crossing and _is_linear(graph, cut)
-    return Candidate(cut.activation, str(tensor.dtype), tensor.shape, operator, cut.crossing, numbers, linear)
+    return Candidate(cut.activation, tensor.dtype, tensor.shape, operator, cut.crossing, numbers, linear)
 
 
 def _is_before_a_product(graph: OnnxGraph, name: str, scores: str) -> bool:

@@ -1,4 +1,4 @@
-"""An ONNX graph read for surgery: which node makes a tensor, what depends on what, and a new graph from some of its nodes.
+"""An ONNX graph read for surgery: which node makes a tensor, what depends on what, a new graph of some of its nodes.
 
 Knows nothing of recommenders. Nodes are named by their place in the file, which ONNX keeps in an order of execution.
 """
@@ -74,14 +74,17 @@ class OnnxGraph:
     @cached_property
     def inputs(self) -> Mapping[str, InputType]:
         """What has to be fed, in order."""
-        return {
-            value.name: _type_of(value) for value in self.model.graph.input if value.name not in self.initializers
-        }
+        return {value.name: _type_of(value) for value in self.model.graph.input if value.name not in self.initializers}
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the graph's outputs, in order."""
         return tuple(value.name for value in self.model.graph.output)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every tensor there is, those inside branches and bodies included."""
+        return frozenset(self.inputs) | frozenset(self.initializers) | frozenset(_written(self.nodes))
 
     @cached_property
     def varying(self) -> frozenset[str]:
@@ -120,7 +123,9 @@ class OnnxGraph:
                 reached.update(node.output)
         return frozenset(found)
 
-    def with_outputs(self, outputs: Iterable[onnx.ValueInfoProto], more: Iterable[onnx.NodeProto] = ()) -> onnx.ModelProto:
+    def with_outputs(
+        self, outputs: Iterable[onnx.ValueInfoProto], more: Iterable[onnx.NodeProto] = ()
+    ) -> onnx.ModelProto:
         """The same model with other outputs, and nodes put behind its own."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
@@ -185,8 +190,10 @@ def renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
             inner = [renamed(one, names) for one in graph.node]
             del graph.node[:]
             graph.node.extend(inner)
-            for value in (*graph.output, *graph.initializer):
+            for value in (*graph.input, *graph.output):
                 value.name = names.get(value.name, value.name)
+            for tensor in graph.initializer:
+                tensor.name = names.get(tensor.name, tensor.name)
     return copy
 
 
@@ -211,7 +218,17 @@ def _reads(node: onnx.NodeProto) -> Iterable[str]:
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in _graphs(attribute):
-            own = {value.name for value in (*graph.input, *graph.initializer)}
+            own = {*(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
             own.update(name for inner in graph.node for name in inner.output)
             read = [name for inner in graph.node for name in _reads(inner)]
             yield from (name for name in [*read, *(value.name for value in graph.output)] if name not in own)
+
+
+def _written(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
+    for node in nodes:
+        yield from node.output
+        for attribute in node.attribute:
+            for graph in _graphs(attribute):
+                yield from (value.name for value in graph.input)
+                yield from (tensor.name for tensor in graph.initializer)
+                yield from _written(graph.node)

@@ -6,7 +6,7 @@ each input is, is decided in `onnx_roles`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,7 +50,7 @@ def inputs_read(roles: Sequence[Role], empty_history: bool = False) -> Inputs:
 def original_feed(
     roles: Sequence[Role], how: Conventions, inputs: ModelInputs, candidates: Ints | None = None
 ) -> dict[str, NDArray[Any]]:
-    """What the original graph is fed for n subjects, each paired with one of `candidates` int64 [n] where it reads any."""
+    """What the original graph is fed for n subjects, each paired with its candidate (int64 [n]) where it reads one."""
     present = inputs.history > 0
     history = np.where(present, inputs.history - 1 + how.first_item, how.padding_index)
     if how.padding == "left":
@@ -67,7 +67,7 @@ def original_feed(
         elif role.kind == "user":
             value = np.where(inputs.user > 0, inputs.user - 1 + how.first_user, how.unknown_user)
         elif role.attribute:
-            value = _attribute(role, inputs.attributes[role.attribute.name])
+            value = _attribute(role, inputs.attributes.get(role.attribute.name, np.zeros(len(inputs), np.int64)))
         else:
             value = {"history": history, "mask": mask, "length": present.sum(axis=1)}[role.kind]
         shape = value.shape if rank_of(role.type) == len(role.type.dims) else (*value.shape, 1)
@@ -79,7 +79,8 @@ def _attribute(role: Role, values: NDArray[Any]) -> NDArray[Any]:
     assert role.attribute
     if role.attribute.kind == "number" or role.zero_is_unknown:
         return values
-    return np.maximum(values - 1, 0)
+    first_stands_in: Ints = np.maximum(values - 1, 0)
+    return first_stands_in
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Adapter:
     constants: tuple[onnx.TensorProto, ...]
 
 
-def adapter(roles: Sequence[Role], how: Conventions, batch: Size, made: dict[str, str]) -> Adapter:
+def adapter(roles: Sequence[Role], how: Conventions, batch: Size, made: Mapping[str, str]) -> Adapter:
     """Operators that make, under its name in `made`, every input of the original that is named there."""
     builder = _Builder(how, batch)
     for role in roles:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.graph import Graph, open_session
@@ -24,22 +24,43 @@ BATCH, HISTORY_AXIS = "batch", "history"
 _SHAPE_OF = "recsae.shape_of/"
 # Two batch sizes that few layers have by chance.
 _BATCHES = (3, 5)
-_FLOATS = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+_ELEMENTS = {
+    "tensor(float)": TensorProto.FLOAT,
+    "tensor(float16)": TensorProto.FLOAT16,
+    "tensor(double)": TensorProto.DOUBLE,
+    "tensor(int64)": TensorProto.INT64,
+    "tensor(int32)": TensorProto.INT32,
+    "tensor(bool)": TensorProto.BOOL,
+}
 
 Feed = Callable[[int, int], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
 class TensorSeen:
-    """A tensor as it turned out: numpy type (None: neither float32 nor float16), sizes with free axes named."""
+    """A tensor as it turned out: ONNX type (0 = none that could cross a cut), sizes with free axes named."""
 
-    dtype: np.dtype[Any] | None
+    element: int
     shape: tuple[Size, ...]
 
     @property
+    def dtype(self) -> str:
+        """Numpy's name of its type."""
+        return str(helper.tensor_dtype_to_np_dtype(self.element))
+
+    @property
+    def is_float(self) -> bool:
+        """True for numbers of 16 or 32 bits, which an activation or scores may have."""
+        return self.element in (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+    @property
     def has_row_per_subject(self) -> bool:
-        """True when the first axis is the batch, and no other is free."""
-        return bool(self.shape) and self.shape[0] == BATCH and all(isinstance(size, int) for size in self.shape[1:])
+        """True when the first axis is the batch, and no other is free: it can cross a cut."""
+        return (
+            bool(self.element and self.shape)
+            and self.shape[0] == BATCH
+            and all(isinstance(size, int) for size in self.shape[1:])
+        )
 
     @property
     def numbers(self) -> int:
@@ -50,9 +71,7 @@ class TensorSeen:
         return f"[{', '.join(str(size) for size in self.shape)}]"
 
 
-def observe(
-    graph: OnnxGraph, feed: Feed, lengths: Sequence[int], batch: int | None
-) -> dict[str, TensorSeen]:
+def observe(graph: OnnxGraph, feed: Feed, lengths: Sequence[int], batch: int | None) -> dict[str, TensorSeen]:
     """Every tensor that depends on an input, by name. `feed(rows, length)` gives the inputs.
 
     `lengths` are one or two history lengths, two where the graph leaves that axis open; `batch` is the only batch size
@@ -68,15 +87,14 @@ def observe(
     shapes = [helper.make_node("Shape", [name], [f"{_SHAPE_OF}{name}"]) for name in (*graph.inputs, *names)]
     outputs = [untyped(name) for node in shapes for name in (*node.input, *node.output)]
     session = _open(graph.with_outputs([one for one in outputs if one.name not in graph.inputs], shapes))
-    types = {value.name: value.type for value in session.get_outputs()}
+    types = {value.name: _ELEMENTS.get(value.type, 0) for value in session.get_outputs()}
+    types.update({name: kind.element for name, kind in graph.inputs.items()})
     wanted = [node.output[0] for node in shapes]
     rows = (batch,) if batch else _BATCHES
     runs = [session.run(wanted, dict(feed(size, lengths[0]))) for size in rows]
     longer = session.run(wanted, dict(feed(rows[0], lengths[1]))) if len(lengths) > 1 else runs[0]
     return {
-        node.input[0]: TensorSeen(
-            _FLOATS.get(types.get(node.input[0], "")), _named(runs[0][at], runs[-1][at], longer[at], rows)
-        )
+        node.input[0]: TensorSeen(types[node.input[0]], _named(runs[0][at], runs[-1][at], longer[at], rows))
         for at, node in enumerate(shapes)
     }
 

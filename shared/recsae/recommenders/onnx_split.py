@@ -1,8 +1,8 @@
 """Where a graph is cut at a tensor: the nodes of either side, and what else has to cross.
 
-Everything the scores take from the tensor stays behind it (head); everything else is made before it (trunk), and crosses
-as it is: a residual, a gate. What crosses must have a row per subject; where it has none (the batch's size, most
-often), what makes it goes into the head instead.
+Everything the scores take from the tensor stays behind it (head); everything else is made before it (trunk), and
+crosses as it is: a residual, a gate. What crosses must have a row per subject; where it has none (the batch's size,
+most often), what makes it goes into the head instead.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def cut_at(graph: OnnxGraph, seen: Mapping[str, TensorSeen], activation: str, sc
                 tracer.bring(name)
     nodes = behind | tracer.pulled
     fixed = {name for at in nodes for name in graph.reads(at) if name not in graph.varying}
-    return Cut(
-        activation, nodes | graph.ancestors(fixed), tuple(sorted(tracer.crossing)), frozenset(tracer.shapes)
-    )
+    return Cut(activation, nodes | graph.ancestors(fixed), tuple(sorted(tracer.crossing)), frozenset(tracer.shapes))
 
 
 class _Tracer:

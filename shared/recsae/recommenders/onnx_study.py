@@ -1,0 +1,201 @@
+"""Looks a foreign graph over: its inputs' roles, its tensors as they turn out, its scores, where it can be cut.
+
+Nothing is written here (`onnx_import`). What cannot be found out has to be stated, and is asked for in a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsae.errors import InvalidRequestError
+from recsae.recommenders.inputs import ModelInputs
+from recsae.recommenders.onnx_candidates import Candidate, candidates
+from recsae.recommenders.onnx_graph import OnnxGraph, Size
+from recsae.recommenders.onnx_inputs import Conventions, original_feed
+from recsae.recommenders.onnx_observing import BATCH, TensorSeen, observe, runs_alike
+from recsae.recommenders.onnx_roles import Role, assign_roles, listed
+
+# History lengths tried where the graph leaves that axis open and nobody says how long a history may be.
+_TRIED_LENGTHS = (6, 5)
+
+
+@dataclass(frozen=True)
+class Statements:
+    """What a person says about a graph; everything left out is guessed or has its usual value.
+
+    `first_index` is the graph's index of the first item, `padding_index` what it reads where there is no item;
+    `first_user` and `unknown_user` likewise.
+    """
+
+    inputs: tuple[str, ...] = ()
+    scores: str = ""
+    padding: Literal["left", "right"] = "right"
+    first_index: int = 1
+    padding_index: int | None = None
+    max_history: int = 0
+    first_user: int = 1
+    unknown_user: int | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A graph looked over: `original` as it came, `graph` with a free batch where that works and a fixed history."""
+
+    original: OnnxGraph
+    graph: OnnxGraph
+    roles: tuple[Role, ...]
+    how: Conventions
+    batch: Size
+    seen: Mapping[str, TensorSeen]
+    scores: str
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def pairs(self) -> bool:
+        """True when the graph scores one candidate per row."""
+        return any(role.kind == "candidate" for role in self.roles)
+
+    @property
+    def columns(self) -> int:
+        """Scores per row."""
+        return self.seen[self.scores].numbers
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Where it can be cut."""
+        return candidates(self.graph, self.seen, self.scores, self.how.max_history)
+
+
+def study(path: Path, stated: Statements, *, to_import: bool = True) -> Study:
+    """Reads a graph and runs it on made-up inputs.
+
+    `to_import=False` does with less: no values of categories, no length of histories. InvalidRequestError says what the
+    graph is and what has to be stated.
+    """
+    original = OnnxGraph.read(path)
+    roles = assign_roles(original.inputs, stated.inputs, values_needed=to_import)
+    how, lengths = _conventions(roles, stated, to_import)
+    fixed = _fixed_batch(original)
+    graph = original.with_free_axes(_axes(original, roles, fixed, how.max_history if to_import else 0))
+    feed = _feed(roles, how)
+    notes: tuple[str, ...] = ()
+    if fixed is not None:
+        output = stated.scores or original.outputs[0]
+        _check_tensor(original, output)
+        if runs_alike(original, graph, output, feed, lengths[0], fixed):
+            notes = (f"the graph states a batch of {fixed} and works with any: it will be served with any",)
+            fixed = None
+        else:
+            graph = original
+            notes = (f"the graph works with a batch of {fixed} alone: it will be served in such pieces",)
+    try:
+        seen = observe(graph, feed, lengths, fixed)
+    except InvalidRequestError:
+        raise
+    except Exception as error:  # onnxruntime raises its own classes straight from Exception
+        raise InvalidRequestError(
+            f"{path.name} fails on histories of item 1, padded on the {how.padding} to {lengths[0]}: {error}. It reads "
+            f"{listed(original.inputs)}: say what they are with --input, and how it counts and pads with --padding, "
+            "--first-index, --padding-index and --max-history"
+        ) from error
+    pairs = any(role.kind == "candidate" for role in roles)
+    scores = _scores(graph, seen, stated.scores, pairs)
+    return Study(original, graph, roles, how, BATCH if fixed is None else fixed, seen, scores, notes)
+
+
+def _conventions(roles: Sequence[Role], stated: Statements, to_import: bool) -> tuple[Conventions, Sequence[int]]:
+    """How the graph counts and pads, and the history lengths to try it with."""
+    history = next((role for role in roles if role.kind == "history"), None)
+    user = any(role.kind == "user" for role in roles)
+    told_lengths = any(role.kind in ("length", "mask") for role in roles)
+    if stated.first_index not in (0, 1) or stated.first_user not in (0, 1):
+        raise InvalidRequestError("items and users are counted from 0 or 1: --first-index and --first-user")
+    padding_index = stated.padding_index or 0
+    if stated.first_index == 0 and stated.padding_index is None and history and not told_lengths and to_import:
+        raise InvalidRequestError(
+            "the graph counts items from 0 and reads neither length nor mask: say with --padding-index what it reads "
+            "where there is no item"
+        )
+    if stated.unknown_user is None and stated.first_user == 0 and user and len(roles) > 1 and to_import:
+        raise InvalidRequestError(
+            "the graph counts users from 0, so no index means a user it does not know: say with --unknown-user which "
+            "one to read then"
+        )
+    unknown_user = stated.first_user - 1 if stated.unknown_user is None else stated.unknown_user
+    how = Conventions(1, stated.padding, stated.first_index, padding_index, stated.first_user, unknown_user)
+    if history is None:
+        return how, (1,)
+    length = history.type.dims[1]
+    if isinstance(length, int):
+        if stated.max_history not in (0, length):
+            raise InvalidRequestError(
+                f"--max-history {stated.max_history}, but {history.tensor!r} takes {length} items"
+            )
+        return replace(how, max_history=length), (length,)
+    if stated.max_history:
+        tried = (stated.max_history,) if to_import else (stated.max_history, stated.max_history - 1 or 2)
+        return replace(how, max_history=stated.max_history), tried
+    if to_import:
+        raise InvalidRequestError(
+            f"{history.tensor!r} leaves the length of a history open; say how many items to read, e.g. --max-history 50"
+        )
+    return replace(how, max_history=_TRIED_LENGTHS[0]), _TRIED_LENGTHS
+
+
+def _fixed_batch(graph: OnnxGraph) -> int | None:
+    sizes = {kind.dims[0] for kind in graph.inputs.values() if kind.dims and isinstance(kind.dims[0], int)}
+    if len(sizes) > 1:
+        raise InvalidRequestError(f"the inputs have batches of {sorted(map(str, sizes))}; export the graph with one")
+    return int(sizes.pop()) if sizes else None
+
+
+def _axes(graph: OnnxGraph, roles: Sequence[Role], fixed: int | None, length: int) -> dict[str, dict[int, Size]]:
+    """Axes to restate: the batch free, the history as long as asked for."""
+    axes: dict[str, dict[int, Size]] = {name: {0: BATCH} for name in graph.inputs} if fixed is not None else {}
+    for role in roles:
+        if length and role.kind in ("history", "mask"):
+            axes.setdefault(role.tensor, {})[1] = length
+    return axes
+
+
+def _feed(roles: Sequence[Role], how: Conventions) -> Callable[[int, int], Mapping[str, NDArray[Any]]]:
+    """Made-up rows that no table is too small for: histories of item 1 of every length, user 1."""
+
+    def feed(rows: int, length: int) -> Mapping[str, NDArray[Any]]:
+        counts = 1 + np.arange(rows) % length
+        history = (np.arange(length) < counts[:, None]).astype(np.int64)
+        inputs = ModelInputs(history, np.ones(rows, np.int64))
+        return original_feed(roles, replace(how, max_history=length), inputs, np.ones(rows, np.int64))
+
+    return feed
+
+
+def _check_tensor(graph: OnnxGraph, name: str) -> None:
+    if name not in graph.producer:
+        raise InvalidRequestError(f"the graph makes no tensor {name!r}; its outputs are {', '.join(graph.outputs)}")
+
+
+def _scores(graph: OnnxGraph, seen: Mapping[str, TensorSeen], stated: str, pairs: bool) -> str:
+    """The tensor with the scores: as stated, or the only output it can be."""
+    if stated:
+        _check_tensor(graph, stated)
+    fits = [name for name in ([stated] if stated else graph.outputs) if name in seen and _is_scores(seen[name], pairs)]
+    widest = max((seen[name].numbers for name in fits), default=0)
+    fits = [name for name in fits if seen[name].numbers == widest]
+    if len(fits) == 1:
+        return fits[0]
+    shapes = "; ".join(f"{name} {seen.get(name, '[no number per subject]')}" for name in graph.outputs)
+    wanted = "one number per row [batch]" if pairs else "a number per item [batch, items]"
+    which = f"{stated!r} is {seen.get(stated, 'the same for all')}" if stated else f"the outputs are {shapes}"
+    raise InvalidRequestError(f"scores are {wanted}, and {which}; name the tensor that has them with --scores NAME")
+
+
+def _is_scores(seen: TensorSeen, pairs: bool) -> bool:
+    if not seen.is_float or not seen.has_row_per_subject:
+        return False
+    return seen.numbers == 1 if pairs else len(seen.shape) == 2 and seen.numbers > 1
