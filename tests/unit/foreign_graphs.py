@@ -28,7 +28,8 @@ class LastOfSequence(nn.Module):
         x = self.layer(torch.cumsum(x, dim=1) / 10 + x)
         last = item_seq_len - 1 if self.padding == "right" else torch.full_like(item_seq_len, LENGTH - 1)
         row = x.gather(1, last.to(torch.int64).view(-1, 1, 1).expand(-1, 1, DIM)).squeeze(1)
-        return row @ self.out.T
+        scores: Tensor = row @ self.out.T
+        return scores
 
 
 class Gru(nn.Module):
@@ -43,7 +44,8 @@ class Gru(nn.Module):
 
     def forward(self, sessions: Tensor) -> Tensor:
         hidden, _ = self.gru(self.items(sessions))
-        return self.dense(hidden[:, -1]) @ self.items.weight[1:].T + self.bias
+        scores: Tensor = self.dense(hidden[:, -1]) @ self.items.weight[1:].T + self.bias
+        return scores
 
 
 class Residual(nn.Module):
@@ -57,7 +59,8 @@ class Residual(nn.Module):
 
     def forward(self, history: Tensor) -> Tensor:
         mean = self.items(history).mean(dim=1)
-        return self.out(self.layer(mean) + mean)
+        scores: Tensor = self.out(self.layer(mean) + mean)
+        return scores
 
 
 class Factors(nn.Module):
@@ -68,7 +71,8 @@ class Factors(nn.Module):
         self.users, self.items = nn.Embedding(N_USERS + first, DIM), nn.Embedding(N_ITEMS + 1, DIM)
 
     def forward(self, user_id: Tensor) -> Tensor:
-        return self.users(user_id) @ self.items.weight.T
+        scores: Tensor = self.users(user_id) @ self.items.weight.T
+        return scores
 
 
 class Pair(nn.Module):
@@ -77,7 +81,9 @@ class Pair(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.items, self.gender = nn.Embedding(N_ITEMS + 1, DIM, padding_idx=0), nn.Embedding(3, DIM)
-        self.mlp = nn.Sequential(nn.Linear(3 * DIM + 1, 12), nn.ReLU(), nn.Linear(12, DIM), nn.ReLU(), nn.Linear(DIM, 1))
+        self.mlp = nn.Sequential(
+            nn.Linear(3 * DIM + 1, 12), nn.ReLU(), nn.Linear(12, DIM), nn.ReLU(), nn.Linear(DIM, 1)
+        )
 
     def forward(self, history: Tensor, target: Tensor, gender: Tensor, age: Tensor) -> Tensor:
         items, asked = self.items(history), self.items(target)
@@ -98,7 +104,8 @@ class Interests(nn.Module):
         items = self.items(history)
         weights = torch.softmax(self.attend(items).masked_fill(~mask[:, :, None], -1e4), dim=1)
         interests = weights.transpose(1, 2) @ items
-        return (interests @ self.items.weight.T).max(dim=1).values
+        scores: Tensor = (interests @ self.items.weight.T).max(dim=1).values
+        return scores
 
 
 class TwoOutputs(nn.Module):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from recsae.recommenders.description import BundleError
 
-_ERRORS_ONLY = 3
+# Errors are raised; onnxruntime's own line about them on standard error would only repeat them.
+_FATAL_ONLY = 4
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -77,7 +78,7 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes straight from Exception

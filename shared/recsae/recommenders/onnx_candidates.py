@@ -57,7 +57,11 @@ def candidates(
     for at in sorted(graph.ancestors([scores])):
         node = graph.nodes[at]
         for name in node.output:
-            if name in seen and is_activation(seen[name], max_history) and _is_before_a_product(graph, name, scores):
+            if name not in seen or not is_activation(seen[name], max_history):
+                continue
+            if node.op_type == "Cast" and node.input[0] in seen and not seen[node.input[0]].is_float:
+                continue  # a mask, not a vector
+            if _is_before_a_product(graph, name, scores):
                 try:
                     cut = cut_at(graph, seen, name, scores)
                 except InvalidRequestError:

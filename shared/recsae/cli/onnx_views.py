@@ -1,0 +1,88 @@
+"""How a foreign graph looks in a terminal before it is imported, and as JSON: where it can be cut, what it reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.text import Text
+
+from recsae.cli.output import table
+
+if TYPE_CHECKING:
+    from recsae.recommenders.onnx_candidates import Candidate, Suggestion
+    from recsae.recommenders.onnx_roles import Role
+    from recsae.recommenders.onnx_study import Study
+
+_STAR = "[yellow]★[/]"
+_NAMED = 2
+
+
+def listing(study: Study, found: tuple[Candidate, ...], chosen: Suggestion, command: str, limit: int) -> RenderableType:
+    """Inputs, the candidates nearest to the scores, the suggestion with its reason, the command to run next."""
+    shown = found[-limit:]
+    rows = [
+        (
+            _STAR if one is chosen.candidate else "",
+            f"[bold]{escape(one.name)}[/]" if one is chosen.candidate else escape(one.name),
+            f"[cyan]{escape(_sizes(one))}[/]",
+            one.dtype,
+            one.operator,
+            _crossing(one),
+        )
+        for one in shown
+    ]
+    earlier = f"; {len(found) - len(shown)} further from the scores left out" if len(shown) < len(found) else ""
+    title = f"{len(found)} tensors the graph can be cut at, in the order they are computed{earlier}"
+    inputs = [(escape(role.tensor), escape(str(role.type)), escape(_meaning(role))) for role in study.roles]
+    scores = (escape(study.scores), escape(str(study.seen[study.scores])), "scores")
+    return Group(
+        table("What the graph reads and gives", ["tensor", "type", "taken for"], [*inputs, scores]),
+        table(title, ["", "tensor", "shape", "type", "made by", "also crosses"], rows),
+        Text.from_markup(f"{_STAR} {escape(chosen.reason)}"),
+        Text(""),
+        Text("Next:", "bold"),
+        Text(f"  {command}"),
+    )
+
+
+def record(study: Study, found: tuple[Candidate, ...], chosen: Suggestion, command: str) -> dict[str, Any]:
+    """The same for scripts, every candidate."""
+    return {
+        "inputs": [{"name": role.tensor, "type": str(role.type), "role": _meaning(role)} for role in study.roles],
+        "scores": {"name": study.scores, "shape": list(study.seen[study.scores].shape)},
+        "candidates": [
+            {
+                "name": one.name,
+                "shape": list(one.shape),
+                "type": one.dtype,
+                "operator": one.operator,
+                "crossing": list(one.crossing),
+                "crossing_numbers": one.crossing_numbers,
+                "linear": one.linear,
+            }
+            for one in found
+        ],
+        "suggestion": {"name": chosen.candidate.name, "reason": chosen.reason},
+        "next": command,
+    }
+
+
+def _sizes(one: Candidate) -> str:
+    return f"[{', '.join(str(size) for size in one.shape)}]"
+
+
+def _crossing(one: Candidate) -> str:
+    if not one.crossing:
+        return "[green]nothing[/]"
+    named = ", ".join(one.crossing[:_NAMED])
+    more = f" and {len(one.crossing) - _NAMED} more" if len(one.crossing) > _NAMED else ""
+    return f"{escape(named)}{more} [dim]({one.crossing_numbers} numbers)[/]"
+
+
+def _meaning(role: Role) -> str:
+    if role.attribute is None:
+        return role.kind
+    values = f" of {len(role.attribute.values)} values" if role.attribute.values else ""
+    return f"attribute {role.attribute.name}, a {role.attribute.kind}{values}"
