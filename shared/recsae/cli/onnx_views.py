@@ -16,34 +16,31 @@ if TYPE_CHECKING:
     from recsae.recommenders.onnx_study import Study
 
 _STAR = "[yellow]★[/]"
-_NAMED = 2
 
 
-def listing(study: Study, found: tuple[Candidate, ...], chosen: Suggestion, command: str, limit: int) -> RenderableType:
-    """Inputs, the candidates nearest to the scores, the suggestion with its reason, the command to run next."""
+def listing(study: Study, found: tuple[Candidate, ...], chosen: Suggestion, limit: int) -> RenderableType:
+    """What the graph reads, the candidates nearest to the scores, the suggestion with its reason."""
     shown = found[-limit:]
     rows = [
         (
-            _STAR if one is chosen.candidate else "",
+            _STAR if one is chosen.candidate else " ",
             f"[bold]{escape(one.name)}[/]" if one is chosen.candidate else escape(one.name),
-            f"[cyan]{escape(_sizes(one))}[/]",
-            one.dtype,
+            _type(f"{one.dtype} {_sizes(one)}"),
             one.operator,
             _crossing(one),
         )
         for one in shown
     ]
-    earlier = f"; {len(found) - len(shown)} further from the scores left out" if len(shown) < len(found) else ""
-    title = f"{len(found)} tensors the graph can be cut at, in the order they are computed{earlier}"
-    inputs = [(escape(role.tensor), escape(str(role.type)), escape(_meaning(role))) for role in study.roles]
-    scores = (escape(study.scores), escape(str(study.seen[study.scores])), "scores")
+    tensors = "One tensor" if len(found) == 1 else f"{len(found)} tensors"
+    earlier = f"; {len(found) - len(shown)} before them left out" if len(shown) < len(found) else ""
+    title = f"{tensors} the graph can be cut at, in the order they are computed{earlier}"
+    inputs = [(escape(role.tensor), _type(str(role.type)), escape(_meaning(role))) for role in study.roles]
+    scores = study.seen[study.scores]
+    gives = (escape(study.scores), _type(f"{scores.dtype} {scores}"), "[bold]scores[/]")
     return Group(
-        table("What the graph reads and gives", ["tensor", "type", "taken for"], [*inputs, scores]),
-        table(title, ["", "tensor", "shape", "type", "made by", "also crosses"], rows),
+        table("What the graph reads and gives", ["tensor", "type", "taken for"], [*inputs, gives]),
+        table(title, ["", "tensor", "type", "made by", "also crosses"], rows),
         Text.from_markup(f"{_STAR} {escape(chosen.reason)}"),
-        Text(""),
-        Text("Next:", "bold"),
-        Text(f"  {command}"),
     )
 
 
@@ -73,12 +70,16 @@ def _sizes(one: Candidate) -> str:
     return f"[{', '.join(str(size) for size in one.shape)}]"
 
 
+def _type(text: str) -> str:
+    kind, _, sizes = text.partition(" ")
+    return f"[dim]{escape(kind)}[/] [cyan]{escape(sizes)}[/]"
+
+
 def _crossing(one: Candidate) -> str:
     if not one.crossing:
         return "[green]nothing[/]"
-    named = ", ".join(one.crossing[:_NAMED])
-    more = f" and {len(one.crossing) - _NAMED} more" if len(one.crossing) > _NAMED else ""
-    return f"{escape(named)}{more} [dim]({one.crossing_numbers} numbers)[/]"
+    what = escape(one.crossing[0]) if len(one.crossing) == 1 else f"{len(one.crossing)} tensors"
+    return f"{what}, [yellow]{one.crossing_numbers:,}[/] numbers"
 
 
 def _meaning(role: Role) -> str:

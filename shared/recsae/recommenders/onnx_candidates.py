@@ -72,7 +72,7 @@ def candidates(
 
 def is_activation(seen: TensorSeen, max_history: int) -> bool:
     """Whether a tensor is [batch, d], or [batch, interests, d] with an axis that is not the history's."""
-    if not seen.is_float or not seen.has_row_per_subject or seen.shape[-1] == 1:
+    if not (seen.is_float and seen.has_row_per_subject and seen.is_sized) or seen.shape[-1] == 1:
         return False
     rank = len(seen.shape)
     return rank == 2 or (rank == 3 and seen.shape[1] not in (1, max_history))

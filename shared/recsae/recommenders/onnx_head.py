@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from recsae.errors import InvalidRequestError
+from recsae.recommenders.heads import masking
 from recsae.recommenders.onnx_graph import OnnxGraph, Size
 from recsae.recommenders.onnx_inputs import OWN
 from recsae.recommenders.onnx_observing import TensorSeen
@@ -108,7 +109,7 @@ def raw_head(parts: HeadParts, columns: Columns) -> onnx.ModelProto:
 def item_head(parts: HeadParts, columns: Columns) -> onnx.ModelProto:
     """The head of a bundle: `raw_head`, masks, TopK."""
     nodes, constants = _our_columns(parts, columns)
-    masking, masks = _masking()
+    behind = masking()
     integers: dict[str, list[Size]] = {
         "exclude": [parts.batch, "excluded"],
         "candidates": [parts.batch, "candidates"],
@@ -117,8 +118,8 @@ def item_head(parts: HeadParts, columns: Columns) -> onnx.ModelProto:
     asked = [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in integers.items()]
     items = helper.make_tensor_value_info("items", TensorProto.INT64, [parts.batch, "k"])
     return parts.model(
-        [*parts.inputs(), *asked], [items, _float("scores", [parts.batch, "k"])], [*nodes, *masking],
-        [*constants, *masks],
+        [*parts.inputs(), *asked], [items, _float("scores", [parts.batch, "k"])], [*nodes, *behind.nodes],
+        [*constants, *behind.constants],
     )  # fmt: skip
 
 
@@ -134,9 +135,9 @@ def pair_head(parts: HeadParts) -> onnx.ModelProto:
 
 def reserved_names() -> frozenset[str]:
     """Names our heads and trunks use, under which a foreign graph's tensors cannot stay."""
-    nodes, constants = _masking()
-    own = {name for node in nodes for name in (*node.input, *node.output)} | {one.name for one in constants}
-    inner = {name for node in nodes for branch in node.attribute for one in branch.g.node for name in one.output}
+    behind = masking()
+    own = {name for node in behind.nodes for name in (*node.input, *node.output)}
+    inner = {name for node in behind.nodes for branch in node.attribute for one in branch.g.node for name in one.output}
     return frozenset(own | inner | {ACTIVATION, RAW, SCORE, "scores", "items", "history", "user", "candidate"})
 
 
@@ -157,16 +158,6 @@ def _our_columns(parts: HeadParts, columns: Columns) -> tuple[list[onnx.NodeProt
 
 def _scores(parts: HeadParts) -> str:
     return parts.names.get(parts.scores, parts.scores)
-
-
-def _masking() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """What stands behind the raw scores in the head of a dot-product model, node for node."""
-    from recsae.recommenders.export import head_graph
-
-    own = head_graph(np.zeros((2, 1), np.float32), np.zeros(2, np.float32)).graph
-    nodes = [node for node in own.node if RAW not in node.output]
-    read = {name for node in own.node if RAW in node.output for name in node.input}
-    return nodes, [one for one in own.initializer if one.name not in read]
 
 
 def _float(name: str, shape: list[Any]) -> onnx.ValueInfoProto:

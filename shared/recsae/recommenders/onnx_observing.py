@@ -55,16 +55,18 @@ class TensorSeen:
 
     @property
     def has_row_per_subject(self) -> bool:
-        """True when the first axis is the batch, and no other is free: it can cross a cut."""
-        return (
-            bool(self.element and self.shape)
-            and self.shape[0] == BATCH
-            and all(isinstance(size, int) for size in self.shape[1:])
-        )
+        """True when the first axis is the batch, and no other grows with it: it can cross a cut."""
+        others = all(isinstance(size, int) or size == HISTORY_AXIS for size in self.shape[1:])
+        return bool(self.element and self.shape) and self.shape[0] == BATCH and others
+
+    @property
+    def is_sized(self) -> bool:
+        """True when no axis but the first is free."""
+        return all(isinstance(size, int) for size in self.shape[1:])
 
     @property
     def numbers(self) -> int:
-        """Numbers of one row."""
+        """Numbers of one row; of one item, where the history's axis is free."""
         return int(np.prod([size for size in self.shape[1:] if isinstance(size, int)], dtype=np.int64))
 
     def __str__(self) -> str:

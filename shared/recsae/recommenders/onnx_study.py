@@ -196,6 +196,6 @@ def _scores(graph: OnnxGraph, seen: Mapping[str, TensorSeen], stated: str, pairs
 
 
 def _is_scores(seen: TensorSeen, pairs: bool) -> bool:
-    if not seen.is_float or not seen.has_row_per_subject:
+    if not (seen.is_float and seen.has_row_per_subject and seen.is_sized):
         return False
     return seen.numbers == 1 if pairs else len(seen.shape) == 2 and seen.numbers > 1

@@ -1,0 +1,393 @@
+"""One foreign graph becomes a bundle: whatever its habits, trunk and head score as the network itself does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import foreign_graphs as foreign
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from recsae.errors import InvalidRequestError
+from recsae.recommenders.bundle import HEAD_TENSORS
+from recsae.recommenders.conformance import verify_behaviour
+from recsae.recommenders.onnx_candidates import suggestion
+from recsae.recommenders.onnx_hooks import hook_names
+from recsae.recommenders.onnx_import import Built, Names, build_bundle
+from recsae.recommenders.onnx_study import Statements, study
+from recsae.recommenders.runtime import OnnxRecommender
+
+N_ITEMS, N_USERS, DIM, LENGTH = foreign.N_ITEMS, foreign.N_USERS, foreign.DIM, foreign.LENGTH
+HISTORIES = [[3], [20, 1, 7], [1, 2, 3, 4, 5, 6], [9, 8, 7, 6, 5, 4, 3, 2, 20], [11, 11]]
+IDS = [f"i{item}" for item in range(1, N_ITEMS + 1)]
+USERS = [f"u{user}" for user in range(1, N_USERS + 1)]
+
+Network = Callable[[list[int]], torch.Tensor]
+
+
+class Case(NamedTuple):
+    """A network, how it is exported, what a person says about it, and its own answer to one history of ours."""
+
+    network: torch.nn.Module
+    inputs: dict[str, torch.Tensor]
+    stated: Statements
+    answer: Callable[[Any, list[int]], torch.Tensor]
+    free: Sequence[int] = (0,)
+
+
+def row(items: list[int], side: str, filler: int = 0, shift: int = 0, length: int = LENGTH) -> torch.Tensor:
+    """One history as a network of this habit reads it."""
+    newest = [item + shift for item in items[-length:]]
+    filling = [filler] * (length - len(newest))
+    return torch.tensor([newest + filling if side == "right" else filling + newest])
+
+
+def sequence(first_index: int = 1, side: str = "right") -> Case:
+    network = foreign.LastOfSequence(padding=side, columns=N_ITEMS + first_index)
+    shift = first_index - 1
+
+    def answer(network: Any, items: list[int]) -> torch.Tensor:
+        read = network(row(items, side, 0, shift), torch.tensor([min(len(items), LENGTH)]))[0]
+        return read[first_index:] if first_index else read
+
+    inputs = {"item_seq": foreign.histories(), "item_seq_len": foreign.numbers()}
+    return Case(network, inputs, Statements(padding=side, first_index=first_index), answer)  # type: ignore[arg-type]
+
+
+def gru(first_index: int, max_history: int = 0) -> Case:
+    filler = 0 if first_index else N_ITEMS
+    length = max_history or LENGTH
+    return Case(
+        foreign.Gru(filler),
+        {"sessions": foreign.histories()},
+        Statements(padding="left", first_index=first_index, padding_index=filler, max_history=max_history),
+        lambda network, items: network(row(items, "left", filler, first_index - 1, length))[0],
+        (0, 1) if max_history else (0,),
+    )
+
+
+def single(case: Case) -> Case:
+    """The same exported for a batch of one."""
+    return case._replace(inputs={name: value[:1] for name, value in case.inputs.items()}, free=())
+
+
+CASES = {
+    "a length, padded on the right": lambda: sequence(),
+    "a length, padded on the left": lambda: sequence(side="left"),
+    "items from 0 without a padding column": lambda: sequence(first_index=0),
+    "no length, padded on the left": lambda: gru(1),
+    "items from 0, padded with the last": lambda: gru(0),
+    "a history as long as one likes": lambda: gru(1, max_history=9),
+    "32-bit indices": lambda: sequence()._replace(
+        inputs={
+            "item_seq": foreign.histories(dtype=torch.int32),
+            "item_seq_len": foreign.numbers(dtype=torch.int32),
+        }
+    ),
+    "a batch of one that works with any": lambda: single(sequence()),
+}
+
+
+def imported(
+    path: Path,
+    stated: Statements,
+    out: Path,
+    activations: Sequence[str] = (),
+    *,
+    users: Sequence[str] = (),
+    hooks: Sequence[str] = (),
+    n_items: int = N_ITEMS,
+) -> Built:
+    """The bundle of a graph cut where it is said, or else where it is suggested."""
+    studied = study(path, stated)
+    chosen = suggestion(studied.candidates())
+    assert chosen
+    named = hook_names(list(activations) or [chosen.candidate.name], hooks)
+    out.mkdir()
+    return build_bundle(studied, named, Names("foreign", IDS[:n_items], IDS[:n_items], users), out)
+
+
+def all_scores(recommender: OnnxRecommender, inputs: Any) -> NDArray[np.float32]:
+    """float32 [n, n_items] in the order of the items."""
+    embedded = recommender.embed(inputs)
+    ranked = recommender.rank(embedded.activation, embedded.passthrough, k=recommender.n_items)
+    scores = np.full(ranked.items.shape, np.nan, np.float32)
+    np.put_along_axis(scores, ranked.items - 1, ranked.scores, axis=1)
+    return scores
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_imported_graph_scores_as_its_network_does(name: str, tmp_path: Path) -> None:
+    case = CASES[name]()
+    path = foreign.export(case.network, tmp_path / "model.onnx", case.inputs, free=case.free)
+    built = imported(path, case.stated, tmp_path / "bundle")
+    recommender = OnnxRecommender(built.bundle)
+    with torch.no_grad():
+        expected = torch.stack([case.answer(case.network, history) for history in HISTORIES]).numpy()
+    found = all_scores(recommender, recommender.inputs(HISTORIES))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert built.agreement.difference <= 1e-5
+    assert not built.agreement.real
+    assert built.bundle.description.head == "dot_product"
+    assert not built.bundle.description.hooks[0].all_positions
+    verify_behaviour(recommender)
+
+
+def test_a_graph_that_reads_users_answers_strangers_with_the_mean_user(tmp_path: Path) -> None:
+    for first in (0, 1):
+        network = foreign.Factors(first)
+        path = foreign.export(network, tmp_path / f"{first}.onnx", {"user_id": foreign.numbers()})
+        built = imported(path, Statements(first_user=first), tmp_path / f"bundle{first}", users=USERS)
+        recommender = OnnxRecommender(built.bundle)
+        with torch.no_grad():
+            vectors = network.users.weight.numpy()[first:]
+            expected = network.users.weight.numpy()[first:] @ network.items.weight.numpy()[1:].T
+        inputs = recommender.inputs([[]] * (N_USERS + 1), [*USERS, "stranger"])
+        np.testing.assert_allclose(all_scores(recommender, inputs)[:-1], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(recommender.embed(inputs).activation[-1], vectors.mean(axis=0), rtol=1e-4, atol=1e-5)
+        assert "mean" in built.notes[-1]
+        verify_behaviour(recommender)
+
+
+def pairs(tmp_path: Path) -> Path:
+    inputs = {
+        "history": foreign.histories(),
+        "target": foreign.numbers(),
+        "gender": foreign.numbers(),
+        "age": torch.ones(2),
+    }
+    return foreign.export(foreign.Pair(), tmp_path / "pair.onnx", inputs)
+
+
+def test_a_ranker_of_pairs_reads_candidates_and_attributes(tmp_path: Path) -> None:
+    network = foreign.Pair()
+    inputs = {
+        "history": foreign.histories(),
+        "target": foreign.numbers(),
+        "gender": foreign.numbers(),
+        "age": torch.ones(2),
+    }
+    path = foreign.export(network, tmp_path / "pair.onnx", inputs)
+    built = imported(path, Statements(inputs=("gender=attribute:sex:,F,M",)), tmp_path / "bundle")
+    recommender = OnnxRecommender(built.bundle)
+    hook, reads = built.bundle.description.hooks[0], built.bundle.description.inputs
+    assert (hook.rows, hook.dim, built.bundle.description.head) == ("pair", DIM, "opaque")
+    assert [(one.name, one.kind, one.values) for one in reads.attributes] == [
+        ("sex", "category", ("F", "M")),
+        ("age", "number", ()),
+    ]
+    assert reads.empty_history
+    subjects = recommender.inputs([[1, 2, 3], []], attributes=[{"sex": "M", "age": 40}, {}])
+    candidates = np.array([[4, 20], [1, 5]])
+    embedded = recommender.embed_pairs(subjects, candidates)
+    ranked = recommender.rank(embedded.activation, embedded.passthrough, k=2, candidates=candidates)
+    with torch.no_grad():
+        histories = torch.tensor([[1, 2, 3, 0, 0, 0]] * 2 + [[0] * LENGTH] * 2)
+        click = network(
+            histories, torch.tensor([4, 20, 1, 5]), torch.tensor([2, 2, 0, 0]), torch.tensor([40.0, 40, 0, 0])
+        )
+    expected = click.numpy().reshape(2, 2)
+    for at in range(2):
+        found = dict(zip(ranked.items[at].tolist(), ranked.scores[at].tolist(), strict=True))
+        np.testing.assert_allclose([found[item] for item in candidates[at].tolist()], expected[at], rtol=1e-4)
+    verify_behaviour(recommender)
+
+
+def test_several_interests_are_rows_of_one_subject(tmp_path: Path) -> None:
+    network = foreign.Interests()
+    inputs = {"history": foreign.histories(), "mask": foreign.histories(dtype=torch.bool)}
+    path = foreign.export(network, tmp_path / "model.onnx", inputs)
+    built = imported(path, Statements(), tmp_path / "bundle")
+    recommender = OnnxRecommender(built.bundle)
+    hook = built.bundle.description.hooks[0]
+    assert (hook.rows, hook.interests, hook.dim) == ("interest", 3, DIM)
+    histories = torch.cat([row(history, "right") for history in HISTORIES])
+    with torch.no_grad():
+        expected = network(histories, histories > 0).numpy()[:, 1:]
+    found = all_scores(recommender, recommender.inputs(HISTORIES))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    verify_behaviour(recommender)
+
+
+def test_a_residual_crosses_the_cut_beside_the_activation(tmp_path: Path) -> None:
+    network = foreign.Residual()
+    path = foreign.export(network, tmp_path / "model.onnx", {"history": foreign.histories()})
+    inner = next(one for one in study(path, Statements()).candidates() if one.operator == "Tanh")
+    built = imported(path, Statements(), tmp_path / "bundle", [inner.name])
+    assert built.bundle.description.passthrough == inner.crossing
+    assert inner.crossing_numbers == DIM
+    assert built.bundle.description.head == "opaque"
+    recommender = OnnxRecommender(built.bundle)
+    with torch.no_grad():
+        expected = network(torch.cat([row(history, "right") for history in HISTORIES])).numpy()[:, 1:]
+    found = all_scores(recommender, recommender.inputs(HISTORIES))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    verify_behaviour(recommender)
+
+
+def test_further_activations_can_be_read_beside_the_first(tmp_path: Path) -> None:
+    path = foreign.export(
+        foreign.TwoOutputs(), tmp_path / "model.onnx", {"history": foreign.histories()}, ("hidden", "scores")
+    )
+    inner = study(path, Statements()).candidates()[0].name
+    built = imported(path, Statements(), tmp_path / "bundle", ["hidden", inner], hooks=[f"mean={inner}"])
+    hooks = built.bundle.description.hooks
+    assert [(hook.name, hook.steerable, hook.dim) for hook in hooks] == [("hidden", True, DIM), ("mean", False, DIM)]
+    recommender = OnnxRecommender(built.bundle)
+    verify_behaviour(recommender)
+    inputs = recommender.inputs([[5, 5, 5, 5, 5, 5]])
+    weights = next(one for one in onnx.load(str(path)).graph.initializer if one.name == "items.weight")
+    item = numpy_helper.to_array(weights)[5]
+    np.testing.assert_allclose(recommender.embed(inputs, hook="mean").activation[0], item, rtol=1e-5, atol=1e-6)
+
+
+def by_hand(path: Path, dtype: Any, batch: str | int, *, random: bool = False, mixes: bool = False) -> Path:
+    """history -> mean of vectors -> relu -> scores, operator by operator; with a fixed batch it cannot do without."""
+    draw = np.random.default_rng(0)
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    constants = {
+        "table": draw.normal(size=(N_ITEMS + 1, DIM)).astype(dtype),
+        "weights": draw.normal(size=(DIM, DIM)).astype(dtype),
+        "out": draw.normal(size=(DIM, N_ITEMS)).astype(dtype),
+        "shape": np.array([batch if isinstance(batch, int) else -1, DIM]),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "history"], ["vectors"]),
+        helper.make_node("ReduceMean", ["vectors"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Reshape", ["mean", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["inner"]),
+        helper.make_node("Relu", ["inner"], ["activation"]),  # our own name, which must not be in the way
+        helper.make_node("MatMul", ["activation", "out"], ["plain"]),
+    ]
+    last = "plain"
+    if random:
+        nodes.append(helper.make_node("RandomNormalLike", ["plain"], ["noise"]))
+        nodes.append(helper.make_node("Add", ["plain", "noise"], ["noisy"]))
+        last = "noisy"
+    if mixes:
+        nodes.append(helper.make_node("ReduceMean", ["inner"], ["of_all"], axes=[0, 1], keepdims=1))
+        nodes.append(helper.make_node("Add", [last, "of_all"], ["mixed"]))
+        last = "mixed"
+    nodes.append(helper.make_node("Identity", [last], ["scores"]))
+    graph = helper.make_graph(
+        nodes,
+        "by_hand",
+        [helper.make_tensor_value_info("history", TensorProto.INT64, [batch, LENGTH])],
+        [helper.make_tensor_value_info("scores", element, [batch, N_ITEMS])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def test_half_precision_stays_at_the_cut(tmp_path: Path) -> None:
+    path = by_hand(tmp_path / "model.onnx", np.float16, "rows")
+    built = imported(path, Statements(), tmp_path / "bundle")
+    for file, side in (("trunk.onnx", "output"), ("head.onnx", "input")):
+        graph = onnx.load(str(tmp_path / "bundle" / file)).graph
+        there = {value.name: value.type.tensor_type.elem_type for value in getattr(graph, side)}
+        assert there["activation"] == TensorProto.FLOAT16
+    assert built.agreement.difference <= 1e-2
+    verify_behaviour(OnnxRecommender(built.bundle))
+
+
+def test_a_graph_of_one_row_is_served_row_by_row(tmp_path: Path) -> None:
+    any_batch = imported(by_hand(tmp_path / "any.onnx", np.float32, "rows"), Statements(), tmp_path / "a")
+    one_row = imported(by_hand(tmp_path / "one.onnx", np.float32, 1), Statements(), tmp_path / "b")
+    assert "batch of 1 alone" in one_row.notes[0]
+    first, second = OnnxRecommender(any_batch.bundle), OnnxRecommender(one_row.bundle)
+    expected = all_scores(first, first.inputs(HISTORIES))
+    np.testing.assert_allclose(all_scores(second, second.inputs(HISTORIES)), expected, rtol=1e-5, atol=1e-6)
+    verify_behaviour(second)
+
+
+def test_vectors_of_a_linear_head_are_found(tmp_path: Path) -> None:
+    case = gru(1)
+    path = foreign.export(case.network, tmp_path / "model.onnx", case.inputs)
+    bundle = imported(path, case.stated, tmp_path / "bundle").bundle
+    network: Any = case.network
+    assert bundle.item_vectors is not None
+    assert bundle.item_bias is not None
+    vectors, bias = network.items.weight.detach().numpy(), network.bias.detach().numpy()
+    np.testing.assert_allclose(bundle.item_vectors[1:], vectors[1:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(bundle.item_bias[1:], bias, rtol=1e-4, atol=1e-5)
+    assert not bundle.item_vectors[0].any()
+
+
+def test_a_head_that_bends_is_called_opaque(tmp_path: Path) -> None:
+    path = by_hand(tmp_path / "model.onnx", np.float32, "rows")
+    built = imported(path, Statements(), tmp_path / "bundle", ["inner"])
+    assert built.bundle.description.head == "opaque"
+    assert not (tmp_path / "bundle" / HEAD_TENSORS).exists()
+
+
+@pytest.mark.parametrize(
+    ("activations", "stated", "n_items", "message"),
+    [
+        (["nowhere"], Statements(), N_ITEMS, "makes no tensor 'nowhere'; run the command without --activation"),
+        (["vectors"], Statements(), N_ITEMS, r"\[batch, 6, 8\]; an activation is float32 or float16 \[batch, d\]"),
+        (["activation"], Statements(), N_ITEMS - 2, "have 20 columns, and there are 18 items"),
+        (["activation"], Statements(max_history=9), N_ITEMS, "--max-history 9, but 'history' takes 6 items"),
+        (["activation"], Statements(scores="nowhere"), N_ITEMS, "makes no tensor 'nowhere'; its outputs are scores"),
+        (["activation"], Statements(scores="vectors"), N_ITEMS, r"'vectors' is \[batch, 6, 8\]"),
+        (["activation"], Statements(first_index=0), N_ITEMS, "say with --padding-index"),
+        (["activation", "vectors"], Statements(), N_ITEMS, r"\[batch, 6, 8\]; an activation is"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    activations: list[str], stated: Statements, n_items: int, message: str, tmp_path: Path
+) -> None:
+    path = by_hand(tmp_path / "model.onnx", np.float32, "rows")
+    with pytest.raises(InvalidRequestError, match=message):
+        imported(path, stated, tmp_path / "bundle", activations, n_items=n_items)
+
+
+def test_a_cut_the_scores_do_not_depend_on_is_refused(tmp_path: Path) -> None:
+    path = foreign.export(
+        foreign.TwoOutputs(), tmp_path / "model.onnx", {"history": foreign.histories()}, ("hidden", "scores")
+    )
+    model = onnx.load(str(path))
+    model.graph.node.append(helper.make_node("Neg", ["hidden"], ["aside"]))
+    onnx.save(model, str(path))
+    with pytest.raises(
+        InvalidRequestError, match="do not depend on 'aside': a head that starts there would know nothing"
+    ):
+        imported(path, Statements(), tmp_path / "bundle", ["aside"])
+
+
+def test_scores_that_are_not_the_originals_are_refused_with_their_place(tmp_path: Path) -> None:
+    path = by_hand(tmp_path / "model.onnx", np.float32, "rows", random=True)
+    with pytest.raises(InvalidRequestError, match=r"differ from the original: \d+ of 5120 scores, most at subject \d+"):
+        imported(path, Statements(), tmp_path / "bundle", ["activation"])
+
+
+def test_a_scalar_of_the_whole_batch_is_made_in_the_head(tmp_path: Path) -> None:
+    """It has no row per subject, so it cannot cross; what it is made of can."""
+    path = by_hand(tmp_path / "model.onnx", np.float32, "rows", mixes=True)
+    studied = study(path, Statements())
+    cut = next(one for one in studied.candidates() if one.name == "activation")
+    assert cut.crossing == ("inner",)
+
+
+def test_users_without_a_list_of_ids_are_refused(tmp_path: Path) -> None:
+    path = foreign.export(foreign.Factors(), tmp_path / "model.onnx", {"user_id": foreign.numbers()})
+    with pytest.raises(InvalidRequestError, match="--users"):
+        imported(path, Statements(first_user=0), tmp_path / "bundle")
+
+
+def test_counting_wrongly_is_answered_with_the_option_that_may_help(tmp_path: Path) -> None:
+    path = foreign.export(foreign.Factors(), tmp_path / "model.onnx", {"user_id": foreign.numbers()})
+    with pytest.raises(InvalidRequestError, match="--first-user 0"):
+        imported(path, Statements(), tmp_path / "bundle", users=USERS)
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no graph at all")
+    with pytest.raises(InvalidRequestError, match=r"model\.onnx (cannot be read as ONNX|holds no ONNX graph)"):
+        study(tmp_path / "model.onnx", Statements())
