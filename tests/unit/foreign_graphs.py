@@ -129,11 +129,12 @@ def export(
     *,
     free: Sequence[int] = (0,),
     opset: int = 17,
+    drawn: bool = True,
 ) -> Path:
-    """The module as one graph; axes in `free` (0 the batch, 1 the history) are dynamic."""
+    """The module as one graph; axes in `free` (0 the batch, 1 the history) are dynamic, weights are drawn by random."""
     torch.manual_seed(0)
     for parameter in module.parameters():
-        if parameter.dim() > 1:
+        if drawn and parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.5)
     axes = {name: {axis: f"axis{axis}" for axis in free if axis < value.dim()} for name, value in inputs.items()}
     if 0 in free:

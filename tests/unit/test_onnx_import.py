@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import foreign_graphs as foreign
 import numpy as np
 import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from tests.unit import foreign_graphs as foreign
 
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.bundle import HEAD_TENSORS
@@ -53,7 +53,7 @@ def sequence(first_index: int = 1, side: str = "right") -> Case:
     shift = first_index - 1
 
     def answer(network: Any, items: list[int]) -> torch.Tensor:
-        read = network(row(items, side, 0, shift), torch.tensor([min(len(items), LENGTH)]))[0]
+        read: torch.Tensor = network(row(items, side, 0, shift), torch.tensor([min(len(items), LENGTH)]))[0]
         return read[first_index:] if first_index else read
 
     inputs = {"item_seq": foreign.histories(), "item_seq_len": foreign.numbers()}
@@ -153,16 +153,6 @@ def test_a_graph_that_reads_users_answers_strangers_with_the_mean_user(tmp_path:
         np.testing.assert_allclose(recommender.embed(inputs).activation[-1], vectors.mean(axis=0), rtol=1e-4, atol=1e-5)
         assert "mean" in built.notes[-1]
         verify_behaviour(recommender)
-
-
-def pairs(tmp_path: Path) -> Path:
-    inputs = {
-        "history": foreign.histories(),
-        "target": foreign.numbers(),
-        "gender": foreign.numbers(),
-        "age": torch.ones(2),
-    }
-    return foreign.export(foreign.Pair(), tmp_path / "pair.onnx", inputs)
 
 
 def test_a_ranker_of_pairs_reads_candidates_and_attributes(tmp_path: Path) -> None:

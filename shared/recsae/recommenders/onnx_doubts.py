@@ -52,7 +52,8 @@ def doubts(study: Study, recommender: OnnxRecommender, real: RealSubjects) -> tu
         if _far_better(others, places):
             found.append(
                 f"with {option} the newest items of {len(newest)} histories would rank at place "
-                f"{np.median(others):.0f} (median); as the graph is read now they rank at {np.median(places):.0f}: is it read rightly?"
+                f"{np.median(others):.0f} (median); as the graph is read now they rank at "
+                f"{np.median(places):.0f}: is it read rightly?"
             )
     return tuple(found)
 
