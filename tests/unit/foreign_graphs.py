@@ -5,8 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 N_ITEMS, N_USERS, DIM, LENGTH = 20, 7, 8, 6
@@ -156,3 +160,42 @@ def histories(rows: int = 2, dtype: torch.dtype = torch.int64) -> Tensor:
 def numbers(rows: int = 2, dtype: torch.dtype = torch.int64) -> Tensor:
     """An example of lengths, users or items, int64 [rows]."""
     return torch.ones(rows, dtype=dtype)
+
+
+def by_hand(path: Path, dtype: Any, batch: str | int, *, random: bool = False, mixes: bool = False) -> Path:
+    """history -> mean of vectors -> relu -> scores, operator by operator; with a fixed batch it cannot do without."""
+    draw = np.random.default_rng(0)
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    constants = {
+        "table": draw.normal(size=(N_ITEMS + 1, DIM)).astype(dtype),
+        "weights": draw.normal(size=(DIM, DIM)).astype(dtype),
+        "out": draw.normal(size=(DIM, N_ITEMS)).astype(dtype),
+        "shape": np.array([batch if isinstance(batch, int) else -1, DIM]),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "history"], ["vectors"]),
+        helper.make_node("ReduceMean", ["vectors"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Reshape", ["mean", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["inner"]),
+        helper.make_node("Relu", ["inner"], ["activation"]),  # our own name, which must not be in the way
+        helper.make_node("MatMul", ["activation", "out"], ["plain"]),
+    ]
+    last = "plain"
+    if random:
+        nodes.append(helper.make_node("RandomNormalLike", ["plain"], ["noise"]))
+        nodes.append(helper.make_node("Add", ["plain", "noise"], ["noisy"]))
+        last = "noisy"
+    if mixes:
+        nodes.append(helper.make_node("ReduceMean", ["inner"], ["of_all"], axes=[0, 1], keepdims=1))
+        nodes.append(helper.make_node("Add", [last, "of_all"], ["mixed"]))
+        last = "mixed"
+    nodes.append(helper.make_node("Identity", [last], ["scores"]))
+    graph = helper.make_graph(
+        nodes,
+        "by_hand",
+        [helper.make_tensor_value_info("history", TensorProto.INT64, [batch, LENGTH])],
+        [helper.make_tensor_value_info("scores", element, [batch, N_ITEMS])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path

@@ -10,23 +10,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 from tests.unit import foreign_graphs as foreign
+from tests.unit.importing_graphs import USERS, all_scores, imported
 
-from recsae.errors import InvalidRequestError
 from recsae.recommenders.bundle import HEAD_TENSORS
 from recsae.recommenders.conformance import verify_behaviour
-from recsae.recommenders.onnx_candidates import suggestion
-from recsae.recommenders.onnx_hooks import hook_names
-from recsae.recommenders.onnx_import import Built, Names, build_bundle
 from recsae.recommenders.onnx_study import Statements, study
 from recsae.recommenders.runtime import OnnxRecommender
 
 N_ITEMS, N_USERS, DIM, LENGTH = foreign.N_ITEMS, foreign.N_USERS, foreign.DIM, foreign.LENGTH
 HISTORIES = [[3], [20, 1, 7], [1, 2, 3, 4, 5, 6], [9, 8, 7, 6, 5, 4, 3, 2, 20], [11, 11]]
-IDS = [f"i{item}" for item in range(1, N_ITEMS + 1)]
-USERS = [f"u{user}" for user in range(1, N_USERS + 1)]
 
 Network = Callable[[list[int]], torch.Tensor]
 
@@ -92,34 +86,6 @@ CASES = {
     ),
     "a batch of one that works with any": lambda: single(sequence()),
 }
-
-
-def imported(
-    path: Path,
-    stated: Statements,
-    out: Path,
-    activations: Sequence[str] = (),
-    *,
-    users: Sequence[str] = (),
-    hooks: Sequence[str] = (),
-    n_items: int = N_ITEMS,
-) -> Built:
-    """The bundle of a graph cut where it is said, or else where it is suggested."""
-    studied = study(path, stated)
-    chosen = suggestion(studied.candidates())
-    assert chosen
-    named = hook_names(list(activations) or [chosen.candidate.name], hooks)
-    out.mkdir()
-    return build_bundle(studied, named, Names("foreign", IDS[:n_items], IDS[:n_items], users), out)
-
-
-def all_scores(recommender: OnnxRecommender, inputs: Any) -> NDArray[np.float32]:
-    """float32 [n, n_items] in the order of the items."""
-    embedded = recommender.embed(inputs)
-    ranked = recommender.rank(embedded.activation, embedded.passthrough, k=recommender.n_items)
-    scores = np.full(ranked.items.shape, np.nan, np.float32)
-    np.put_along_axis(scores, ranked.items - 1, ranked.scores, axis=1)
-    return scores
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -237,47 +203,8 @@ def test_further_activations_can_be_read_beside_the_first(tmp_path: Path) -> Non
     np.testing.assert_allclose(recommender.embed(inputs, hook="mean").activation[0], item, rtol=1e-5, atol=1e-6)
 
 
-def by_hand(path: Path, dtype: Any, batch: str | int, *, random: bool = False, mixes: bool = False) -> Path:
-    """history -> mean of vectors -> relu -> scores, operator by operator; with a fixed batch it cannot do without."""
-    draw = np.random.default_rng(0)
-    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    constants = {
-        "table": draw.normal(size=(N_ITEMS + 1, DIM)).astype(dtype),
-        "weights": draw.normal(size=(DIM, DIM)).astype(dtype),
-        "out": draw.normal(size=(DIM, N_ITEMS)).astype(dtype),
-        "shape": np.array([batch if isinstance(batch, int) else -1, DIM]),
-    }
-    nodes = [
-        helper.make_node("Gather", ["table", "history"], ["vectors"]),
-        helper.make_node("ReduceMean", ["vectors"], ["mean"], axes=[1], keepdims=0),
-        helper.make_node("Reshape", ["mean", "shape"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["inner"]),
-        helper.make_node("Relu", ["inner"], ["activation"]),  # our own name, which must not be in the way
-        helper.make_node("MatMul", ["activation", "out"], ["plain"]),
-    ]
-    last = "plain"
-    if random:
-        nodes.append(helper.make_node("RandomNormalLike", ["plain"], ["noise"]))
-        nodes.append(helper.make_node("Add", ["plain", "noise"], ["noisy"]))
-        last = "noisy"
-    if mixes:
-        nodes.append(helper.make_node("ReduceMean", ["inner"], ["of_all"], axes=[0, 1], keepdims=1))
-        nodes.append(helper.make_node("Add", [last, "of_all"], ["mixed"]))
-        last = "mixed"
-    nodes.append(helper.make_node("Identity", [last], ["scores"]))
-    graph = helper.make_graph(
-        nodes,
-        "by_hand",
-        [helper.make_tensor_value_info("history", TensorProto.INT64, [batch, LENGTH])],
-        [helper.make_tensor_value_info("scores", element, [batch, N_ITEMS])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
-    return path
-
-
 def test_half_precision_stays_at_the_cut(tmp_path: Path) -> None:
-    path = by_hand(tmp_path / "model.onnx", np.float16, "rows")
+    path = foreign.by_hand(tmp_path / "model.onnx", np.float16, "rows")
     built = imported(path, Statements(), tmp_path / "bundle")
     for file, side in (("trunk.onnx", "output"), ("head.onnx", "input")):
         graph = onnx.load(str(tmp_path / "bundle" / file)).graph
@@ -288,8 +215,8 @@ def test_half_precision_stays_at_the_cut(tmp_path: Path) -> None:
 
 
 def test_a_graph_of_one_row_is_served_row_by_row(tmp_path: Path) -> None:
-    any_batch = imported(by_hand(tmp_path / "any.onnx", np.float32, "rows"), Statements(), tmp_path / "a")
-    one_row = imported(by_hand(tmp_path / "one.onnx", np.float32, 1), Statements(), tmp_path / "b")
+    any_batch = imported(foreign.by_hand(tmp_path / "any.onnx", np.float32, "rows"), Statements(), tmp_path / "a")
+    one_row = imported(foreign.by_hand(tmp_path / "one.onnx", np.float32, 1), Statements(), tmp_path / "b")
     assert "batch of 1 alone" in one_row.notes[0]
     first, second = OnnxRecommender(any_batch.bundle), OnnxRecommender(one_row.bundle)
     expected = all_scores(first, first.inputs(HISTORIES))
@@ -311,73 +238,7 @@ def test_vectors_of_a_linear_head_are_found(tmp_path: Path) -> None:
 
 
 def test_a_head_that_bends_is_called_opaque(tmp_path: Path) -> None:
-    path = by_hand(tmp_path / "model.onnx", np.float32, "rows")
+    path = foreign.by_hand(tmp_path / "model.onnx", np.float32, "rows")
     built = imported(path, Statements(), tmp_path / "bundle", ["inner"])
     assert built.bundle.description.head == "opaque"
     assert not (tmp_path / "bundle" / HEAD_TENSORS).exists()
-
-
-@pytest.mark.parametrize(
-    ("activations", "stated", "n_items", "message"),
-    [
-        (["nowhere"], Statements(), N_ITEMS, "makes no tensor 'nowhere'; run the command without --activation"),
-        (["vectors"], Statements(), N_ITEMS, r"\[batch, 6, 8\]; an activation is float32 or float16 \[batch, d\]"),
-        (["activation"], Statements(), N_ITEMS - 2, "have 20 columns, and there are 18 items"),
-        (["activation"], Statements(max_history=9), N_ITEMS, "--max-history 9, but 'history' takes 6 items"),
-        (["activation"], Statements(scores="nowhere"), N_ITEMS, "makes no tensor 'nowhere'; its outputs are scores"),
-        (["activation"], Statements(scores="vectors"), N_ITEMS, r"'vectors' is \[batch, 6, 8\]"),
-        (["activation"], Statements(first_index=0), N_ITEMS, "say with --padding-index"),
-        (["activation", "vectors"], Statements(), N_ITEMS, r"\[batch, 6, 8\]; an activation is"),
-    ],
-)
-def test_what_does_not_fit_is_refused(
-    activations: list[str], stated: Statements, n_items: int, message: str, tmp_path: Path
-) -> None:
-    path = by_hand(tmp_path / "model.onnx", np.float32, "rows")
-    with pytest.raises(InvalidRequestError, match=message):
-        imported(path, stated, tmp_path / "bundle", activations, n_items=n_items)
-
-
-def test_a_cut_the_scores_do_not_depend_on_is_refused(tmp_path: Path) -> None:
-    path = foreign.export(
-        foreign.TwoOutputs(), tmp_path / "model.onnx", {"history": foreign.histories()}, ("hidden", "scores")
-    )
-    model = onnx.load(str(path))
-    model.graph.node.append(helper.make_node("Neg", ["hidden"], ["aside"]))
-    onnx.save(model, str(path))
-    with pytest.raises(
-        InvalidRequestError, match="do not depend on 'aside': a head that starts there would know nothing"
-    ):
-        imported(path, Statements(), tmp_path / "bundle", ["aside"])
-
-
-def test_scores_that_are_not_the_originals_are_refused_with_their_place(tmp_path: Path) -> None:
-    path = by_hand(tmp_path / "model.onnx", np.float32, "rows", random=True)
-    with pytest.raises(InvalidRequestError, match=r"differ from the original: \d+ of 5120 scores, most at subject \d+"):
-        imported(path, Statements(), tmp_path / "bundle", ["activation"])
-
-
-def test_a_scalar_of_the_whole_batch_is_made_in_the_head(tmp_path: Path) -> None:
-    """It has no row per subject, so it cannot cross; what it is made of can."""
-    path = by_hand(tmp_path / "model.onnx", np.float32, "rows", mixes=True)
-    studied = study(path, Statements())
-    cut = next(one for one in studied.candidates() if one.name == "activation")
-    assert cut.crossing == ("inner",)
-
-
-def test_users_without_a_list_of_ids_are_refused(tmp_path: Path) -> None:
-    path = foreign.export(foreign.Factors(), tmp_path / "model.onnx", {"user_id": foreign.numbers()})
-    with pytest.raises(InvalidRequestError, match="--users"):
-        imported(path, Statements(first_user=0), tmp_path / "bundle")
-
-
-def test_counting_wrongly_is_answered_with_the_option_that_may_help(tmp_path: Path) -> None:
-    path = foreign.export(foreign.Factors(), tmp_path / "model.onnx", {"user_id": foreign.numbers()})
-    with pytest.raises(InvalidRequestError, match="--first-user 0"):
-        imported(path, Statements(), tmp_path / "bundle", users=USERS)
-
-
-def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"no graph at all")
-    with pytest.raises(InvalidRequestError, match=r"model\.onnx (cannot be read as ONNX|holds no ONNX graph)"):
-        study(tmp_path / "model.onnx", Statements())
