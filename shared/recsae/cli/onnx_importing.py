@@ -92,27 +92,32 @@ def import_graph(
 
 @dataclass(frozen=True)
 class Given:
-    """What a command said about ids: a data set, a list of items, a list of users."""
+    """What a command said already: a data set, a list of items, a list of users, the length of histories."""
 
     data: bool
     items: bool
     users: bool
+    max_history: bool
 
 
 def next_command(
-    typed: Sequence[str], workspace: Workspace, studied: Study, stated: Statements, tensor: str, given: Given
+    typed: Sequence[str], workspace: Workspace, path: Path, studied: Study, tensor: str, given: Given
 ) -> str:
-    """The command as it was typed, with what it still needs to import the graph cut at a tensor."""
+    """The command as it was typed, with what it still needs to import the graph cut at a tensor.
+
+    Lists of ids that lie beside the graph are named, and a data set that has these items, or as many where no list is.
+    """
     kinds = {role.kind: role for role in studied.roles}
     more = ["--activation", tensor]
-    fitting = "" if given.data or given.items else _fitting_dataset(workspace, studied)
-    if fitting:
+    items, users = path.with_name("items.json"), path.with_name("users.json")
+    fitting = "" if given.data else _fitting_dataset(workspace, studied, items if items.is_file() else None)
+    if not given.items and (items.is_file() or studied.pairs or not (given.data or fitting)):
+        more += ["--items", str(items) if items.is_file() else "items.json"]
+    if "user" in kinds and not given.users and (users.is_file() or not (given.data or fitting)):
+        more += ["--users", str(users) if users.is_file() else "users.json"]
+    if fitting and not given.items:
         more += ["--data", fitting]
-    elif not given.items and (studied.pairs or not given.data):
-        more += ["--items", "items.json"]
-    if "user" in kinds and not (given.users or given.data or fitting):
-        more += ["--users", "users.json"]
-    if "history" in kinds and not isinstance(kinds["history"].type.dims[1], int) and not stated.max_history:
+    if "history" in kinds and not isinstance(kinds["history"].type.dims[1], int) and not given.max_history:
         more += ["--max-history", "50"]
     for role in studied.roles:
         if role.attribute and role.attribute.kind == "category" and not role.attribute.values:
@@ -120,14 +125,17 @@ def next_command(
     return shlex.join(["recsae", *(word for word in typed if word != "--json"), *more])
 
 
-def _fitting_dataset(workspace: Workspace, studied: Study) -> str:
-    """The newest data set with as many items as the graph has scores; "" for none."""
+def _fitting_dataset(workspace: Workspace, studied: Study, items: Path | None) -> str:
+    """The newest data set with all the items of a list, or without one as many as the graph has scores; "" for none."""
     from recsae.datasets.schema import load_dataset
+    from recsae.recommenders.onnx_names import read_ids
 
-    if studied.pairs:
-        return ""
+    wanted = set(read_ids(items).ids) if items else None
     for entry in reversed(workspace.datasets()):
-        if load_dataset(entry.folder).items.count in (studied.columns, studied.columns - 1):
+        known = load_dataset(entry.folder).items
+        if wanted is not None and wanted <= set(known.ids):
+            return entry.name
+        if wanted is None and not studied.pairs and known.count in (studied.columns, studied.columns - 1):
             return entry.name
     return ""
 

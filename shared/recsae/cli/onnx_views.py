@@ -31,9 +31,9 @@ def listing(study: Study, found: tuple[Candidate, ...], chosen: Suggestion, limi
         )
         for one in shown
     ]
-    tensors = "One tensor" if len(found) == 1 else f"{len(found)} tensors"
     earlier = f"; {len(found) - len(shown)} before them left out" if len(shown) < len(found) else ""
-    title = f"{tensors} the graph can be cut at, in the order they are computed{earlier}"
+    title = f"{len(found)} tensors the graph can be cut at, in the order they are computed{earlier}"
+    title = "The one tensor the graph can be cut at" if len(found) == 1 else title
     inputs = [(escape(role.tensor), _type(str(role.type)), escape(_meaning(role))) for role in study.roles]
     scores = study.seen[study.scores]
     gives = (escape(study.scores), _type(f"{scores.dtype} {scores}"), "[bold]scores[/]")

@@ -90,7 +90,7 @@ def import_(
         asked = GraphImport(path, stated, called, activation, hook or [], items, users)
         _import_graph(workspace, asked, dataset, json)
     else:
-        given = Given(data=bool(data), items=items is not None, users=users is not None)
+        given = Given(bool(data), items is not None, users is not None, bool(max_history))
         _list(workspace, path, stated, given, json)
         raise typer.Exit(_CHOOSE)
 
@@ -147,7 +147,7 @@ def _list(workspace: Workspace, path: Path, stated: Statements, given: Given, js
             f"{path} has no tensor [batch, d] or [batch, interests, d] before its scores {studied.scores!r}; export it "
             "so that the vector the scores are computed from is one row per subject"
         )
-    command = next_command(sys.argv[1:], workspace, studied, stated, chosen.candidate.name, given)
+    command = next_command(sys.argv[1:], workspace, path, studied, chosen.candidate.name, given)
     if json:
         print_json(record(studied, found, chosen, command))
         return
