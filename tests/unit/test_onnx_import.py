@@ -16,6 +16,7 @@ from tests.unit.importing_graphs import USERS, all_scores, imported
 
 from recsae.recommenders.bundle import HEAD_TENSORS
 from recsae.recommenders.conformance import verify_behaviour
+from recsae.recommenders.onnx_candidates import suggestion
 from recsae.recommenders.onnx_study import Statements, study
 from recsae.recommenders.runtime import OnnxRecommender
 
@@ -201,6 +202,27 @@ def test_further_activations_can_be_read_beside_the_first(tmp_path: Path) -> Non
     weights = next(one for one in onnx.load(str(path)).graph.initializer if one.name == "items.weight")
     item = numpy_helper.to_array(weights)[5]
     np.testing.assert_allclose(recommender.embed(inputs, hook="mean").activation[0], item, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_layer_over_all_places_is_read_at_the_newest_item(side: str, tmp_path: Path) -> None:
+    case = sequence(side=side)
+    path = foreign.export(case.network, tmp_path / "model.onnx", case.inputs)
+    studied = study(path, case.stated)
+    layers = [name for name in studied.sequences() if "layer.0" in name]
+    chosen = suggestion(studied.candidates())
+    assert chosen
+    built = imported(path, case.stated, tmp_path / "bundle", [chosen.candidate.name, layers[-1]])
+    network: Any = case.network
+    recommender = OnnxRecommender(built.bundle)
+    verify_behaviour(recommender)
+    found = recommender.embed(recommender.inputs(HISTORIES), hook=built.bundle.description.hooks[1].name).activation
+    with torch.no_grad():
+        for at, history in enumerate(HISTORIES):
+            vectors = network.items(row(history, side)) + network.places.weight
+            hidden = network.layer[0](torch.cumsum(vectors, dim=1) / 10 + vectors)[0]
+            newest = LENGTH - 1 if side == "left" else min(len(history), LENGTH) - 1
+            np.testing.assert_allclose(found[at], hidden[newest].numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_half_precision_stays_at_the_cut(tmp_path: Path) -> None:

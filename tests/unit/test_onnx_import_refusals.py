@@ -26,7 +26,7 @@ from recsae.recommenders.onnx_study import Statements, study
         (["activation"], Statements(scores="nowhere"), N_ITEMS, "makes no tensor 'nowhere'; its outputs are scores"),
         (["activation"], Statements(scores="vectors"), N_ITEMS, r"'vectors' is \[batch, 6, 8\]"),
         (["activation"], Statements(first_index=0), N_ITEMS, "say with --padding-index"),
-        (["activation", "vectors"], Statements(), N_ITEMS, r"\[batch, 6, 8\]; an activation is"),
+        (["activation", "history"], Statements(), N_ITEMS, "makes no tensor 'history'"),
     ],
 )
 def test_what_does_not_fit_is_refused(

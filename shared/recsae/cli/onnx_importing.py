@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsae.cli.workspace import Workspace
+from recsae.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from recsae.datasets.schema import Dataset
@@ -109,12 +110,12 @@ def next_command(
     """
     kinds = {role.kind: role for role in studied.roles}
     more = ["--activation", tensor]
-    items, users = path.with_name("items.json"), path.with_name("users.json")
-    fitting = "" if given.data else _fitting_dataset(workspace, studied, items if items.is_file() else None)
-    if not given.items and (items.is_file() or studied.pairs or not (given.data or fitting)):
-        more += ["--items", str(items) if items.is_file() else "items.json"]
-    if "user" in kinds and not given.users and (users.is_file() or not (given.data or fitting)):
-        more += ["--users", str(users) if users.is_file() else "users.json"]
+    items, users = _list_beside(path, "items.json"), _list_beside(path, "users.json")
+    fitting = "" if given.data else _fitting_dataset(workspace, studied, items)
+    if not given.items and (items or studied.pairs or not (given.data or fitting)):
+        more += ["--items", str(items or "items.json")]
+    if "user" in kinds and not given.users and (users or not (given.data or fitting)):
+        more += ["--users", str(users or "users.json")]
     if fitting and not given.items:
         more += ["--data", fitting]
     if "history" in kinds and not isinstance(kinds["history"].type.dims[1], int) and not given.max_history:
@@ -123,6 +124,17 @@ def next_command(
         if role.attribute and role.attribute.kind == "category" and not role.attribute.values:
             more += ["--input", f"{role.tensor}=attribute:{role.attribute.name}:values.json"]
     return shlex.join(["recsae", *(word for word in typed if word != "--json"), *more])
+
+
+def _list_beside(path: Path, name: str) -> Path | None:
+    """A list of ids of that name in the graph's folder; None where there is none that can be read."""
+    from recsae.recommenders.onnx_names import read_ids
+
+    try:
+        read_ids(path.with_name(name))
+    except InvalidRequestError:
+        return None
+    return path.with_name(name)
 
 
 def _fitting_dataset(workspace: Workspace, studied: Study, items: Path | None) -> str:

@@ -41,6 +41,7 @@ def listing(study: Study, found: tuple[Candidate, ...], chosen: Suggestion, limi
         table("What the graph reads and gives", ["tensor", "type", "taken for"], [*inputs, gives]),
         table(title, ["", "tensor", "type", "made by", "also crosses"], rows),
         Text.from_markup(f"{_STAR} {escape(chosen.reason)}"),
+        *_sequences(study.sequences()),
     )
 
 
@@ -61,9 +62,20 @@ def record(study: Study, found: tuple[Candidate, ...], chosen: Suggestion, comma
             }
             for one in found
         ],
+        "sequences": list(study.sequences()),
         "suggestion": {"name": chosen.candidate.name, "reason": chosen.reason},
         "next": command,
     }
+
+
+def _sequences(names: tuple[str, ...]) -> list[Text]:
+    """Layers before the cut, for comparison: first, last and how many."""
+    if not names:
+        return []
+    some = names[0] if len(names) == 1 else f"{len(names)} tensors from {names[0]} to {names[-1]}"
+    return [
+        Text(f"With a further --activation, {some} can be read beside it, at the newest item; --json lists all.", "dim")
+    ]
 
 
 def _sizes(one: Candidate) -> str:

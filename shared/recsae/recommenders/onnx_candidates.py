@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.onnx_graph import OnnxGraph, Size
-from recsae.recommenders.onnx_observing import TensorSeen
+from recsae.recommenders.onnx_observing import HISTORY_AXIS, TensorSeen
 from recsae.recommenders.onnx_split import Cut, cut_at
 
 _MIXES = {"MatMul", "Gemm", "Einsum", "Conv", "ReduceSum", "ReduceMean", "MatMulInteger", "FusedMatMul", "FusedGemm"}
@@ -76,6 +76,14 @@ def is_activation(seen: TensorSeen, max_history: int) -> bool:
         return False
     rank = len(seen.shape)
     return rank == 2 or (rank == 3 and seen.shape[1] not in (1, max_history))
+
+
+def has_places(seen: TensorSeen, max_history: int) -> bool:
+    """Whether a tensor is [batch, history, d]: a vector per place, which can be read at the newest item's."""
+    if len(seen.shape) != 3 or not (seen.is_float and seen.has_row_per_subject):
+        return False
+    _, places, dim = seen.shape
+    return places in (max_history, HISTORY_AXIS) and isinstance(dim, int) and dim > 1
 
 
 def suggestion(found: Sequence[Candidate]) -> Suggestion | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.description import Hook, RowKind
-from recsae.recommenders.onnx_candidates import is_activation
+from recsae.recommenders.onnx_candidates import has_places, is_activation
 from recsae.recommenders.onnx_study import Study
 
 
@@ -34,7 +34,10 @@ def hook_names(activations: Sequence[str], stated: Sequence[str] = ()) -> dict[s
 
 
 def hooks_at(study: Study, activations: Mapping[str, str]) -> list[Hook]:
-    """A hook per tensor; InvalidRequestError for a tensor that is not there or is none of vectors per subject."""
+    """A hook per tensor; a further one that has a vector per place of the history is read at the newest item.
+
+    InvalidRequestError for a tensor that is not there or has no such vectors.
+    """
     hooks: list[Hook] = []
     for name, tensor in activations.items():
         if tensor not in study.graph.producer:
@@ -42,6 +45,9 @@ def hooks_at(study: Study, activations: Mapping[str, str]) -> list[Hook]:
                 f"the graph makes no tensor {tensor!r}; run the command without --activation for a list"
             )
         seen = study.seen.get(tensor)
+        if hooks and seen and has_places(seen, study.how.max_history) and hooks[0].rows == "subject":
+            hooks.append(Hook(name, "user", int(seen.shape[2]), False, False))
+            continue
         if seen is None or not is_activation(seen, study.how.max_history):
             found = f"{seen.dtype} {seen}" if seen and seen.element else "no vector per subject"
             raise InvalidRequestError(

@@ -22,6 +22,7 @@ from recsae.recommenders.onnx_roles import Role, rank_of
 
 # In front of the names of our own tensors, which no other tool's graph has.
 OWN = "recsae."
+NEWEST = f"{OWN}newest"
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,19 @@ class Adapter:
     constants: tuple[onnx.TensorProto, ...]
 
 
-def adapter(roles: Sequence[Role], how: Conventions, batch: Size, made: Mapping[str, str]) -> Adapter:
-    """Operators that make, under its name in `made`, every input of the original that is named there."""
+def adapter(
+    roles: Sequence[Role], how: Conventions, batch: Size, made: Mapping[str, str], *, newest: bool = False
+) -> Adapter:
+    """Operators that make, under its name in `made`, every input of the original that is named there.
+
+    With `newest`, `NEWEST` int64 [batch, 1] is made too: the place of the newest item in the graph's history.
+    """
     builder = _Builder(how, batch)
     for role in roles:
         if role.tensor in made:
             builder.make(role, made[role.tensor])
+    if newest:
+        builder.make_newest()
     inputs = [builder.inputs[name] for name in sorted(builder.inputs, key=_order)]
     return Adapter(tuple(inputs), tuple(builder.nodes), tuple(builder.constants))
 
@@ -136,6 +144,17 @@ class _Builder:
         if role.kind not in ("history", "mask"):
             value = self._node("Reshape", [value, self._constant(f"shape{len(shape)}", shape)], f"{role.tensor}.shaped")
         self.nodes.append(helper.make_node("Cast", [value], [name], to=role.type.element))
+
+    def make_newest(self) -> None:
+        """Place of the newest item: behind the length, or the last one."""
+        last = self._constant("last_place", self.how.max_history - 1)
+        length = self._length()
+        if self.how.padding == "left":
+            nothing = self._node("Sub", [length, length], "nothing")
+            self._node("Add", [nothing, last], NEWEST.removeprefix(OWN))
+            return
+        before = self._node("Sub", [length, self._constant("one", 1)], "before")
+        self._node("Max", [before, self._constant("zero", 0)], NEWEST.removeprefix(OWN))
 
     def _history(self) -> str:
         how, sided = self.how, self._sided()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.inputs import ModelInputs
-from recsae.recommenders.onnx_candidates import Candidate, candidates
+from recsae.recommenders.onnx_candidates import Candidate, candidates, has_places
 from recsae.recommenders.onnx_graph import OnnxGraph, Size
 from recsae.recommenders.onnx_inputs import Conventions, original_feed
 from recsae.recommenders.onnx_observing import BATCH, TensorSeen, observe, runs_alike
@@ -65,6 +65,14 @@ class Study:
     def columns(self) -> int:
         """Scores per row."""
         return self.seen[self.scores].numbers
+
+    def sequences(self) -> tuple[str, ...]:
+        """Tensors with a vector per place of the history, which can be read beside a cut, in order of execution."""
+        if self.pairs or not any(role.kind == "history" for role in self.roles):
+            return ()
+        nodes = sorted(self.graph.ancestors([self.scores]))
+        made = [name for at in nodes for name in self.graph.nodes[at].output if name in self.seen]
+        return tuple(name for name in made if has_places(self.seen[name], self.how.max_history))
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Where it can be cut."""

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from recsae.recommenders.inputs import USER
+from recsae.recommenders.onnx_candidates import has_places
 from recsae.recommenders.onnx_graph import OnnxGraph, Size
-from recsae.recommenders.onnx_inputs import OWN, Conventions, adapter
+from recsae.recommenders.onnx_inputs import NEWEST, OWN, Conventions, adapter
 from recsae.recommenders.onnx_observing import TensorSeen
 from recsae.recommenders.onnx_roles import Role
 from recsae.recommenders.onnx_split import Cut, stated_shape
@@ -33,6 +34,10 @@ class TrunkParts:
     names: Mapping[str, str]
     outputs: Mapping[str, str]
 
+    def reads_newest(self, original: str) -> bool:
+        """Whether a tensor has a row per place of the history, of which the newest item's is read."""
+        return has_places(self.seen[original], self.how.max_history) and any(r.kind == "history" for r in self.roles)
+
     def nodes(self) -> frozenset[int]:
         """The graph's nodes that the trunk consists of."""
         return self.graph.ancestors([*self.outputs.values(), *self.cut.crossing])
@@ -46,13 +51,18 @@ class TrunkParts:
 def trunk(parts: TrunkParts, unknown: Means | None = None) -> onnx.ModelProto:
     """The trunk of a bundle. `unknown` has, by output, the activation of a user nobody knows, without the batch."""
     made = {role.tensor: parts.names.get(role.tensor, role.tensor) for role in parts.roles_read()}
-    inputs = adapter(parts.roles, parts.how, parts.batch, made)
+    newest = any(parts.reads_newest(original) for original in parts.outputs.values())
+    inputs = adapter(parts.roles, parts.how, parts.batch, made, newest=newest)
     after: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
     outputs = []
     for name, original in parts.outputs.items():
         tensor, own = parts.seen[original], parts.names.get(original, original)
-        outputs.append(helper.make_tensor_value_info(name, tensor.element, [parts.batch, *stated_shape(tensor)]))
+        shape = stated_shape(tensor)
+        if parts.reads_newest(original):
+            after.append(helper.make_node("GatherND", [own, NEWEST], [f"{OWN}newest.{name}"], batch_dims=1))
+            own, shape = f"{OWN}newest.{name}", shape[1:]
+        outputs.append(helper.make_tensor_value_info(name, tensor.element, [parts.batch, *shape]))
         if unknown is None:
             after.append(helper.make_node("Identity", [own], [name]))
         else:
