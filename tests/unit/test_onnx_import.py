@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from tests.unit import foreign_graphs as foreign
 from tests.unit.importing_graphs import USERS, all_scores, imported
 
@@ -244,6 +244,28 @@ def test_a_graph_of_one_row_is_served_row_by_row(tmp_path: Path) -> None:
     expected = all_scores(first, first.inputs(HISTORIES))
     np.testing.assert_allclose(all_scores(second, second.inputs(HISTORIES)), expected, rtol=1e-5, atol=1e-6)
     verify_behaviour(second)
+
+
+def test_operators_of_an_old_set_are_converted(tmp_path: Path) -> None:
+    path = foreign.export(foreign.Residual(), tmp_path / "old.onnx", {"history": foreign.histories()}, opset=11)
+    assert onnx.load(str(path)).opset_import[0].version == 11
+    built = imported(path, Statements(), tmp_path / "bundle")
+    assert built.agreement.difference <= 1e-5
+    verify_behaviour(OnnxRecommender(built.bundle))
+
+
+def test_functions_of_a_graph_are_written_out(tmp_path: Path) -> None:
+    path = foreign.by_hand(tmp_path / "model.onnx", np.float32, "rows")
+    model = onnx.load(str(path))
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    opset = [helper.make_opsetid("", 17)]
+    body = [helper.make_node("Relu", ["x"], ["y"])]
+    model.functions.append(helper.make_function("own", "Bend", ["x"], ["y"], body, opset))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    relu.op_type, relu.domain = "Bend", "own"
+    onnx.save(model, str(path))
+    found = study(path, Statements()).candidates()
+    assert ("Relu", "activation") in {(one.operator, one.name) for one in found}
 
 
 def test_vectors_of_a_linear_head_are_found(tmp_path: Path) -> None:
