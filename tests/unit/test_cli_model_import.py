@@ -199,9 +199,19 @@ def test_reading_histories_the_wrong_way_round_raises_a_doubt(recsae: Recsae, tm
     tensor = json.loads(recsae("model", "import", str(path), "--json").out)["suggestion"]["name"]
     command = ("model", "import", str(path), "--activation", tensor, "--items", str(items), "--data", "walks", "--json")
     doubted = json.loads(recsae(*command).out)["notes"]
-    doubt = "with --padding left the newest items of 60 histories would rank at place 1 (median)"
+    doubt = "with --padding left the next items of 60 histories would rank at place 1 (median)"
     assert any(doubt in note for note in doubted)
     assert not any("would rank" in one for one in json.loads(recsae(*command, "--padding", "left").out)["notes"])
+
+
+def test_items_in_another_order_raise_a_doubt(recsae: Recsae, tmp_path: Path) -> None:
+    data_set(recsae, tmp_path)
+    (tmp_path / "backwards.json").write_text(json.dumps(list(range(N_ITEMS, 0, -1))))
+    path = foreign.export(Follows(), tmp_path / "follows.onnx", {"sessions": foreign.histories()}, drawn=False)
+    tensor = json.loads(recsae("model", "import", str(path), "--json").out)["suggestion"]["name"]
+    named = ("--activation", tensor, "--items", str(tmp_path / "backwards.json"), "--padding", "left")
+    notes = json.loads(recsae("model", "import", str(path), *named, "--data", "walks", "--json").out)["notes"]
+    assert any("of 20 (median), no better than by chance" in note for note in notes)
 
 
 def test_a_bundle_in_a_folder_takes_no_option_about_a_graph(recsae: Recsae, tmp_path: Path) -> None:

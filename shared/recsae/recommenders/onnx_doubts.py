@@ -1,7 +1,7 @@
 """Doubts about how a foreign graph counts and pads: whether it would predict real histories better, read otherwise.
 
-A wrong side or a shift by one runs without an error and ranks by nonsense. The newest item of each history shows it:
-read rightly, a trained model ranks it far better.
+A wrong side or a shift by one runs without an error and ranks by nonsense. The item that comes next in a history shows
+it: read rightly, a trained model ranks it far better.
 """
 
 from __future__ import annotations
@@ -31,39 +31,43 @@ _CHANCE = 0.4
 
 
 def doubts(study: Study, recommender: OnnxRecommender, real: RealSubjects) -> tuple[str, ...]:
-    """Sentences: when newest items of real histories rank as by chance, or much better under another reading."""
-    if study.pairs:
-        return ()
+    """A sentence per other reading that ranks next items of real histories far better; or one when all is as by chance.
+
+    Nothing for models of pairs, and for too few or too short histories.
+    """
     longer = [at for at, history in enumerate(real.histories) if len(history) >= _SHORTEST]
     longer = longer[: rows_to_check(recommender.n_items)]
-    if len(longer) < _FEWEST:
+    if study.pairs or len(longer) < _FEWEST:
         return ()
-    newest = np.array([real.histories[at][-1] for at in longer], np.int64)
-    inputs = model_inputs(
-        recommender.bundle,
-        [real.histories[at][:-1] for at in longer],
-        [real.users[at] for at in longer] if recommender.reads.user else (),
-    )
-    places = _places(study, study.how, inputs, newest, recommender.n_items)
+    starts = [_start(real.histories[at], study.how.max_history, seed=at) for at in longer]
+    users = [real.users[at] for at in longer] if recommender.reads.user else ()
+    inputs = model_inputs(recommender.bundle, [start[:-1] for start in starts], users)
+    following = np.array([start[-1] for start in starts], np.int64)
+    places = _places(study, study.how, inputs, following, recommender.n_items)
+    now, n = f"{np.median(places):.0f}", len(following)
     found = []
-    if np.median(places) > _CHANCE * recommender.n_items:
-        found.append(
-            f"the newest items of {len(newest)} histories rank at place {np.median(places):.0f} of "
-            f"{recommender.n_items} (median), as by chance: is the model trained, and are items and users given in the "
-            "order of its indices?"
-        )
     for option, how in _other_readings(study):
         try:
-            others = _places(study, how, inputs, newest, recommender.n_items)
+            others = _places(study, how, inputs, following, recommender.n_items)
         except InvalidRequestError:
             continue  # an index that the graph does not have
         if _far_better(others, places):
             found.append(
-                f"with {option} the newest items of {len(newest)} histories would rank at place "
-                f"{np.median(others):.0f} (median); as the graph is read now they rank at "
-                f"{np.median(places):.0f}: is it read rightly?"
+                f"with {option} the next items of {n} histories would rank at place {np.median(others):.0f} (median); "
+                f"as the graph is read now they rank at {now}: is it read rightly?"
             )
+    if not found and np.median(places) > _CHANCE * recommender.n_items:
+        found.append(
+            f"the next items of {n} histories rank at place {now} of {recommender.n_items} (median), no better than by "
+            "chance: is the model trained, and are items and users given in the order of its indices?"
+        )
     return tuple(found)
+
+
+def _start(history: NDArray[np.integer], max_history: int, seed: int) -> NDArray[np.integer]:
+    """The beginning of a history, short enough to leave half of the graph's places to padding, which has to show."""
+    longest = max(max_history // 2 + 1, _SHORTEST)
+    return history[: int(np.random.default_rng(seed).integers(_SHORTEST, longest + 1))]
 
 
 def _other_readings(study: Study) -> Iterator[tuple[str, Conventions]]:
@@ -77,13 +81,13 @@ def _other_readings(study: Study) -> Iterator[tuple[str, Conventions]]:
 
 
 def _places(
-    study: Study, how: Conventions, inputs: ModelInputs, newest: NDArray[np.int64], n_items: int
+    study: Study, how: Conventions, inputs: ModelInputs, following: NDArray[np.int64], n_items: int
 ) -> NDArray[np.float64]:
-    """Rank of each newest item among all items, from 1; ties count half."""
+    """Rank of each following item among all items, from 1; ties count half."""
     columns = columns_of(study.columns, n_items, how.first_item)
     scores = run_once(study.original, study.scores, original_feed(study.roles, how, inputs))
     scores = np.nan_to_num(scores[:, columns.first : columns.first + n_items], nan=-np.inf)
-    own = np.take_along_axis(scores, newest[:, None] - 1, axis=1)
+    own = np.take_along_axis(scores, following[:, None] - 1, axis=1)
     places: NDArray[np.float64] = 1 + (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
     return places
 

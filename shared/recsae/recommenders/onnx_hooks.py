@@ -26,6 +26,8 @@ def hook_names(activations: Sequence[str], stated: Sequence[str] = ()) -> dict[s
     result: dict[str, str] = {}
     for tensor in dict.fromkeys(activations):
         plain = re.sub(r"_output_\d+$", "", tensor)
+        if re.fullmatch(r"/[A-Z]\w*", plain):  # an operator outside of any layer, whose name says nothing
+            plain = "activation"
         name = named.get(tensor) or re.sub(r"[^\w.-]+", "_", plain).strip("_.-")[:60] or "activation"
         while name in result:
             name += "_"
