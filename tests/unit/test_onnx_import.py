@@ -268,6 +268,23 @@ def test_functions_of_a_graph_are_written_out(tmp_path: Path) -> None:
     assert ("Relu", "activation") in {(one.operator, one.name) for one in found}
 
 
+def test_a_batch_that_is_fixed_inside_alone_is_found(tmp_path: Path) -> None:
+    """As exporters leave it: the inputs' batch is free, a shape inside is that of the example."""
+    path = foreign.by_hand(tmp_path / "model.onnx", np.float32, 2)
+    model = onnx.load(str(path))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "rows"
+    onnx.save(model, str(path))
+    built = imported(path, Statements(), tmp_path / "bundle")
+    assert "takes 2 alone, as its example had" in built.notes[0]
+    recommender = OnnxRecommender(built.bundle)
+    found = all_scores(recommender, recommender.inputs(HISTORIES[:3]))
+    other = imported(foreign.by_hand(tmp_path / "any.onnx", np.float32, "rows"), Statements(), tmp_path / "other")
+    expected = all_scores(OnnxRecommender(other.bundle), recommender.inputs(HISTORIES[:3]))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    verify_behaviour(recommender)
+
+
 def test_vectors_of_a_linear_head_are_found(tmp_path: Path) -> None:
     case = gru(1)
     path = foreign.export(case.network, tmp_path / "model.onnx", case.inputs)

@@ -91,7 +91,7 @@ def _crossing(one: Candidate) -> str:
     if not one.crossing:
         return "[green]nothing[/]"
     what = escape(one.crossing[0]) if len(one.crossing) == 1 else f"{len(one.crossing)} tensors"
-    return f"{what}, [yellow]{one.crossing_numbers:,}[/] numbers"
+    return f"{what}, [yellow]{one.crossing_numbers:,}[/] number{'s' * (one.crossing_numbers != 1)}"
 
 
 def _meaning(role: Role) -> str:

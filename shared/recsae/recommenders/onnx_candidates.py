@@ -105,8 +105,8 @@ def suggestion(found: Sequence[Candidate]) -> Suggestion | None:
     best = [one for one in found if one.crossing_numbers == fewest][-1]
     return Suggestion(
         best,
-        f"{best.name} is the last tensor beside which only {fewest} numbers per row cross to the scores; none carries "
-        "everything, and steering there leaves what crosses as it is.",
+        f"{best.name} is the last tensor with as little beside it that reaches the scores, too: {fewest} numbers per "
+        "row. None carries everything, and steering there leaves the rest as it is.",
     )
 
 

@@ -95,6 +95,16 @@ class OnnxGraph:
                 found.update(name for name in node.output if name)
         return frozenset(found)
 
+    @cached_property
+    def from_sizes(self) -> frozenset[str]:
+        """Tensors that depend on the sizes of inputs and on nothing else of them: the same for any row."""
+        found: set[str] = set()
+        for at, node in enumerate(self.nodes):
+            varying = self.varying_reads(at)
+            if varying and (node.op_type in ("Shape", "Size") or all(name in found for name in varying)):
+                found.update(name for name in node.output if name)
+        return frozenset(found)
+
     def reads(self, at: int) -> tuple[str, ...]:
         """Tensors a node reads, those its branches and bodies read from outside included."""
         return self._reads[at]

@@ -95,10 +95,14 @@ def observe(graph: OnnxGraph, feed: Feed, lengths: Sequence[int], batch: int | N
     rows = (batch,) if batch else _BATCHES
     runs = [session.run(wanted, dict(feed(size, lengths[0]))) for size in rows]
     longer = session.run(wanted, dict(feed(rows[0], lengths[1]))) if len(lengths) > 1 else runs[0]
-    return {
-        node.input[0]: TensorSeen(types[node.input[0]], _named(runs[0][at], runs[-1][at], longer[at], rows))
-        for at, node in enumerate(shapes)
-    }
+    seen = {}
+    for at, node in enumerate(shapes):
+        name = node.input[0]
+        sizes = _named(runs[0][at], runs[-1][at], longer[at], rows)
+        if batch and name not in graph.from_sizes and sizes[:1] == (batch,):
+            sizes = (BATCH, *sizes[1:])
+        seen[name] = TensorSeen(types[name], sizes)
+    return seen
 
 
 def runs_alike(stated: OnnxGraph, freed: OnnxGraph, output: str, feed: Feed, length: int, batch: int) -> bool:
@@ -142,15 +146,12 @@ def _open(model: onnx.ModelProto) -> Any:
 def _named(
     first: NDArray[np.int64], wider: NDArray[np.int64], longer: NDArray[np.int64], rows: tuple[int, ...]
 ) -> tuple[Size, ...]:
-    """Sizes of one tensor; those that grow with the batch or the history are free."""
-    if len(rows) == 1:  # a fixed batch: the first axis is the batch where it has that size
-        sizes = [BATCH if axis == 0 and size == rows[0] else size for axis, size in enumerate(first.tolist())]
-        return tuple(HISTORY_AXIS if longer[axis] != first[axis] else size for axis, size in enumerate(sizes))
+    """Sizes of one tensor; those that grow with the batch or the history are free. A fixed batch grows nowhere."""
     named: list[Size] = []
     for axis, size in enumerate(first.tolist()):
         if wider[axis] != size:
             times = size // rows[0]
-            named.append(BATCH if size == rows[0] and wider[axis] == rows[1] else f"{times} x {BATCH}")
+            named.append(BATCH if size == rows[0] and wider[axis] == rows[-1] else f"{times} x {BATCH}")
         elif longer[axis] != size:
             named.append(HISTORY_AXIS)
         else:

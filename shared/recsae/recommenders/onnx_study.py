@@ -5,7 +5,7 @@ Nothing is written here (`onnx_import`). What cannot be found out has to be stat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.inputs import ModelInputs
+from recsae.recommenders.onnx_batches import settle_batch
 from recsae.recommenders.onnx_candidates import Candidate, candidates, has_places
 from recsae.recommenders.onnx_graph import OnnxGraph, Size
 from recsae.recommenders.onnx_inputs import Conventions, original_feed
-from recsae.recommenders.onnx_observing import BATCH, TensorSeen, observe, runs_alike
+from recsae.recommenders.onnx_observing import BATCH, Feed, TensorSeen
 from recsae.recommenders.onnx_roles import Role, assign_roles, listed
 
 # History lengths tried where the graph leaves that axis open and nobody says how long a history may be.
@@ -88,21 +89,11 @@ def study(path: Path, stated: Statements, *, to_import: bool = True) -> Study:
     original = OnnxGraph.read(path)
     roles = assign_roles(original.inputs, stated.inputs, values_needed=to_import)
     how, lengths = _conventions(roles, stated, to_import)
-    fixed = _fixed_batch(original)
-    graph = original.with_free_axes(_axes(original, roles, fixed, how.max_history if to_import else 0))
-    feed = _feed(roles, how)
-    notes: tuple[str, ...] = ()
-    if fixed is not None:
-        output = stated.scores or original.outputs[0]
-        _check_tensor(original, output)
-        if runs_alike(original, graph, output, feed, lengths[0], fixed):
-            notes = (f"the graph states a batch of {fixed} and works with any: it will be served with any",)
-            fixed = None
-        else:
-            graph = original
-            notes = (f"the graph works with a batch of {fixed} alone: it will be served in such pieces",)
+    graph = original.with_free_axes(_history_axes(roles, how.max_history)) if to_import else original
+    output = stated.scores or original.outputs[0]
+    _check_tensor(original, output)
     try:
-        seen = observe(graph, feed, lengths, fixed)
+        settled = settle_batch(original, graph, _feed(roles, how), lengths, output)
     except InvalidRequestError:
         raise
     except Exception as error:  # onnxruntime raises its own classes straight from Exception
@@ -112,8 +103,9 @@ def study(path: Path, stated: Statements, *, to_import: bool = True) -> Study:
             "--first-index, --padding-index and --max-history"
         ) from error
     pairs = any(role.kind == "candidate" for role in roles)
-    scores = _scores(graph, seen, stated.scores, pairs)
-    return Study(original, graph, roles, how, BATCH if fixed is None else fixed, seen, scores, notes)
+    scores = _scores(settled.graph, settled.seen, stated.scores, pairs)
+    batch: Size = BATCH if settled.batch is None else settled.batch
+    return Study(settled.original, settled.graph, roles, how, batch, settled.seen, scores, settled.notes)
 
 
 def _conventions(roles: Sequence[Role], stated: Statements, to_import: bool) -> tuple[Conventions, Sequence[int]]:
@@ -155,23 +147,12 @@ def _conventions(roles: Sequence[Role], stated: Statements, to_import: bool) -> 
     return replace(how, max_history=_TRIED_LENGTHS[0]), _TRIED_LENGTHS
 
 
-def _fixed_batch(graph: OnnxGraph) -> int | None:
-    sizes = {kind.dims[0] for kind in graph.inputs.values() if kind.dims and isinstance(kind.dims[0], int)}
-    if len(sizes) > 1:
-        raise InvalidRequestError(f"the inputs have batches of {sorted(map(str, sizes))}; export the graph with one")
-    return int(sizes.pop()) if sizes else None
+def _history_axes(roles: Sequence[Role], length: int) -> dict[str, dict[int, Size]]:
+    """Axes of histories and masks, as long as asked for."""
+    return {role.tensor: {1: length} for role in roles if role.kind in ("history", "mask")}
 
 
-def _axes(graph: OnnxGraph, roles: Sequence[Role], fixed: int | None, length: int) -> dict[str, dict[int, Size]]:
-    """Axes to restate: the batch free, the history as long as asked for."""
-    axes: dict[str, dict[int, Size]] = {name: {0: BATCH} for name in graph.inputs} if fixed is not None else {}
-    for role in roles:
-        if length and role.kind in ("history", "mask"):
-            axes.setdefault(role.tensor, {})[1] = length
-    return axes
-
-
-def _feed(roles: Sequence[Role], how: Conventions) -> Callable[[int, int], Mapping[str, NDArray[Any]]]:
+def _feed(roles: Sequence[Role], how: Conventions) -> Feed:
     """Made-up rows that no table is too small for: histories of item 1 of every length, user 1."""
 
     def feed(rows: int, length: int) -> Mapping[str, NDArray[Any]]:
