@@ -15,7 +15,7 @@ from recsae.cli.context import JsonFlag, context_of
 from recsae.cli.model_views import model_records, model_tables
 from recsae.cli.output import console, print_json, table
 from recsae.cli.training import TrainedModels, train_models
-from recsae.cli.workspace import ModelEntry, check_name
+from recsae.cli.workspace import check_name
 from recsae.errors import FailedPreconditionError
 
 app = typer.Typer(help="Models: train, export, import, list.", no_args_is_help=True)
