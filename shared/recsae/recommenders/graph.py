@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from recsae.recommenders.description import BundleError
 
-_ERRORS_ONLY = 3
+# Errors are raised; onnxruntime's own line about them on standard error would only repeat them.
+_FATAL_ONLY = 4
+# The one input of our graphs that has no row per subject.
+_FOR_ALL_ROWS = "k"
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -39,13 +42,14 @@ class Graph:
         self.inputs = tuple(value.name for value in given)
         self.outputs = tuple(value.name for value in self._session.get_outputs())
         self._types = {value.name: _TYPES.get(value.type) for value in given}
-        sizes = {value.shape[0] for value in given if len(value.shape) > 1 and isinstance(value.shape[0], int)}
+        firsts = {value.name: value.shape[0] for value in given if value.shape and value.name != _FOR_ALL_ROWS}
+        sizes = {size for size in firsts.values() if isinstance(size, int)}
         self._batch: int | None = min(sizes, default=None)
 
     def run(self, outputs: Sequence[str], feed: Arrays, rows: int) -> list[NDArray[Any]]:
         """The outputs over a batch of `rows`; inputs the graph does not have are left out. float16 comes as float32.
 
-        An input whose first axis is not `rows` long (k) is fed as it is to every piece of a fixed batch.
+        The input `k` has no rows and is fed as it is to every piece of a fixed batch.
         """
         typed = {name: self._typed(name, feed[name]) for name in self.inputs}
         if self._batch is None or self._batch == rows:
@@ -58,7 +62,7 @@ class Graph:
         parts: list[list[NDArray[Any]]] = []
         for start in range(0, max(rows, 1), batch):
             at = np.arange(start, start + batch).clip(max=max(rows - 1, 0))  # the last piece is filled up
-            piece = {name: value[at] if value.ndim and len(value) == rows else value for name, value in feed.items()}
+            piece = {name: value if name == _FOR_ALL_ROWS else value[at] for name, value in feed.items()}
             parts.append(self._session.run(list(outputs), piece))
         return [_widened(np.concatenate(column)[:rows]) for column in zip(*parts, strict=True)]
 
@@ -77,7 +81,7 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes straight from Exception

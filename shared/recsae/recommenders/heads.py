@@ -7,6 +7,7 @@ Heads that torch exports (pairs) and running any of them are elsewhere (`export`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -50,11 +51,17 @@ def _item_constants(vectors: NDArray[np.float32], bias: NDArray[np.float32]) -> 
     return [_constant("item_vectors", vectors, np.float32), _constant("item_bias", bias, np.float32)]
 
 
-def _ranking(
-    scoring: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto], activation: Sequence[int | str]
-) -> onnx.ModelProto:
-    """`scoring` makes "raw" [batch, n_items + 1] of "activation"; here it is masked and its best k are taken."""
-    masks = [
+@dataclass(frozen=True)
+class Masking:
+    """Operators that make `items` and `scores` of "raw" float32 [batch, n_items + 1], `exclude`, `candidates`, `k`."""
+
+    nodes: tuple[onnx.NodeProto, ...]
+    constants: tuple[onnx.TensorProto, ...]
+
+
+def masking() -> Masking:
+    """What stands behind the scores in every head that ranks items, written for operator sets 13 and later."""
+    constants = [
         _constant("minus_infinity", [-np.inf], np.float32),
         _constant("nothing", [0.0], np.float32),
         _constant("one_column_in_front", [0, 1, 0, 0], np.int64),
@@ -62,7 +69,7 @@ def _ranking(
         _constant("none", 0, np.int64),
         _constant("second_axis", 1, np.int64),
     ]
-    masking = [
+    nodes = [
         # The padding index joins the exclusions, so index 0 is masked whatever the caller excludes.
         helper.make_node("Pad", ["exclude", "one_column_in_front", "padding"], ["excluded"]),
         helper.make_node("Shape", ["excluded"], ["excluded_shape"]),
@@ -82,8 +89,16 @@ def _ranking(
         ),
         helper.make_node("TopK", ["masked", "k"], ["scores", "items"], axis=1, largest=1, sorted=1),
     ]
+    return Masking(tuple(nodes), tuple(constants))
+
+
+def _ranking(
+    scoring: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto], activation: Sequence[int | str]
+) -> onnx.ModelProto:
+    """`scoring` makes "raw" [batch, n_items + 1] of "activation"; here it is masked and its best k are taken."""
+    behind = masking()
     graph = helper.make_graph(
-        [*scoring, *masking],
+        [*scoring, *behind.nodes],
         "head",
         [
             helper.make_tensor_value_info("activation", TensorProto.FLOAT, activation),
@@ -95,7 +110,7 @@ def _ranking(
             helper.make_tensor_value_info("items", TensorProto.INT64, ["batch", "k"]),
             helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", "k"]),
         ],
-        [*constants, *masks],
+        [*constants, *behind.constants],
     )
     model = helper.make_model(
         graph, producer_name="recsae", ir_version=_IR, opset_imports=[helper.make_opsetid("", OPSET)]

@@ -10,11 +10,12 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from recsae.cli.commands.model_import import import_
 from recsae.cli.context import JsonFlag, context_of
 from recsae.cli.model_views import model_records, model_tables
 from recsae.cli.output import console, print_json, table
 from recsae.cli.training import TrainedModels, train_models
-from recsae.cli.workspace import ModelEntry, check_name
+from recsae.cli.workspace import check_name
 from recsae.errors import FailedPreconditionError
 
 app = typer.Typer(help="Models: train, export, import, list.", no_args_is_help=True)
@@ -82,33 +83,7 @@ def export(
     console.print(f"Wrote {entry.name} {entry.version} to {folder}.")
 
 
-@app.command(name="import")
-def import_(
-    ctx: typer.Context,
-    folder: Annotated[
-        Path, typer.Argument(help="Folder with trunk.onnx, head.onnx, items.json, bundle.json", exists=True)
-    ],
-    name: Annotated[str, typer.Option(help="Name of the model; default: the bundle's own")] = "",
-    data: Annotated[str, typer.Option(help="Data set whose histories it serves; default: none")] = "",
-    json: JsonFlag = False,
-) -> None:
-    """Check a bundle made elsewhere by running it, and publish it.
-
-    Example: [bold]recsae model import bundle/ --name mine --data ml-100k[/]
-    """
-    from recsae.recommenders.importing import import_bundle
-
-    workspace = context_of(ctx).workspace
-    dataset = workspace.dataset(data).name if data else ""
-    imported = import_bundle(workspace.artifacts(), folder, name=check_name(name) if name else None)
-    entry = ModelEntry(imported.name, imported.version, dataset)
-    workspace.add_model(entry)
-    if json:
-        print_json({**vars(entry), "notes": imported.notes})
-        return
-    console.print(f"Added [bold]{entry.name}[/], version {entry.version}.")
-    for note in imported.notes:
-        console.print(f"Note: {note}", markup=False, soft_wrap=True)
+app.command(name="import")(import_)
 
 
 @app.command(name="list")
