@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from recsae.concepts.splits import split_users
 from recsae.datasets.planted import make_planted
-from recsae.datasets.schema import Dataset
 from recsae.pipeline.sources import Subject
 from recsae.pipeline.stages.run_data import Part, RunData
 
@@ -28,8 +27,8 @@ def test_items_left_out_change_nothing_else(unknown: set[int]) -> None:
         target = int(WHOLE.targets[user])
         expected = DATASET.items.ids[target - 1] if target in left else ""
         assert (data.item_ids(data.targets[user : user + 1])[0] if data.targets[user] else "") == expected
-    times = [WHOLE.histories.timestamps[np.isin(WHOLE.histories.items, left)]]
-    np.testing.assert_array_equal(data.histories.timestamps, *times)
+    times = WHOLE.histories.timestamps[np.isin(WHOLE.histories.items, left)]
+    np.testing.assert_array_equal(data.histories.timestamps, times)
 
 
 def test_a_model_that_knows_every_item_reads_the_data_as_they_are() -> None:
@@ -60,4 +59,3 @@ def test_items_are_split_into_parts_as_users_are_and_each_is_in_one() -> None:
 
 def test_nobody_with_a_history_is_a_subject_without_id() -> None:
     assert WHOLE.subject(-1, np.array([2, 5], np.int32)) == Subject(("i2", "i5"))
-    assert isinstance(WHOLE.dataset, Dataset)
