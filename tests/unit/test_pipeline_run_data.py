@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from recsae.concepts.splits import split_users
 from recsae.datasets.planted import make_planted
-from recsae.datasets.schema import Dataset
 from recsae.pipeline.sources import Subject
 from recsae.pipeline.stages.run_data import Part, RunData
 
@@ -60,4 +59,3 @@ def test_items_are_split_into_parts_as_users_are_and_each_is_in_one() -> None:
 
 def test_nobody_with_a_history_is_a_subject_without_id() -> None:
     assert WHOLE.subject(-1, np.array([2, 5], np.int32)) == Subject(("i2", "i5"))
-    assert isinstance(WHOLE.dataset, Dataset)

@@ -21,12 +21,12 @@ from recsae.store.artifacts import ArtifactStore
 from recsae_recommender.app import RecommenderApp
 
 Start = Callable[..., RecommenderApp]
-FAMILIES = ("sasrec", "comirec")
+FAMILIES = ("sasrec", "comirec", "bpr")
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelBundle]:
-    """Models whose rows are subjects (at two hooks), interests and pairs."""
+    """Models whose rows are subjects (at two hooks), interests, users known by id, and pairs."""
     made = {name: tiny_family_bundle(name, tmp_path_factory.mktemp(name)) for name in FAMILIES}
     return made | {"pairs": pair_bundle(tmp_path_factory.mktemp("pairs"))}
 
@@ -142,3 +142,21 @@ def test_few_rows_at_once_make_the_same_answers(client: RecommenderClient) -> No
         pages = list(client.items(short(model)))
         assert len(pages) > 1
         assert tuple(item for page in pages for item in page.item_ids) == client.item_ids(model)
+
+
+def test_users_known_by_id_are_read_by_it_and_items_lie_in_their_space(
+    client: RecommenderClient, bare: dict[str, OnnxRecommender]
+) -> None:
+    model, recommender = client.describe("bpr"), bare["bpr"]
+    assert model.row_per_user
+    assert model.items_beside_users
+    users = [*recommender.bundle.user_ids[:3], "a stranger", "another"]
+    x = client.last_position(model, [Subject(user_id=user) for user in users])
+    np.testing.assert_allclose(x, recommender.embed(recommender.inputs([[]] * 5, users)).activation, atol=1e-6)
+    np.testing.assert_array_equal(x[3], x[4])
+    assert len(np.unique(x, axis=0)) == 4, "strangers are one and the same, and nobody else"
+    items, vectors = list(client.items(model)), client.item_vectors(model)
+    assert vectors is not None
+    np.testing.assert_array_equal(np.concatenate([page.activations for page in items]), vectors.vectors)
+    with pytest.raises(FailedPreconditionError, match="exports the last position only"):
+        client.every_position(model, [Subject(user_id=users[0])])
