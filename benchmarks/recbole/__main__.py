@@ -42,12 +42,11 @@ def main() -> None:
         dataset = prepare(folder, Path(scratch))
         out = (out or Path(__file__).parent / f"{dataset.name}.json").resolve()
         for name in arguments.only:
-            records = [
-                _candidate(dataset, Path(scratch), name, number, arguments, cache)
-                for number in range(len(MODELS[name].candidates))
-            ]
-            found[name] = _chosen(name, records)
-            write_atomic(out, _document(dataset, found, out, arguments).encode())
+            records: list[dict[str, Any]] = []
+            for number in range(len(MODELS[name].candidates)):
+                records.append(_candidate(dataset, Path(scratch), name, number, arguments, cache))
+                found[name] = _chosen(name, records)
+                write_atomic(out, _document(dataset, found, out, arguments).encode())
             _say(json.dumps({name: {counting: found[name][counting] for counting in COUNTINGS}}))
 
 
