@@ -87,9 +87,10 @@ def _chosen(name: str, records: list[dict[str, Any]]) -> dict[str, Any]:
             "settings": best["settings"],
             "epochs": best[counting]["kept_epoch"],
             "seconds": best["seconds"],
+            "cpu_seconds": best["cpu_seconds"],
         }
     entry["search"] = [
-        {key: record[key] for key in ("settings", "epochs", "stopped_by", "seconds", "machine", "date")}
+        {key: record[key] for key in ("settings", "epochs", "stopped_by", "seconds", "cpu_seconds", "machine", "date")}
         | {"valid_ndcg10": {counting: record[counting]["valid"]["ndcg10"] for counting in COUNTINGS}}
         | {"recbole_reports": record["recbole_reports"]}
         for record in records
@@ -110,6 +111,7 @@ def _document(dataset: Dataset, found: dict[str, Any], out: Path, arguments: arg
         "protocol": "leave-one-out by time, equal times in file order; full ranking; ties rank the target last",
         "consumed_compete": "items the user has consumed are ranked too, as RecBole does for sequential models",
         "excluding_consumed": "items the user has consumed are left out, as recsae.recommenders.evaluation does",
+        "seconds": "wall clock, on a machine that did other work too; cpu_seconds is what the process used",
         "recbole": _RELEASE,
         "torch": torch.__version__,
         "seed": arguments.seed,

@@ -46,7 +46,7 @@ def train(
     model = get_model(name)(config, made.dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
     best: dict[str, _Best] = {}
-    started, epoch, stopped_by = time.perf_counter(), 0, "epochs"
+    started, cpu_started, epoch, stopped_by = time.perf_counter(), time.process_time(), 0, "epochs"
     for epoch in range(1, epochs + 1):
         trainer._train_epoch(made.train, epoch - 1, show_progress=False)
         _reset_cache(model)
@@ -64,6 +64,7 @@ def train(
             break
     record: dict[str, Any] = {"epochs": epoch, "stopped_by": stopped_by}
     record["seconds"] = round(time.perf_counter() - started, 1)
+    record["cpu_seconds"] = round(time.process_time() - cpu_started, 1)
     own = recbole_counting(made)
     for counting in sorted(COUNTINGS, key=lambda one: one == own):  # its own last, so that those weights stay
         _load(model, best[counting].weights)
