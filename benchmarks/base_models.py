@@ -6,8 +6,8 @@ DATA holds `ml-1m` and `amazon-beauty` as atomic files (benchmarks/convert.py). 
 `--search` all are trained and the one with the best validation NDCG@10 is kept, otherwise the first is trained. Test
 figures are computed for the kept one only. A cached network is used again when data and settings are the same.
 
-Needs torch, numpy, safetensors and what reading atomic files needs. Not here: SAEs (`fidelity`), RecBole's model
-(`recbole_base`).
+Needs torch, numpy, safetensors and what reading atomic files needs. Not here: SAEs (`fidelity`), RecBole's models
+(`recbole`).
 """
 
 from __future__ import annotations
