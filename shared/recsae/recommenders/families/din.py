@@ -50,8 +50,9 @@ class Din(nn.Module):
         self.steps_ago = nn.Embedding(shape.max_history + 2, attention)
         self.seen = nn.Linear(dim, attention)
         self.wanted = nn.Linear(dim, attention, bias=False)
-        self.both = nn.Parameter(torch.randn(attention, dim) * _INIT_STD)
-        self.weight = nn.Parameter(torch.randn(attention) * attention**-0.5)
+        self.both = nn.Parameter(torch.randn(attention, dim) * dim**-0.5)
+        # Above 0 to begin with: an item taken speaks for the candidate until something else is learnt.
+        self.weight = nn.Parameter(torch.randn(attention).abs() * attention**-0.5)
         self.first, self.second = nn.Linear(3 * dim, first), nn.Linear(first, second)
         self.score = nn.Linear(second, 1)
         self.bias = nn.Embedding(shape.n_items + 1, 1)

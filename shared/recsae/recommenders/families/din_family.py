@@ -35,7 +35,7 @@ from recsae.recommenders.families.user_windows import user_windows
 from recsae.recommenders.full_ranking import newest_items
 
 # Every item is scored for every validation user: a thousand of them, every second epoch.
-_SCHEDULE = Schedule(epochs=16, learning_rate=3e-3, patience=6, every=2, users_ranked=1_000)
+_SCHEDULE = Schedule(epochs=12, learning_rate=3e-3, patience=6, every=2, users_ranked=1_000)
 _BIAS = "candidate_bias"
 
 
@@ -49,7 +49,7 @@ class DinConfig:
     max_history: int = 20
     dropout: float = 0.1
     negatives: int = 4
-    batch: int = 64
+    batch: int = 32
     schedule: Schedule = _SCHEDULE
 
     def network(self, n_items: int) -> Din:
