@@ -47,7 +47,7 @@ define install_torch
 endef
 
 .PHONY: help setup demo test saelens-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock \
-	clean fix bench-sae bench-growth bench-fidelity bench-evidence paper
+	clean fix bench-sae bench-growth bench-fidelity bench-evidence bench-families bench-sdk paper
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,12 @@ bench-fidelity: $(READY) ## NDCG kept by SAEs on SASRec; DATA=FOLDER holds ml-1m
 
 bench-evidence: $(READY) ## Time, memory and size of evidence at 10^5 to 10^7 activations; MAX=1000000 stops earlier
 	@.venv/bin/python -m benchmarks.evidence --threads $(or $(THREADS),1) $(if $(MAX),--max $(MAX))
+
+bench-families: $(READY) ## Every model family trained, served, interpreted, steered: docs/families.md; DATA=FOLDER adds ml-1m
+	@.venv/bin/python -m benchmarks.families $(if $(DATA),--data "$(DATA)") $(if $(THREADS),--threads $(THREADS))
+
+bench-sdk: $(READY) ## What a tap of recsae.sdk costs a live torch model
+	@.venv/bin/python -m benchmarks.sdk_hook
 
 paper: $(READY) ## The study of concepts: docs/results.md and docs/results.json; DATA=FOLDER as above, LLM_URL= and LLM_MODEL=
 	@.venv/bin/python -m benchmarks.study $(if $(DATA),--data "$(DATA)") --threads $(or $(THREADS),1) \
