@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import redis
 from benchmarks.families.here import Here, refresh, serving
+from onnx import TensorProto, helper, numpy_helper
 
 from recsae.cli.commands.data import add_dataset
+from recsae.cli.onnx_importing import GraphImport, PublishedIds, import_graph
 from recsae.cli.training import train_models
-from recsae.cli.workspace import Workspace
+from recsae.cli.workspace import ModelEntry, Workspace
 from recsae.datasets.attributes import typed_rows
 from recsae.datasets.planted import make_planted
 from recsae.datasets.schema import Dataset
 from recsae.pipeline.runs import Run, RunConfig
-from recsae.recommenders.bundle import ModelBundle
+from recsae.recommenders.bundle import TRUNK, ModelBundle
 from recsae.recommenders.evaluation import UserFacts
 from recsae.recommenders.families.table import FAMILIES
+from recsae.recommenders.onnx_study import Statements
 from recsae.recommenders.ranked import Ranked
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.client import channel
@@ -38,6 +42,7 @@ from recsae_interpreter.app import InterpreterApp
 from recsae_interpreter.settings import InterpreterSettings
 
 _USERS, _ITEMS = 200, 60
+_IMPORTED = "imported"
 
 
 @dataclass(frozen=True)
@@ -72,15 +77,19 @@ def planted() -> Dataset:
     return make_planted(seed=3, n_users=_USERS, n_items=_ITEMS, n_concepts=5, mean_length=20).dataset
 
 
-@pytest.fixture(scope="module", params=[one.name for one in FAMILIES])
+@pytest.fixture(scope="module", params=[*(one.name for one in FAMILIES), _IMPORTED])
 def platform(
     request: pytest.FixtureRequest, planted: Dataset, _shared_redis: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FamilyPlatform]:
-    """The family's platform."""
+    """The family's platform; `imported` is a SASRec that came as one ONNX graph."""
     workspace = Workspace(tmp_path_factory.mktemp(request.param))
     entry = add_dataset(workspace, planted)
-    trained = train_models(workspace, entry, family=request.param, epochs=3)
-    model = trained.model
+    trained = "sasrec" if request.param == _IMPORTED else request.param
+    model = train_models(workspace, entry, family=trained, epochs=3).model
+    if request.param == _IMPORTED:
+        model = _imported(
+            workspace, planted, ModelBundle.from_artifact(workspace.artifacts().fetch("model", model.version))
+        )
     with redis.Redis.from_url(_shared_redis.url) as client:
         client.flushall()
     here = Here(workspace.home, Path(entry.folder), workspace.pseudonym_key_file())
@@ -122,6 +131,28 @@ def platform(
                 steering=steering_pb2_grpc.SteeringStub(interpreter),
             )
         app.stop()
+
+
+def _imported(workspace: Workspace, dataset: Dataset, bundle: ModelBundle) -> ModelEntry:
+    """The same network as one graph from histories to scores, cut again by `recsae model import`."""
+    graph, vectors, bias = onnx.load(bundle.folder / TRUNK), bundle.item_vectors, bundle.item_bias
+    assert vectors is not None
+    assert bias is not None
+    graph.graph.initializer.extend(
+        [numpy_helper.from_array(vectors.copy(), "item_vectors"), numpy_helper.from_array(bias.copy(), "item_bias")]
+    )
+    graph.graph.node.append(helper.make_node("Gemm", ["activation", "item_vectors", "item_bias"], ["scores"], transB=1))
+    del graph.graph.output[:]
+    graph.graph.output.append(
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", dataset.items.count + 1])
+    )
+    path = workspace.home / "whole.onnx"
+    onnx.save(graph, path)
+    asked = GraphImport(path, Statements(), _IMPORTED, ["activation"])
+    found = import_graph(workspace, asked, dataset, PublishedIds(workspace, dataset))
+    entry = ModelEntry(_IMPORTED, found.version, dataset.name)
+    workspace.add_model(entry)
+    return entry
 
 
 def _wait_for_plan(recommender: recommender_pb2_grpc.RecommenderStub, user_id: str) -> None:
