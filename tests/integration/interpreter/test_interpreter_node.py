@@ -49,7 +49,9 @@ def test_a_policy_steers_a_recommender_in_node_until_the_interpreter_is_gone(
         assert untouched.items == bare.items
 
         policy_id = create_policy(stubs(app.server.port).steering)
-        steered = recommend(address)
+        deadline = time.monotonic() + 10
+        while not (steered := recommend(address)).receipt.applied:
+            assert time.monotonic() < deadline, "the policy never took effect"
         assert [ref.policy_id for ref in steered.receipt.applied] == [policy_id]
         assert steered.triple.sae_version == triple.sae_version
         assert steered.items != bare.items
