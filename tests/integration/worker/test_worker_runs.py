@@ -122,5 +122,8 @@ def test_two_workers_told_many_times_do_every_step_once_and_promote(fleet: Fleet
         "model": "plugin",
         "model_version": finished.triple.model_version,
         "hook": "sequence",
+        "rows": "subject",
+        "interests": "1",
+        "steerable": "true",
         "dataset": fleet.dataset_version,
     }

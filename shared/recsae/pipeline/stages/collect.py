@@ -53,7 +53,10 @@ def collect(context: StepContext) -> StepResult:
     )
     content = found.shard.to_bytes()
     context.workspace.write(shard_file(lane, shard.name), content)
-    facts = {name: str(value) for name, value in hook_config(plan.model).items()}
+    facts = {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in hook_config(plan.model).items()
+    }
     facts |= {"model_version": plan.model.version, "dataset": context.run.config.dataset_version}
     context.workspace.write_json(manifest_file(lane, shard.name), shard_manifest(found.shard, content, facts))
     rows = len(found.shard.user)
