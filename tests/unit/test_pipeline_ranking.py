@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from tests.unit.bare_source import BareSource
 
 from recsae.datasets.schema import Dataset, Histories, ItemTable, UserTable
-from recsae.pipeline.sources import RankedItems, SourceModel, Tensors
+from recsae.pipeline.sources import Crossing, RankedItems, SourceModel, Subject, Tensors
 from recsae.pipeline.stages.evaluate import sentence
 from recsae.pipeline.stages.ranking import TargetRanker, TargetRows
 from recsae.pipeline.stages.run_data import RunData
@@ -98,6 +100,49 @@ def test_a_target_is_the_item_after_the_row() -> None:
         allowed = np.delete(scores, consumed - 1)
         rank = (allowed >= scores[target - 1]).sum()
         assert found.ranks[row] == (rank if rank <= 21 else NOWHERE)
+
+
+class CrossingSource(ArraySource):
+    """Its head reads whose rows they are; `ranked` are those it was asked to rank."""
+
+    def __init__(self, items: int) -> None:
+        super().__init__(items)
+        self.ranked: list[int] = []
+
+    def crossing(self, model: SourceModel, subjects: Sequence[Subject], candidates: Sequence[str] = ()) -> Crossing:
+        users = np.array([int(subject.user_id.removeprefix("u")) for subject in subjects])
+        x = np.zeros((len(subjects), model.row_length), np.float32)
+        return Crossing(x, {"user": np.repeat(users, model.interests)})
+
+    def rank(
+        self,
+        model: SourceModel,
+        activations: Floats,
+        k: int,
+        exclude: Sequence[Sequence[str]],
+        candidates: Sequence[str] = (),
+        passthrough: Tensors | None = None,
+    ) -> list[RankedItems]:
+        assert passthrough is not None
+        whose = passthrough["user"].reshape(len(exclude), model.interests)
+        assert len(activations) == whose.size
+        assert (whose == whose[:, :1]).all()
+        self.ranked += whose[:, 0].tolist()
+        return [RankedItems(("i1",), (1.0,))] * len(exclude)
+
+
+@pytest.mark.parametrize("interests", [1, 3])
+def test_tensors_that_cross_the_cut_go_with_their_rows(interests: int) -> None:
+    """Over calls of 512 rows, and with a tensor for each interest."""
+    data = _data(ITEMS, np.full(USERS, 4))
+    model = replace(MODEL, dot_product=False, rows="subject" if interests == 1 else "interest", interests=interests)
+    users = np.random.default_rng(0).permutation(USERS)
+    rows = TargetRows(users, np.full(USERS, 3), np.zeros((USERS, interests * D), np.float32))
+    source = CrossingSource(ITEMS)
+    ranker = TargetRanker(source, model, data, rows, lambda: None)
+    assert ranker.passthrough == ("user",)
+    ranker(np.zeros((USERS * interests, D), np.float32))
+    assert source.ranked == users.tolist()
 
 
 def test_lists_shorter_than_asked_for_end_early() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from tests.unit.test_recommenders_export import pair_bundle
@@ -12,7 +14,7 @@ from tests.unit.test_recommenders_export import pair_bundle
 from recsae.errors import FailedPreconditionError
 from recsae.pipeline import recommender_client
 from recsae.pipeline.recommender_client import RecommenderClient
-from recsae.pipeline.sources import SourceModel, Subject
+from recsae.pipeline.sources import CannotRankError, SourceModel, Subject
 from recsae.recommenders.bundle import ModelBundle, publish_bundle
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.recommenders.synthetic import tiny_dataset, tiny_family_bundle
@@ -160,3 +162,17 @@ def test_users_known_by_id_are_read_by_it_and_items_lie_in_their_space(
     np.testing.assert_array_equal(np.concatenate([page.activations for page in items]), vectors.vectors)
     with pytest.raises(FailedPreconditionError, match="exports the last position only"):
         client.every_position(model, [Subject(user_id=users[0])])
+
+
+def test_a_server_without_rank_is_told_from_one_that_fails() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    model = SourceModel("m", "v", "h", 2, 5, 3, 16, dot_product=False, all_positions=True)
+    with channel(f"127.0.0.1:{port}") as opened:
+        client = RecommenderClient(opened)
+        with pytest.raises(CannotRankError, match="the recommender does not implement Rank"):
+            client.rank(model, np.ones((1, 2), np.float32), 3, [()])
+        with pytest.raises(FailedPreconditionError, match="does not implement what ExportItemsRequest asks for"):
+            client.item_ids(model)
+    server.stop(None)
