@@ -125,7 +125,7 @@ class _Export:
             if self.all_positions:
                 activations += self._positions(run, inputs)
             else:
-                found, crossing = self._last(inputs)
+                found, crossing = self._last(run, inputs)
                 activations.append(found)
                 for name, tensor in crossing.items():
                     passthrough.setdefault(name, []).append(tensor)
@@ -141,16 +141,22 @@ class _Export:
             for source, row in zip(run, every, strict=True)
         )
 
-    def _last(self, inputs: ModelInputs) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]]]:
+    def _last(self, run: list[Source], inputs: ModelInputs) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]]]:
         """One row per subject, interest or candidate, and what crosses with them."""
         if self.candidates is not None:
             every = np.tile(self.candidates, (len(inputs), 1))
             embedded = self.recommender.embed_pairs(inputs, every, hook=self.hook.name)
             crossing = {name: one.reshape(-1, *one.shape[2:]) for name, one in embedded.passthrough.items()}
         else:
-            embedded = self.recommender.embed(inputs, hook=self.hook.name)
+            embedded = self.recommender.embed(inputs, hook=self.hook.name, candidates=self._newest(run))
             crossing = {name: np.repeat(one, self.hook.interests, axis=0) for name, one in embedded.passthrough.items()}
         return embedded.activation.reshape(-1, self.hook.dim), crossing
+
+    def _newest(self, run: list[Source]) -> NDArray[np.int64] | None:
+        """The candidates of pairs where the model reads no history that the newest item could be taken from."""
+        if self.hook.rows != "pair" or self.recommender.reads.history:
+            return None
+        return np.array([source.indices[-1] for source in run], np.int64)
 
     def _subjects(self, source: Source) -> Iterator[ExportRow]:
         length, pair = len(source.indices), self.hook.rows == "pair"
