@@ -5,8 +5,8 @@ vectors, with one row of weights per interest, A = softmax(W2 tanh(W1 H)). An it
 it best. Position t pools items 0..t, so that every prefix comes out in one pass. Not here: the training loop and the
 export.
 
-Three things differ from the paper; figures are of MovieLens-100K. Two pointwise layers follow the pooling: a mean of item
-vectors is closest to what was consumed already, which nobody recommends (NDCG@10 0.05 without, 0.07 with them). In
+Three things differ from the paper; figures are of MovieLens-100K. Two pointwise layers follow the pooling: a mean of
+item vectors is closest to what was consumed already, which nobody recommends (NDCG@10 0.05 without, 0.07 with them). In
 training every item is scored by its own best interest, as in ranking, not by the one that suits the target best
 (equation 9), which ranks well only for who knows the target (0.09 and 0.12). And each interest starts from a vector of
 its own: without it all interests of a user became nearly one (mean cosine 0.99, now 0.79).
