@@ -101,6 +101,23 @@ def test_what_cannot_be_trained_is_refused(split: Split, epochs: int, what: str)
         fit(model, model.losses, lambda histories, users: right_for(1.0), split, Schedule(epochs, 0.1, 3))
 
 
+def test_an_epoch_without_a_batch_is_refused() -> None:
+    model = Counter()
+    with pytest.raises(InvalidRequestError, match="nothing to learn from"):
+        fit(model, lambda random: iter(()), lambda histories, users: right_for(1.0), SPLIT, Schedule(2, 0.1, 3))
+
+
+def test_users_ranked_bounds_how_many_validate_an_epoch() -> None:
+    model, ranked = Counter(), list[int]()
+
+    def scores(histories: Histories, users: NDArray[np.int64]) -> Tensor:
+        ranked.append(len(users))
+        return right_for(1.0)[torch.from_numpy(users)]
+
+    fit(model, model.losses, scores, SPLIT, Schedule(1, 0.1, 3, users_ranked=6))
+    assert ranked == [6]
+
+
 def test_ranks_leave_out_what_a_user_took_and_padding() -> None:
     table = torch.randn(N_USERS, N_ITEMS + 1, generator=torch.Generator().manual_seed(0))
     table[:, 0] = 9.0

@@ -58,7 +58,7 @@ def _ranks(
     scores = model.scores(model.last(padded))
     scores[:, 0] = -torch.inf
     if not consumed:
-        rows, items = _consumed(histories, users)
+        rows, items = consumed_items(histories, users)
         scores[torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device)] = -torch.inf
     wanted = torch.from_numpy(targets[users].astype(np.int64)).to(device)
     own = scores.gather(1, wanted[:, None])
@@ -66,7 +66,7 @@ def _ranks(
     return np.where(np.isfinite(own.squeeze(1).cpu().numpy()), ranks, NOWHERE).astype(np.int64)
 
 
-def _consumed(histories: Histories, users: Ints) -> tuple[Ints, Ints]:
+def consumed_items(histories: Histories, users: Ints) -> tuple[Ints, Ints]:
     """Row (index into `users`) and item of every interaction of `users`, int64 [n] each."""
     lengths = histories.lengths[users]
     rows = np.repeat(np.arange(len(users)), lengths)

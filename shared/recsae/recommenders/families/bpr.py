@@ -23,7 +23,8 @@ from recsae.recommenders.families.negative_sampling import NegativeSampler, trip
 from recsae.recommenders.families.user_item_vectors import UserItemVectors, bpr_loss, penalty
 
 _INIT_STD = 0.1
-_SCHEDULE = Schedule(epochs=60, learning_rate=5e-3, patience=10)
+# Patient: an early epoch that was lucky must not keep the rate from falling, which the later ones live on.
+_SCHEDULE = Schedule(epochs=60, learning_rate=5e-3, patience=30)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from recsae.datasets.schema import Histories
 from recsae.datasets.splits import Split
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.families.family import EpochReport, Progress
+from recsae.recommenders.full_ranking import consumed_items
 from recsae.recommenders.metrics import hit_ratio, ndcg_gains, ranks_from_scores
 
 _K = 10
@@ -82,16 +83,9 @@ def fit(
     `scores(histories, users)` are float [len(users), n_items + 1]; users count from 0. `progress` is called after each
     validated epoch; what it raises ends the training. InvalidRequestError when there is nothing to learn or validate.
     """
-    users = np.flatnonzero((split.valid > 0) & (split.train.lengths > 0))
-    if not len(users):
-        raise InvalidRequestError(
-            "the split leaves nobody with training items and a validation item; use a data set with longer histories"
-        )
     if schedule.epochs < 1:
         raise InvalidRequestError(f"epochs is {schedule.epochs}, it must be at least 1; for a control use `untrained`")
-    random = np.random.default_rng(schedule.seed)
-    if len(users) > schedule.users_ranked:
-        users = np.sort(np.random.default_rng(schedule.seed).choice(users, schedule.users_ranked, replace=False))
+    users, random = _validation_users(split, schedule), np.random.default_rng(schedule.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
     reports: list[EpochReport] = []
     kept, weights, best, best_epoch = 0, model.state_dict(), -1.0, 0
@@ -146,12 +140,22 @@ def valid_ranks(
             part = users[start : start + _BATCH]
             found = scores(histories, part).numpy()
             found[:, 0] = -np.inf
-            lengths = histories.lengths[part]
-            rows = np.repeat(np.arange(len(part)), lengths)
-            places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            found[rows, histories.items[histories.offsets[part][rows] + places]] = -np.inf
+            rows, items = consumed_items(histories, part)
+            found[rows, items] = -np.inf
             ranks.append(ranks_from_scores(found, targets[part]))
     return np.concatenate([np.zeros(0, np.int64), *ranks])
+
+
+def _validation_users(split: Split, schedule: Schedule) -> Ints:
+    """The users who validate, the same for the same seed."""
+    users = np.flatnonzero((split.valid > 0) & (split.train.lengths > 0))
+    if not len(users):
+        raise InvalidRequestError(
+            "the split leaves nobody with training items and a validation item; use a data set with longer histories"
+        )
+    if len(users) <= schedule.users_ranked:
+        return users
+    return np.sort(np.random.default_rng(schedule.seed).choice(users, schedule.users_ranked, replace=False))
 
 
 def _epoch(model: nn.Module, optimizer: torch.optim.Optimizer, losses: Losses, random: np.random.Generator) -> float:
@@ -162,4 +166,8 @@ def _epoch(model: nn.Module, optimizer: torch.optim.Optimizer, losses: Losses, r
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total, batches = total + float(loss.detach()), batches + 1
-    return total / max(1, batches)
+    if not batches:
+        raise InvalidRequestError(
+            "the split leaves nothing to learn from: no user has training items enough; use longer histories"
+        )
+    return total / batches

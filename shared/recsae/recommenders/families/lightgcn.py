@@ -24,7 +24,7 @@ from recsae.recommenders.families.negative_sampling import NegativeSampler, trip
 from recsae.recommenders.families.user_item_vectors import UserItemVectors, bpr_loss, penalty
 
 _INIT_STD = 0.1
-_SCHEDULE = Schedule(epochs=40, learning_rate=2e-2, patience=10)
+_SCHEDULE = Schedule(epochs=50, learning_rate=2e-2, patience=25)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LightGcnConfig:
 
     dim: int = 64
     layers: int = 2
-    penalty: float = 1e-3
+    penalty: float = 5e-4
     steps: int = 64
     least_batch: int = 256
     schedule: Schedule = _SCHEDULE
