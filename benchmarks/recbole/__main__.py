@@ -57,7 +57,11 @@ def _candidate(
     model = MODELS[name]
     facts: dict[str, Any] = {"model": name, "data": dataset.fingerprint(), "seed": arguments.seed}
     facts |= {"settings": {**PROTOCOL, **model.settings, **model.candidates[number]}, "patience": model.patience}
-    facts |= {"epochs": arguments.epochs or model.epochs, "minutes": arguments.minutes, "release": _RELEASE}
+    facts |= {
+        "epochs": arguments.epochs or model.epochs,
+        "minutes": arguments.minutes or model.minutes,
+        "release": _RELEASE,
+    }
     kept = cache / f"{name}-{hashlib.sha256(canonical_json(facts)).hexdigest()[:12]}.json"
     if kept.is_file():
         record: dict[str, Any] = json.loads(kept.read_bytes())
@@ -65,7 +69,7 @@ def _candidate(
     with recbole_workplace():
         made = material(dataset, scratch, name, model.candidates[number], arguments.device, arguments.seed)
         bounds = {"epochs": arguments.epochs or model.epochs, "patience": model.patience}
-        trained = train(made, **bounds, minutes=arguments.minutes, say=_say)
+        trained = train(made, **bounds, minutes=arguments.minutes or model.minutes, say=_say)
     record = {
         "settings": {**model.settings, **model.candidates[number]},
         "machine": _machine(arguments),
