@@ -150,7 +150,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=0, help="most epochs instead of the model's own")
-    parser.add_argument("--minutes", type=float, default=0.0, help="a training ends after the epoch that passes this")
+    parser.add_argument("--minutes", type=float, default=0.0, help="processor time after which a training ends")
     parser.add_argument("--seed", type=int, default=2020)
     return parser.parse_args()
 

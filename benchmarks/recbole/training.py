@@ -37,6 +37,8 @@ def train(
 ) -> Trained:
     """Trains until neither counting has improved for `patience` epochs, or for `epochs`, or `minutes` (0: no bound).
 
+    Minutes are of processor time where the model is on the CPU, else of the clock.
+
     The model is left with the weights of the best epoch by RecBole's own counting.
     """
     from recbole.utils import get_model, get_trainer, init_seed
@@ -59,7 +61,8 @@ def train(
         if epoch - max(one.epoch for one in best.values()) >= patience:
             stopped_by = "patience"
             break
-        if minutes and seconds > 60 * minutes:
+        spent = time.process_time() - cpu_started if str(config["device"]) == "cpu" else seconds
+        if minutes and spent > 60 * minutes:
             stopped_by = "minutes"
             break
     record: dict[str, Any] = {"epochs": epoch, "stopped_by": stopped_by}
