@@ -20,7 +20,6 @@ TITLES = {
     "sasrec": "SASRec",
     "comirec": "ComiRec",
     "two_tower": "Two-tower",
-    "deepfm": "DeepFM",
     "din": "DIN",
 }
 _ROWS = {"subject": "user or history", "interest": "interest", "pair": "user and item"}
@@ -97,7 +96,7 @@ def _row(name: str, found: Mapping[str, Any], recbole: Mapping[str, Any]) -> lis
         TITLES.get(name, name),
         _ROWS[found["rows"]],
         f"{figures['ndcg10']:.4f}",
-        "" if figures["recbole_ndcg10"] is None else f"{figures['recbole_ndcg10']:.4f}",
+        "" if figures["recbole_ndcg10"] is None else f"{figures['recbole_ndcg10']:.4f} {recbole['model']}",
         f"{base['popularity_ndcg@10']:.4f}",
         "not measured" if kept is None else f"{kept:.3f} [{low:.3f}, {high:.3f}]",
         _text(scores.get("rank.ndcg@10_kept_adaptive_pca")),

@@ -58,7 +58,7 @@ class Model:
     minutes: float = 0.0
 
 
-# One setting each, RecBole's own: a second would cost a CPU another quarter of an hour, and says so in the file.
+# One setting each, RecBole's own: a second would cost a CPU another quarter of an hour.
 # Cross-entropy over all items needs no sampled negatives. A batch of 128 instead of 2,048: an epoch over the 98,000
 # training sequences costs a CPU a minute or two whatever the batch, so that more of its steps should count.
 _SEQUENTIAL: Settings = {"train_neg_sample_args": None, "train_batch_size": 128}
@@ -79,12 +79,12 @@ MODELS: Mapping[str, Model] = {
         note="its NDCG@10 rests at that of popularity for tens of epochs before it rises; hence the patience",
     ),
     "DeepFM": Model(
-        "deepfm",
+        "din",
         "context",
         60,
         8,
         ({}, {"dropout_prob": 0.1, "learning_rate": 5e-3, "mlp_hidden_size": [256, 256, 256]}),
-        note="the click-through ranker. " + _CTR_NOTE,
+        note="a click-through ranker, beside our DIN. " + _CTR_NOTE,
     ),
     "DSSM": Model(
         "two_tower",
