@@ -15,6 +15,7 @@ READY := .venv/.ready-$(call hash,requirements/dev.txt requirements/torch.txt py
 PROTO_TOOLS := .venv-protos/.ready-$(call hash,requirements/protos.txt)
 PEERS := .venv-peers/.ready-$(call hash,requirements/peers.txt requirements/torch.txt)
 LOCK_TOOLS := .venv-lock/.ready-$(call hash,requirements/lock.txt)
+RECBOLE := .venv-recbole/.ready-$(call hash,requirements/recbole.txt requirements/torch.txt)
 SAELENS := .venv-saelens/.ready-$(call hash,requirements/saelens.txt requirements/torch.txt)
 
 PIP_INSTALL := -m pip --disable-pip-version-check -qq install
@@ -46,8 +47,8 @@ define install_torch
 		"page shows the address) and run make again: make $(or $(MAKECMDGOALS),setup) TORCH_INDEX=..."; exit 1; } >&2
 endef
 
-.PHONY: help setup demo test saelens-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock \
-	clean fix bench-sae bench-growth bench-fidelity bench-evidence bench-families bench-sdk paper
+.PHONY: help setup demo test saelens-test recbole-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock \
+	clean fix bench-sae bench-growth bench-fidelity bench-evidence bench-families bench-recbole bench-sdk paper
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +63,9 @@ test: $(READY) ## Run all tests: unit, integration, end to end
 
 saelens-test: $(READY) $(SAELENS) ## Prove the SAELens export with sae-lens itself, in an environment of its own (not part of check)
 	RECSAE_TEST_SAELENS=.venv-saelens/bin/python .venv/bin/pytest tests/optional/test_saelens.py
+
+recbole-test: $(READY) $(RECBOLE) ## Prove import and SDK with RecBole's own models, in an environment of its own (not part of check)
+	RECSAE_TEST_RECBOLE=.venv-recbole/bin/python .venv/bin/pytest tests/optional/test_recbole.py tests/optional/test_recbole_live.py
 
 check: format lint types imports proto-lint proto-fresh test ## Everything CI runs
 
@@ -102,7 +106,7 @@ lock: $(LOCK_TOOLS) ## Resolve the locks in requirements/ again, keeping what st
 		$(UV_COMPILE) --extra $$role --constraint requirements/dev.txt pyproject.toml -o requirements/$$role.txt || exit 1; \
 	done
 	$(UV_COMPILE) --resolution lowest-direct pyproject.toml -o requirements/oldest.txt
-	for group in protos build lock saelens; do $(UV_COMPILE) --group $$group -o requirements/$$group.txt || exit 1; done
+	for group in protos build lock saelens recbole; do $(UV_COMPILE) --group $$group -o requirements/$$group.txt || exit 1; done
 	$(UV_COMPILE) --group peers --constraint requirements/dev.txt --no-emit-package torchvision -o requirements/peers.txt
 
 bench-sae: $(READY) $(PEERS) ## Training speed and loss of SAEs beside the public libraries, 20 minutes; QUICK=1, THREADS=2
@@ -120,6 +124,9 @@ bench-evidence: $(READY) ## Time, memory and size of evidence at 10^5 to 10^7 ac
 bench-families: $(READY) ## Every model family trained, served, interpreted, steered: docs/families.md; DATA=FOLDER adds ml-1m
 	@.venv/bin/python -m benchmarks.families $(if $(DATA),--data "$(DATA)") $(if $(THREADS),--threads $(THREADS))
 
+bench-recbole: $(RECBOLE) ## RecBole's models under our protocol: benchmarks/recbole/ml-100k.json, an hour of a core
+	@OMP_NUM_THREADS=1 PYTHONPATH=shared .venv-recbole/bin/python -m benchmarks.recbole
+
 bench-sdk: $(READY) ## What a tap of recsae.sdk costs a live torch model
 	@.venv/bin/python -m benchmarks.sdk_hook
 
@@ -128,7 +135,7 @@ paper: $(READY) ## The study of concepts: docs/results.md and docs/results.json;
 		$(if $(LLM_URL),--llm-url "$(LLM_URL)" --llm-model "$(LLM_MODEL)")
 
 clean: ## Remove what was made here: environments, caches, the demo's workspace
-	rm -rf .venv .venv-protos .venv-peers .venv-lock .venv-saelens .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-protos .venv-peers .venv-lock .venv-saelens .venv-recbole .cache .recsae .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 
 $(READY): $(LOCKED)
 	@.venv/bin/python $(PIP_INSTALL) --no-build-isolation --no-deps -e .
@@ -149,6 +156,14 @@ $(PEERS):
 	@.venv-peers/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/peers.txt
 	$(call install_torch,.venv-peers)
 	@rm -f .venv-peers/.ready-* && touch $@
+
+# Without its dependencies' check: RecBole pins an old numpy; benchmarks/recbole/workplace.py says what is put back.
+$(RECBOLE):
+	$(call make_venv,.venv-recbole)
+	@echo "Installing RecBole into .venv-recbole; this takes a minute."
+	$(call install_torch,.venv-recbole)
+	@.venv-recbole/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/recbole.txt
+	@rm -f .venv-recbole/.ready-* && touch $@
 
 $(PROTO_TOOLS):
 	$(call make_venv,.venv-protos)

@@ -51,7 +51,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize("name", ["dev", "build", "lock", "oldest", "peers", "protos", "saelens", *ROLES])
+@pytest.mark.parametrize("name", ["dev", "build", "lock", "oldest", "peers", "protos", "recbole", "saelens", *ROLES])
 def test_locks_hold_hashes_and_no_addresses(name: str) -> None:
     text = lock(name)
     assert "://" not in text
@@ -68,8 +68,8 @@ def test_roles_run_the_versions_that_are_tested(role: str) -> None:
 
 
 def test_torch_is_pinned_apart_and_the_same_everywhere() -> None:
-    assert all("torch" not in pins(name) for name in ("dev", "peers", "saelens", *ROLES))
-    for name in ("dev", "peers", "saelens"):
+    assert all("torch" not in pins(name) for name in ("dev", "peers", "recbole", "saelens", *ROLES))
+    for name in ("dev", "peers", "recbole", "saelens"):
         assert not any(package.startswith(("nvidia-", "cuda-", "triton")) for package in pins(name))
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["dependency-metadata"]
     (version,) = pins("torch")["torch"]
