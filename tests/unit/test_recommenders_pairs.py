@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsae.recommenders.pairs import rank_pairs
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
 def test_pairs_are_ranked_as_sorting_one_row_after_the_other_would(seed: int, k: int) -> None:
     random = np.random.default_rng(seed)
