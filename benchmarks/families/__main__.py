@@ -31,7 +31,7 @@ _RECBOLE = Path(__file__).parent.parent / "recbole"
 
 
 def main() -> None:
-    """Runs what is asked for; the documents are written when every family of a data set is there."""
+    """Runs what is asked for; the documents are written from all that was computed, now or before."""
     parser = argparse.ArgumentParser(description="Every model family through the same path.")
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--cache", type=Path, default=Path(".cache/bench/families"))
@@ -43,16 +43,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    found: dict[str, dict[str, Any]] = {}
     for data in arguments.only:
         workspace = Workspace(arguments.cache / data)
         dataset = _dataset(workspace, data, arguments.data)
         if dataset is not None:
-            found[data] = _families(workspace, dataset, arguments.family, arguments.threads, again=arguments.again)
+            _run(workspace, dataset, arguments.family, arguments.threads, again=arguments.again)
+    found = {data: families for data in (_FETCHED, _GIVEN) if (families := _kept(arguments.cache / data, names))}
     recbole = {data: _recbole(data) for data in found}
-    if list(arguments.family) == names and found:
-        write(found, recbole, arguments.out, this_machine())
-        _say(f"written: {arguments.out / 'families.md'}, {arguments.out / 'families.json'}")
+    write(found, recbole, arguments.out, this_machine())
+    _say(f"written: {arguments.out / 'families.md'}, {arguments.out / 'families.json'}")
     lines = {
         data: {TITLES.get(name, name): line(one, recbole[data].get(name, {})) for name, one in families.items()}
         for data, families in found.items()
@@ -60,18 +59,22 @@ def main() -> None:
     _say(json.dumps({"bench": "families", **lines}))
 
 
-def _families(
-    workspace: Workspace, dataset: DatasetEntry, names: Sequence[str], threads: int, *, again: bool
-) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _run(workspace: Workspace, dataset: DatasetEntry, names: Sequence[str], threads: int, *, again: bool) -> None:
     for name in names:
-        kept = workspace.home / "results" / f"{name}.json"
+        kept = _result(workspace.home, name)
         if again or not kept.exists():
             _say(f"{dataset.name}: {name}")
             result = study(workspace, dataset, name, threads=threads, say=lambda words: _say(f"  {words}"))
             write_json_atomic(kept, result.as_json())
-        found[name] = json.loads(kept.read_bytes())
-    return found
+
+
+def _kept(home: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What was computed of a data set, by family, in the table's order."""
+    return {name: json.loads(path.read_bytes()) for name in names if (path := _result(home, name)).exists()}
+
+
+def _result(home: Path, name: str) -> Path:
+    return home / "results" / f"{name}.json"
 
 
 def _dataset(workspace: Workspace, name: str, data: Path | None) -> DatasetEntry | None:
