@@ -1,6 +1,7 @@
 """What steering by one concept does to a facet's share of the lists, through the head that serves the model.
 
-Whatever the kind of row, `dose` x p95 of the concept is added to each of a subject's rows, and the head ranks again.
+`dose` x p95 of the concept is added to each of a subject's rows, and the head ranks again. Of pairs the concept is
+scaled by 1 + dose instead: what is added to every candidate alike raises them all nearly alike.
 Concept and dose of a facet are chosen on construction users, where NDCG@10 may lose 2 % at most; gain and loss are
 those of verification users, one request each. Gain = log-odds of the facet's share of the first ten places, steered
 minus unsteered (docs/method.md, section 7). One concept, because handles of several need a dot-product head.
@@ -20,12 +21,14 @@ from recsae.recommenders.inputs import ModelInputs, stack_indices
 from recsae.recommenders.metrics import ndcg_gains, ranks_in_lists
 from recsae.recommenders.ranked import Ranked
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.sae.codes import Codes
+from recsae.sae.runtime import SparseAutoencoder
 
 MOST_LOSS = 0.02
 DOSES = (0.5, 1.0, 2.0, 4.0)
 _PLACES = 10
 # Concepts tried for a facet, those that add most of it to lists at dose 1 on a part of the construction users.
-_TRIED, _SCREENED_USERS = 4, 64
+_TRIED = 4
 _PAIRS_AT_ONCE = 200_000
 
 Floats = NDArray[np.float32]
@@ -78,23 +81,33 @@ class _Lists:
 class SteeringPanel:
     """Requests embedded once, ranked again for every change."""
 
-    def __init__(self, recommender: OnnxRecommender, users: Users, facets: sparse.csr_matrix) -> None:
+    def __init__(
+        self, recommender: OnnxRecommender, users: Users, facets: sparse.csr_matrix, sae: SparseAutoencoder
+    ) -> None:
         """`facets` 0/1 [n_items + 1, F]: those whose shares are counted."""
-        self._recommender, self._users, self._facets = recommender, users, facets
+        self._recommender, self._users, self._facets, self._sae = recommender, users, facets, sae
+        self._codes: Codes | None = None
         hook = recommender.hooks[0]
         self._candidates: NDArray[np.int64] | None = None
         if hook.rows == "pair":
             self._candidates = np.tile(np.arange(1, recommender.n_items + 1), (len(users), 1))
             self._embedded = recommender.embed_pairs(users.inputs, self._candidates)
+            self._codes = sae.encode(self._embedded.activation.reshape(-1, hook.dim))
         else:
             self._embedded = recommender.embed(users.inputs)
-        self.before = self.after(np.zeros(hook.dim, np.float32))
+        self.before = self._ranked(self._embedded.activation)
 
-    def after(self, change: Floats) -> _Lists:
-        """The lists when `change` float32 [d] is added to every row."""
-        x = self._embedded.activation + change if change.any() else self._embedded.activation
+    def after(self, latent: int, unit: float, dose: float) -> _Lists:
+        """The lists when a latent is turned up in every row: by `dose` x `unit`, or of pairs to 1 + dose of itself."""
+        x, row = self._embedded.activation, self._sae.w_dec[latent]
+        if self._codes is None:
+            return self._ranked(x + np.float32(dose * unit) * row)
+        z = self._codes.strengths_of(latent).reshape(*x.shape[:2], 1)
+        return self._ranked(x + np.float32(dose) * z * row)
+
+    def _ranked(self, x: Floats) -> _Lists:
         ranked = self._recommender.rank(
-            x.astype(np.float32),
+            x.astype(np.float32, copy=False),
             self._embedded.passthrough,
             k=_PLACES,
             exclude=self._users.consumed,
@@ -124,38 +137,37 @@ def steer_facets(
     screening: SteeringPanel,
     verification: SteeringPanel,
     dictionary: Dictionary,
-    w_dec: Floats,
     names: Sequence[str],
 ) -> list[Steered]:
     """The gain of each facet `names` [F]; a facet no concept raises within the loss allowed gains 0."""
-    alive = np.flatnonzero(dictionary.arrays.p95 > 0)
-    units = w_dec[alive] * dictionary.arrays.p95[alive, None]
+    p95 = dictionary.arrays.p95
+    alive = np.flatnonzero(p95 > 0)
     # One pass over the concepts says what each adds to every facet.
-    raised = np.stack([screening.after(unit).shares.mean(axis=0) for unit in units])
+    raised = np.stack([screening.after(one, float(p95[one]), 1.0).shares.mean(axis=0) for one in alive.tolist()])
     raised -= screening.before.shares.mean(axis=0)
     found = []
     for column, facet in enumerate(names):
-        best = np.argsort(-raised[:, column])[:_TRIED]
-        chosen = _choose(construction, units, best, column)
+        best = alive[np.argsort(-raised[:, column])[:_TRIED]]
+        chosen = _choose(construction, p95, best, column)
         if chosen is None:
             share = float(verification.before.shares[:, column].mean())
             found.append(Steered(facet, "", 0.0, 0.0, 0.0, share, share))
             continue
-        place, dose = chosen
-        after = verification.after(units[place] * np.float32(dose))
-        found.append(_measured(facet, dictionary, int(alive[place]), dose, verification.before, after, column))
+        latent, dose = chosen
+        after = verification.after(latent, float(p95[latent]), dose)
+        found.append(_measured(facet, dictionary, latent, dose, verification.before, after, column))
     return found
 
 
-def _choose(panel: SteeringPanel, units: Floats, tried: NDArray[np.int64], column: int) -> tuple[int, float] | None:
-    """The concept and dose that raise a facet most while NDCG@10 loses 2 % at most; None when none does."""
+def _choose(panel: SteeringPanel, p95: Floats, tried: NDArray[np.int64], column: int) -> tuple[int, float] | None:
+    """The latent and dose that raise a facet most while NDCG@10 loses 2 % at most; None when none does."""
     best, chosen = 0.0, None
-    for place in tried.tolist():
+    for latent in tried.tolist():
         for dose in DOSES:
-            lists = panel.after(units[place] * np.float32(dose))
+            lists = panel.after(latent, float(p95[latent]), dose)
             gain = _log_odds(lists, column) - _log_odds(panel.before, column)
             if _loss(panel.before, lists) <= MOST_LOSS and gain > best:
-                best, chosen = gain, (place, dose)
+                best, chosen = gain, (latent, dose)
     return chosen
 
 

@@ -86,6 +86,9 @@ def steer(workspace: Workspace, dataset: DatasetEntry, recommender: OnnxRecommen
     names = [name for name in FACETS if name in table.names]
     columns = table.matrix[:, [table.names.index(name) for name in names]].tocsr()
 
+    store, most = workspace.artifacts(), histories.n_users
+    sae = SparseAutoencoder.load(store.fetch("sae", run.triple.sae_version).folder, run.triple.sae_version)
+
     def panel(part: UserPart, most: int) -> SteeringPanel:
         users = np.flatnonzero(usable & (parts == part)).astype(np.int64)
         size = min(panel_size(recommender, len(users)), most)
@@ -95,16 +98,13 @@ def steer(workspace: Workspace, dataset: DatasetEntry, recommender: OnnxRecommen
             [histories.of(user) for user in users.tolist()],
             split.test[users],
         )
-        return SteeringPanel(recommender, requests, columns)
+        return SteeringPanel(recommender, requests, columns, sae)
 
-    store, most = workspace.artifacts(), histories.n_users
-    sae = SparseAutoencoder.load(store.fetch("sae", run.triple.sae_version).folder, run.triple.sae_version)
     found = store.fetch("dictionary", run.triple.dictionary_version)
     return steer_facets(
         panel(UserPart.CONSTRUCTION, most),
         panel(UserPart.CONSTRUCTION, _SCREENED_USERS),
         panel(UserPart.VERIFICATION, most),
         Dictionary.load(found.folder, found.version),
-        sae.w_dec,
         names,
     )
