@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -57,6 +58,11 @@ class AttributeInput:
     kind: AttributeKind = "category"
     values: tuple[str, ...] = ()
     default: float = 0.0
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Index of each value of a category, from 1."""
+        return {value: place for place, value in enumerate(self.values, start=1)}
 
 
 @dataclass(frozen=True)
