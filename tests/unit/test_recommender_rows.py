@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 
 from recsae.datasets.attributes import AttributeValue
-from recsae.errors import InvalidRequestError
+from recsae.errors import DeadlineExceededError, InvalidRequestError
 from recsae.recommenders.bundle import ModelBundle
 from recsae.recommenders.description import AttributeInput, BundleDescription, Hook, Inputs
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.recommenders.synthetic import tiny_bundle, tiny_family_bundle
+from recsae.rpc.deadline import Deadline
 from recsae.steering.matching import SteerContext
 from recsae.store.histories import MemoryHistoryStore
 from recsae.store.histories import UserPage as StoredPage
 from recsae.store.pseudonyms import pseudonym
 from recsae.telemetry.metrics import RecommenderMetrics, new_registry
 from recsae.telemetry.observing import Sample
+from recsae_recommender.handlers.export import ExportHandler, ExportQuery
 from recsae_recommender.handlers.rank import RankHandler, RankQuery
-from recsae_recommender.handlers.sources import UserPage, user_sources
+from recsae_recommender.handlers.sources import GivenSubject, GivenSubjects, UserPage, user_sources
 from recsae_recommender.models import ModelTable, ServedModel
 from recsae_recommender.pipeline import Job, ModelPipeline
 from recsae_recommender.ranking import RankAsk
@@ -139,6 +141,15 @@ def test_users_of_a_model_that_reads_attributes_alone_are_those_with_any() -> No
     store.set_attributes("with", {"country": "DK"})
     sources, _ = user_sources(attributes_alone(), SubjectReader(store), UserPage(), rows_per_user=1)
     assert [(one.user_id, dict(one.attributes)) for one in sources] == [("with", {"country": "DK"})]
+
+
+def test_an_export_ends_with_the_time_of_its_caller(tmp_path: Path) -> None:
+    recommender = OnnxRecommender(tiny_bundle(tmp_path))
+    handler = ExportHandler(ModelTable([ServedModel(recommender, None, SubjectReader(None))]))  # type: ignore[arg-type]
+    given = GivenSubjects([GivenSubject(["i1"])])
+    assert len(handler(ExportQuery(given, deadline=Deadline.after(60))).activations) == 1
+    with pytest.raises(DeadlineExceededError, match="ran out"):
+        handler(ExportQuery(given, deadline=Deadline.after(-1)))
 
 
 def test_what_crosses_the_cut_never_replaces_what_was_checked(tmp_path: Path) -> None:

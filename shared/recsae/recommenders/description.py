@@ -127,6 +127,11 @@ class BundleDescription:
             raise BundleError(f"{DESCRIPTION} of {self.name!r}: a dot_product head needs one row per subject")
         if self.inputs.user != (self.n_users > 0):
             raise BundleError(f"{DESCRIPTION} of {self.name!r}: a trunk that reads users needs n_users, and only that")
+        if not self.inputs.history and any(hook.all_positions for hook in self.hooks):
+            raise BundleError(f"{DESCRIPTION} of {self.name!r}: a trunk that reads no history has no positions of one")
+        for one in self.inputs.attributes:
+            if one.kind not in get_args(AttributeKind):
+                raise BundleError(f"{DESCRIPTION} of {self.name!r}: {one} needs a kind of {get_args(AttributeKind)}")
         if not (self.inputs.history or self.inputs.user or self.inputs.attributes):
             raise BundleError(f"{DESCRIPTION} of {self.name!r}: the trunk reads nothing; name its inputs")
 
