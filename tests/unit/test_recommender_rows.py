@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recsae.datasets.attributes import AttributeValue
-from recsae.errors import DeadlineExceededError, InvalidRequestError
+from recsae.errors import DeadlineExceededError, InvalidRequestError, UnavailableError
 from recsae.recommenders.bundle import ModelBundle
 from recsae.recommenders.description import AttributeInput, BundleDescription, Hook, Inputs
 from recsae.recommenders.runtime import OnnxRecommender
@@ -23,7 +23,7 @@ from recsae.telemetry.metrics import RecommenderMetrics, new_registry
 from recsae.telemetry.observing import Sample
 from recsae_recommender.handlers.export import ExportHandler, ExportQuery
 from recsae_recommender.handlers.rank import RankHandler, RankQuery
-from recsae_recommender.handlers.sources import GivenSubject, GivenSubjects, UserPage, user_sources
+from recsae_recommender.handlers.sources import GivenSubject, GivenSubjects, UserPage, given_sources, user_sources
 from recsae_recommender.models import ModelTable, ServedModel
 from recsae_recommender.pipeline import Job, ModelPipeline
 from recsae_recommender.ranking import RankAsk
@@ -114,6 +114,24 @@ def test_a_user_without_attributes_is_looked_up_once_and_no_list_of_users_is_rea
     SubjectReader(store, KEY).read(recommender, hidden, None)
     assert store.asked == [hidden]
     assert store.pages == 0
+
+
+class FailingStore(CountingStore):
+    """Gives no attributes."""
+
+    def attributes(self, user_id: str) -> Mapping[str, AttributeValue]:
+        raise UnavailableError("the store is away")
+
+
+def test_a_store_without_its_attributes_fails_exports_and_no_recommendation() -> None:
+    store = FailingStore()
+    store.append("anna", ["i1"])
+    reader, served = SubjectReader(store), attributes_alone()
+    assert reader.read(served, "anna", None).attributes == {}
+    with pytest.raises(UnavailableError):
+        user_sources(served, reader, UserPage(), rows_per_user=1)
+    with pytest.raises(UnavailableError):
+        given_sources(served, reader, [GivenSubject([], "anna")])
 
 
 def attributes_alone() -> OnnxRecommender:

@@ -66,7 +66,7 @@ class SubjectReader:
                 f"none of the {len(item_ids)} items of the history is known to model {recommender.name} "
                 f"{recommender.version}; send a history with at least one of its items"
             )
-        known = {**self.attributes(recommender, user_id), **(attributes or {})}
+        known = {**self._served_attributes(recommender, user_id), **(attributes or {})}
         return Subject(user_id, item_ids, indices, known, self.known_as(recommender, user_id))
 
     def known_as(self, recommender: OnnxRecommender, user_id: str) -> str:
@@ -89,16 +89,20 @@ class SubjectReader:
     def attributes(self, recommender: OnnxRecommender, user_id: str) -> Mapping[str, Attribute]:
         """What the store knows about a user, named by id or, where the model reads attributes, by pseudonym.
 
-        Attributes are features at most, so a store that fails to give them fails no recommendation.
+        Whatever the store raises: what is learnt from rows must not be learnt from attributes that went missing.
         """
         if self._store is None or not user_id:
             return {}
+        found = dict(self._store.attributes(user_id))
+        if found or not recommender.reads.attributes:
+            return found
+        behind = self._pseudonyms.behind(user_id)
+        return dict(self._store.attributes(behind)) if behind else found
+
+    def _served_attributes(self, recommender: OnnxRecommender, user_id: str) -> Mapping[str, Attribute]:
+        """As `attributes`: features at most, so a store that fails to give them fails no recommendation."""
         try:
-            found = dict(self._store.attributes(user_id))
-            if found or not recommender.reads.attributes:
-                return found
-            behind = self._pseudonyms.behind(user_id)
-            return dict(self._store.attributes(behind)) if behind else found
+            return self.attributes(recommender, user_id)
         except Exception as error:
             _log.warning("attributes_unavailable", exc_info=error)
             return {}
