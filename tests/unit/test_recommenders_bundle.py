@@ -81,6 +81,13 @@ def _set(file: str, **changes: object) -> Callable[[Path], None]:
     return lambda folder: change(folder, file, **changes)
 
 
+def _only_a_further_hook_has_positions(folder: Path) -> None:
+    first = {"name": "sequence", "side": "user", "dim": 16, "all_positions": False}
+    further = {"name": "block_0", "side": "user", "dim": 16, "steerable": False}
+    change(folder, "bundle.json", hooks=[first, further])
+    _drop("trunk_positions.onnx")(folder)
+
+
 def _wrong_vectors(folder: Path) -> None:
     save_file({"item_vectors": np.zeros((3, 16), dtype=np.float32)}, folder / "head.safetensors")
 
@@ -102,6 +109,9 @@ def _wrong_vectors(folder: Path) -> None:
         (_set("bundle.json", head="cosine"), "head is 'cosine'"),
         (_set("bundle.json", hooks=[]), "names no hook"),
         (_set("bundle.json", surprise=1), "unknown one"),
+        (_set("bundle.json", inputs={"attributes": [{"name": "age", "kind": "text"}]}), "needs a kind of"),
+        (_set("bundle.json", inputs={"history": False, "attributes": [{"name": "age"}]}), "has no positions"),
+        (_only_a_further_hook_has_positions, "has no trunk_positions.onnx"),
         (lambda folder: (folder / "bundle.json").write_text("{"), "is not JSON"),
     ],
 )

@@ -22,9 +22,8 @@ BAND = AttributeInput("band", values=("18", "25"))
 
 def bundle(inputs: Inputs, n_users: int = 0) -> ModelBundle:
     """Says what is read; has no files."""
-    description = BundleDescription(
-        "m", "test", 4, 9, "opaque", (Hook("h", "user", 2),), inputs=inputs, n_users=n_users
-    )
+    hook = Hook("h", "user", 2, all_positions=inputs.history)
+    description = BundleDescription("m", "test", 4, 9, "opaque", (hook,), inputs=inputs, n_users=n_users)
     users = tuple(f"u{number}" for number in range(1, n_users + 1))
     items = tuple(f"i{number}" for number in range(1, 10))
     return ModelBundle(Path(), "0", description, items, items, users)

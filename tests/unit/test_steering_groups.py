@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from recsae.pipeline.triples import Triple
+from recsae.steering import delta
 from recsae.steering.delta import Steerer
 from recsae.steering.matching import SteerContext
 from recsae.steering.plans import Plan, PlanOperation, PlanPolicy
 from recsae.steering.policies import OperationKind, Scope, Window
-from recsae.steering.receipts import PolicyRef, UnsteeredReason
+from recsae.steering.receipts import PolicyRef, Receipt, UnsteeredReason
 
 ROW = np.array([0, 1, 0], np.float32)
 
@@ -51,3 +55,17 @@ def test_no_match_and_no_rows_leave_the_very_array() -> None:
     assert steered.activation is x
     mixed = Steerer(_plan(1.0)).steer_groups(x, [SteerContext("anna"), SteerContext("anna")], [2, 0], now=1.0)
     assert [one.reason for one in mixed.receipts] == [UnsteeredReason.STEERED, UnsteeredReason.NONE_MATCHED]
+
+
+def test_a_request_of_many_rows_makes_one_receipt_not_one_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, receipt = list[Receipt](), delta._receipt
+
+    def counted(*facts: Any) -> Receipt:
+        made.append(receipt(*facts))
+        return made[-1]
+
+    monkeypatch.setattr(delta, "_receipt", counted)
+    x = np.ones((2_000, 3), np.float32)
+    steered = Steerer(_plan(0.5)).steer_groups(x, [SteerContext("anna")] * 2, [500, 1_500], now=1.0)
+    assert (steered.activation[:, 1] == 1.5).all()
+    assert len(made) <= 4

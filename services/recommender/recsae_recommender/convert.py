@@ -114,7 +114,7 @@ def embed_response(found: EmbeddedSubject) -> recommender_pb2.EmbedResponse:
     )
 
 
-def export_query(request: recommender_pb2.ExportActivationsRequest) -> ExportQuery:
+def export_query(request: recommender_pb2.ExportActivationsRequest, info: RequestInfo) -> ExportQuery:
     """The handler's query for a request; InvalidRequestError when it names no source."""
     source: GivenSubjects | UserPage | ItemPage
     match request.WhichOneof("source"):
@@ -135,6 +135,7 @@ def export_query(request: recommender_pb2.ExportActivationsRequest) -> ExportQue
         hook=request.hook,
         all_positions=request.positions == recommender_pb2.POSITIONS_ALL,
         candidates=list(request.candidate_item_ids),
+        deadline=info.deadline,
     )
 
 

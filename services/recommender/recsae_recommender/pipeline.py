@@ -72,5 +72,7 @@ class ModelPipeline:
         for size, receipt in zip(rows.sizes, receipts, strict=True):
             end += size
             if size:
-                row = rows.activation[end - 1 - (random.randrange(size) if size > 1 else 0)]
+                row = rows.activation[end - 1]
+                if size > 1:  # a copy: a sample that waits to be sent must not hold the rows of all candidates
+                    row = rows.activation[end - 1 - random.randrange(size)].copy()
                 self._observe(Sample(name, version, hook, row, bool(receipt.applied)))

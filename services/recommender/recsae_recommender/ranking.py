@@ -78,12 +78,14 @@ def _rank_group(
     passthrough: Mapping[str, NDArray[Any]],
     asks: Sequence[RankAsk],
 ) -> list[list[RankedItem]]:
+    """Of lists that all have candidates, or all none."""
+    named = [ask.candidates for ask in asks if ask.candidates is not None]
     ranked = recommender.rank(
         activation,
-        dict(passthrough),
+        passthrough,
         k=max(ask.k for ask in asks),
         exclude=stack_indices([ask.exclude for ask in asks]),
-        candidates=stack_indices([_NO_ITEMS if ask.candidates is None else ask.candidates for ask in asks]),
+        candidates=stack_indices(named) if named else None,
     )
     return _lists(ranked, asks)
 

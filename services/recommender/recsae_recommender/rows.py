@@ -52,7 +52,7 @@ def embed_rows(recommender: OnnxRecommender, inputs: ModelInputs, asks: Sequence
         kept = candidates > 0
         return EmbeddedRows(embedded.activation[kept], kept.sum(axis=1).tolist(), candidates, embedded.passthrough)
     embedded = recommender.embed(inputs)
-    rows = embedded.activation.reshape(-1, hook.dim)
+    rows = embedded.activation if hook.rows == "subject" else embedded.activation.reshape(-1, hook.dim)
     return EmbeddedRows(rows, [hook.interests] * n, None, embedded.passthrough)
 
 

@@ -68,7 +68,7 @@ class ActivationExporterServicer(recommender_pb2_grpc.ActivationExporterServicer
         self, request: recommender_pb2.ExportActivationsRequest, context: grpc.ServicerContext
     ) -> recommender_pb2.ExportActivationsResponse:
         """Computes a page of activations."""
-        return convert.export_response(self.export(convert.export_query(request)))
+        return convert.export_response(self.export(convert.export_query(request, require_request())))
 
     def ExportItems(
         self, request: recommender_pb2.ExportItemsRequest, context: grpc.ServicerContext

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc.limits import MOST_HISTORY
 from recsae.steering.segments import Attribute
 from recsae.store.histories import HistoryStore
 from recsae_recommender.pseudonymous_users import PseudonymousUsers
 
-_LONGEST_HISTORY = 10_000
 _log = structlog.get_logger(__name__)
 
 
@@ -58,15 +58,15 @@ class SubjectReader:
         if history is None and not user_id:
             raise InvalidRequestError("neither a user id nor a history came; send one of them")
         item_ids = self._stored(recommender, user_id) if history is None else history
-        if len(item_ids) > _LONGEST_HISTORY:
-            raise InvalidRequestError(f"the history has {len(item_ids)} items; send the newest {_LONGEST_HISTORY}")
+        if len(item_ids) > MOST_HISTORY:
+            raise InvalidRequestError(f"the history has {len(item_ids)} items; send the newest {MOST_HISTORY}")
         indices = recommender.bundle.index_of_known(item_ids)
         if not len(indices) and needs_history(recommender):
             raise InvalidRequestError(
                 f"none of the {len(item_ids)} items of the history is known to model {recommender.name} "
                 f"{recommender.version}; send a history with at least one of its items"
             )
-        known = {**self.attributes(user_id), **(attributes or {})}
+        known = {**self._served_attributes(recommender, user_id), **(attributes or {})}
         return Subject(user_id, item_ids, indices, known, self.known_as(recommender, user_id))
 
     def known_as(self, recommender: OnnxRecommender, user_id: str) -> str:
@@ -86,16 +86,23 @@ class SubjectReader:
             )
         return self._store
 
-    def attributes(self, user_id: str) -> Mapping[str, Attribute]:
-        """What the store knows about a user, named by id or by pseudonym.
+    def attributes(self, recommender: OnnxRecommender, user_id: str) -> Mapping[str, Attribute]:
+        """What the store knows about a user, named by id or, where the model reads attributes, by pseudonym.
 
-        Attributes are features at most, so a store that fails to give them fails no recommendation.
+        Whatever the store raises: what is learnt from rows must not be learnt from attributes that went missing.
         """
         if self._store is None or not user_id:
             return {}
+        found = dict(self._store.attributes(user_id))
+        if found or not recommender.reads.attributes:
+            return found
+        behind = self._pseudonyms.behind(user_id)
+        return dict(self._store.attributes(behind)) if behind else found
+
+    def _served_attributes(self, recommender: OnnxRecommender, user_id: str) -> Mapping[str, Attribute]:
+        """As `attributes`: features at most, so a store that fails to give them fails no recommendation."""
         try:
-            found = dict(self._store.attributes(user_id))
-            return found or dict(self._store.attributes(self._pseudonyms.behind(user_id) or user_id))
+            return self.attributes(recommender, user_id)
         except Exception as error:
             _log.warning("attributes_unavailable", exc_info=error)
             return {}

@@ -49,7 +49,8 @@ class ModelBundle:
     def load(cls, folder: Path, version: str) -> Self:
         """Reads a bundle folder; BundleError names the file and the value that is wrong."""
         description = BundleDescription.read(folder)
-        for name in (TRUNK, HEAD, *([TRUNK_POSITIONS] if description.hooks[0].all_positions else [])):
+        every = any(hook.all_positions for hook in description.hooks)
+        for name in (TRUNK, HEAD, *([TRUNK_POSITIONS] if every else [])):
             if not (folder / name).is_file():
                 raise BundleError(f"the bundle {description.name!r} in {folder} has no {name}; export it again")
         ids, titles = read_items(folder)

@@ -29,8 +29,7 @@ def verify_behaviour(recommender: OnnxRecommender) -> tuple[str, ...]:
     _check_masks(recommender, embedded, slate)
     _check_scores(recommender, embedded)
     _check_hooks(recommender, inputs)
-    if recommender.hooks[0].all_positions:
-        _check_positions(recommender, inputs)
+    _check_positions(recommender, inputs)
     if recommender.reads.empty_history:
         _check_cold_start(recommender, slate)
     invariance = batch_invariance(recommender)

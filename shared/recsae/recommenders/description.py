@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -57,6 +58,11 @@ class AttributeInput:
     kind: AttributeKind = "category"
     values: tuple[str, ...] = ()
     default: float = 0.0
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Index of each value of a category, from 1."""
+        return {value: place for place, value in enumerate(self.values, start=1)}
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,11 @@ class BundleDescription:
             raise BundleError(f"{DESCRIPTION} of {self.name!r}: a dot_product head needs one row per subject")
         if self.inputs.user != (self.n_users > 0):
             raise BundleError(f"{DESCRIPTION} of {self.name!r}: a trunk that reads users needs n_users, and only that")
+        if not self.inputs.history and any(hook.all_positions for hook in self.hooks):
+            raise BundleError(f"{DESCRIPTION} of {self.name!r}: a trunk that reads no history has no positions of one")
+        for one in self.inputs.attributes:
+            if one.kind not in get_args(AttributeKind):
+                raise BundleError(f"{DESCRIPTION} of {self.name!r}: {one} needs a kind of {get_args(AttributeKind)}")
         if not (self.inputs.history or self.inputs.user or self.inputs.attributes):
             raise BundleError(f"{DESCRIPTION} of {self.name!r}: the trunk reads nothing; name its inputs")
 

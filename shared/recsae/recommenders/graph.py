@@ -6,7 +6,7 @@ Not here: what the inputs mean (`runtime`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,15 @@ from recsae.recommenders.description import BundleError
 _FATAL_ONLY = 4
 # The one input of our graphs that has no row per subject.
 _FOR_ALL_ROWS = "k"
-_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(bool)": np.bool_,
+_TYPES: Mapping[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(bool)": np.dtype(np.bool_),
 }
+_WIDENED = ("tensor(float16)", "tensor(double)")
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -38,37 +39,52 @@ class Graph:
     def __init__(self, path: Path, threads: int) -> None:
         """BundleError when it cannot be loaded."""
         self._session = open_session(path, threads)
-        given = self._session.get_inputs()
+        given, made = self._session.get_inputs(), self._session.get_outputs()
         self.inputs = tuple(value.name for value in given)
-        self.outputs = tuple(value.name for value in self._session.get_outputs())
+        self.outputs = tuple(value.name for value in made)
         self._types = {value.name: _TYPES.get(value.type) for value in given}
+        self._widens = any(value.type in _WIDENED for value in made)
         firsts = {value.name: value.shape[0] for value in given if value.shape and value.name != _FOR_ALL_ROWS}
         sizes = {size for size in firsts.values() if isinstance(size, int)}
         self._batch: int | None = min(sizes, default=None)
 
-    def run(self, outputs: Sequence[str], feed: Arrays, rows: int) -> list[NDArray[Any]]:
+    def run(self, outputs: list[str], feed: Arrays, rows: int) -> list[NDArray[Any]]:
         """The outputs over a batch of `rows`; inputs the graph does not have are left out. float16 comes as float32.
 
-        The input `k` has no rows and is fed as it is to every piece of a fixed batch.
+        The input `k` has no rows and is fed as it is to every piece of a fixed batch. Of no rows at all, which many
+        graphs cannot take, one row of zeros is run and dropped.
         """
-        typed = {name: self._typed(name, feed[name]) for name in self.inputs}
-        if self._batch is None or self._batch == rows:
-            return [_widened(value) for value in self._session.run(list(outputs), typed)]
-        return self._in_pieces(outputs, typed, rows, self._batch)
+        typed = {
+            name: given if (given := feed[name]).dtype is wanted else _converted(given, wanted)
+            for name, wanted in self._types.items()
+        }
+        if not rows:
+            typed = {name: value if name == _FOR_ALL_ROWS else _one_of_zeros(value) for name, value in typed.items()}
+        if self._batch is None or self._batch == max(rows, 1):
+            found = self._session.run(outputs, typed)
+        else:
+            found = self._in_pieces(outputs, typed, max(rows, 1), self._batch)
+        if self._widens:
+            found = [_widened(value) for value in found]
+        return found if rows else [value[:0] for value in found]
 
     def _in_pieces(
-        self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]], rows: int, batch: int
+        self, outputs: list[str], feed: Mapping[str, NDArray[Any]], rows: int, batch: int
     ) -> list[NDArray[Any]]:
         parts: list[list[NDArray[Any]]] = []
-        for start in range(0, max(rows, 1), batch):
-            at = np.arange(start, start + batch).clip(max=max(rows - 1, 0))  # the last piece is filled up
+        for start in range(0, rows, batch):
+            at = np.arange(start, start + batch).clip(max=rows - 1)  # the last piece is filled up
             piece = {name: value if name == _FOR_ALL_ROWS else value[at] for name, value in feed.items()}
-            parts.append(self._session.run(list(outputs), piece))
-        return [_widened(np.concatenate(column)[:rows]) for column in zip(*parts, strict=True)]
+            parts.append(self._session.run(outputs, piece))
+        return [np.concatenate(column)[:rows] for column in zip(*parts, strict=True)]
 
-    def _typed(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
-        wanted = self._types[name]
-        return np.ascontiguousarray(value, dtype=wanted or value.dtype)
+
+def _converted(value: NDArray[Any], wanted: np.dtype[Any] | None) -> NDArray[Any]:
+    return np.ascontiguousarray(value, dtype=wanted or value.dtype)
+
+
+def _one_of_zeros(value: NDArray[Any]) -> NDArray[Any]:
+    return np.zeros((1, *value.shape[1:]), value.dtype)
 
 
 def _widened(value: NDArray[Any]) -> NDArray[Any]:

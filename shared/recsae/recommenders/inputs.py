@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,8 @@ from recsae.recommenders.description import AttributeInput
 
 # Names of a trunk's inputs.
 HISTORY, USER, CANDIDATE, ATTRIBUTE = "history", "user", "candidate", "attribute."
+
+_ONE = np.uint64(1)
 
 Ints = NDArray[np.int64]
 Attributes = Mapping[str, AttributeValue | bool]
@@ -62,17 +63,16 @@ def model_inputs(
     """
     reads = bundle.description.inputs
     n = len(histories)
-    ids = users if reads.user and users else [""] * n
-    known = attributes if attributes else [{}] * n
-    if len(ids) != n or len(known) != n:
+    if (users and len(users) != n) or (attributes and len(attributes) != n):
         raise InvalidRequestError(
-            f"{n} histories came with {len(ids)} users and {len(known)} attributes; give one each"
+            f"{n} histories came with {len(users)} users and {len(attributes)} attributes; give one each"
         )
-    return ModelInputs(
-        pad_histories(bundle, histories),
-        np.fromiter((bundle.user_index(one) if one else 0 for one in ids), np.int64, n),
-        {one.name: attribute_column(one, known) for one in reads.attributes},
-    )
+    user = np.zeros(n, np.int64)
+    if reads.user and users:
+        user[:] = [bundle.user_index(one) if one else 0 for one in users]
+    known = attributes or [{}] * n
+    columns = {one.name: attribute_column(one, known) for one in reads.attributes}
+    return ModelInputs(pad_histories(bundle, histories), user, columns)
 
 
 def pad_histories(bundle: ModelBundle, histories: Sequence[Sequence[int] | NDArray[np.integer]]) -> Ints:
@@ -85,15 +85,16 @@ def pad_histories(bundle: ModelBundle, histories: Sequence[Sequence[int] | NDArr
     padded = np.zeros((len(histories), longest), dtype=np.int64)
     if not reads.history:
         return padded
-    may_be_empty = reads.empty_history
+    may_be_empty, n_items = reads.empty_history, bundle.n_items
     for row, history in enumerate(histories):
         newest = np.asarray(history[-longest:], dtype=np.int64)
         if not newest.size:
             if may_be_empty:
                 continue
             raise InvalidRequestError(f"history {row} is empty; give at least one item")
-        if newest.min() < 1 or newest.max() > bundle.n_items:
-            raise InvalidRequestError(f"history {row} has an item index outside 1..{bundle.n_items}")
+        # Seen as unsigned, 0 less 1 and every negative index are very large ones.
+        if (newest.view(np.uint64) - _ONE).max() >= n_items:
+            raise InvalidRequestError(f"history {row} has an item index outside 1..{n_items}")
         padded[row, : newest.size] = newest
     return padded
 
@@ -130,14 +131,9 @@ def attribute_column(one: AttributeInput, subjects: Sequence[Attributes]) -> NDA
     """One attribute of all subjects, int64 or float32 [n]; InvalidRequestError for text where a number is read."""
     given = (attributes.get(one.name) for attributes in subjects)
     if one.kind == "category":
-        index = _categories(one.values)
+        index = one.index
         return np.fromiter((index.get(category_text(value), 0) for value in given), np.int64, len(subjects))
     return np.fromiter((_number(one, value) for value in given), np.float32, len(subjects))
-
-
-@lru_cache(maxsize=256)
-def _categories(values: tuple[str, ...]) -> dict[str, int]:
-    return {value: place for place, value in enumerate(values, start=1)}
 
 
 def category_text(value: AttributeValue | bool | None) -> str:

@@ -36,6 +36,9 @@ from recsae.recommenders.ranked import Ranked
 
 # Pairs computed together: larger batches gain nothing and hold memory.
 _PAIRS_AT_ONCE = 4_096
+# Pairs whose activations are held together where every item is one.
+_PAIRS_HELD = 65_536
+_LISTS = ["items", "scores"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,16 @@ class OnnxRecommender:
         self._head = Graph(bundle.folder / HEAD, threads)
         self._positions: Graph | None = None
         self._lock = threading.Lock()
+        description = bundle.description
+        # Looked up here once: what follows is on the path of every request.
+        self._hooks, self._n_items, self._max_history = description.hooks, bundle.n_items, description.max_history
+        self._pairs = self._hooks[0].rows == "pair"
+        first = description.hooks[0]
+        self._activation_shape = (first.interests, first.dim) if first.rows == "interest" else (first.dim,)
+        self._outputs = {
+            hook.name: [_output("activation", hook, self._hooks), *(description.passthrough if hook is first else ())]
+            for hook in self._hooks
+        }
 
     @property
     def name(self) -> str:
@@ -74,17 +87,17 @@ class OnnxRecommender:
     @property
     def max_history(self) -> int:
         """Newest items of a history the model reads."""
-        return self.bundle.description.max_history
+        return self._max_history
 
     @property
     def n_items(self) -> int:
         """Items it can return, indices 1..n_items."""
-        return self.bundle.n_items
+        return self._n_items
 
     @property
     def hooks(self) -> tuple[Hook, ...]:
         """Places where activations can be read; the first one is the default."""
-        return self.bundle.description.hooks
+        return self._hooks
 
     @property
     def reads(self) -> Inputs:
@@ -108,7 +121,9 @@ class OnnxRecommender:
 
     def hook(self, name: str = "") -> Hook:
         """The hook of that name, the first for ""; NotFoundError names those there are."""
-        found = self.hooks[0] if not name else next((hook for hook in self.hooks if hook.name == name), None)
+        if not name:
+            return self._hooks[0]
+        found = next((hook for hook in self._hooks if hook.name == name), None)
         if found is None:
             there = ", ".join(repr(hook.name) for hook in self.hooks)
             raise NotFoundError(f"model {self.name} has no hook {name!r}; it has {there}")
@@ -143,7 +158,7 @@ class OnnxRecommender:
             inputs, candidates = newest_as_candidate(inputs)
         if candidates.shape != (len(inputs),):
             raise InvalidRequestError(f"candidates have shape {candidates.shape}, expected [{len(inputs)}]")
-        return self._embed(inputs, chosen, {CANDIDATE: self._within(CANDIDATE, candidates)})
+        return self._embed(inputs, chosen, {CANDIDATE: self._within(CANDIDATE, np.asarray(candidates, np.int64))})
 
     def embed_pairs(self, batch: ModelInputs | Ints, candidates: Ints, *, hook: str = "") -> Embedded:
         """Of each subject with each of its `candidates` int64 [n, c] (0 = none, its row is zero): [n, c, d].
@@ -200,40 +215,52 @@ class OnnxRecommender:
         """The best k items of n lists; k is cut to n_items.
 
         `activation` float32 [n, d], or [n, interests, d], or of pairs [n, c, d] for `candidates` int64 [n, c].
-        `exclude` int64 [n, e] and `candidates` are filled up with 0; c = 0 means every item (not of pairs).
+        `exclude` int64 [n, e] and `candidates` are filled up with 0; c = 0 means every item (of pairs, none).
         InvalidRequestError for wrong shapes, values that are not finite and indices outside 0..n_items.
         """
         count = len(activation)
         if k < 1:
             raise InvalidRequestError(f"k is {k}, it must be at least 1")
         excluded, wanted = self._indices("exclude", exclude, count), self._indices("candidates", candidates, count)
-        self._check_activation(activation, wanted.shape[1])
-        crossing = dict(passthrough or {})
-        for name in self.bundle.description.passthrough:
-            if name not in crossing:
+        if self._pairs and candidates is None:
+            raise InvalidRequestError(f"model {self.name} scores pairs; name the candidates of each list")
+        shape = (wanted.shape[1], *self._activation_shape) if self._pairs else self._activation_shape
+        if activation.shape[1:] != shape:
+            needed = ", ".join(str(size) for size in ("n", *shape))
+            raise InvalidRequestError(f"activations have shape {activation.shape}, model {self.name} needs [{needed}]")
+        if not np.isfinite(activation).all():
+            raise InvalidRequestError("activations hold values that are not finite")
+        feed: dict[str, NDArray[Any]] = {}
+        for name in self._outputs[self._hooks[0].name][1:]:
+            if passthrough is None or name not in passthrough:
                 raise InvalidRequestError(f"the head of model {self.name} needs the pass-through tensor {name!r}")
-        k = min(k, self.n_items)
-        if self.hooks[0].rows == "pair":
-            return rank_pairs(self._pair_scores(activation, crossing, wanted), wanted, excluded, k)
-        masks = {"exclude": excluded, "candidates": wanted, "k": np.array([k], np.int64)}
-        feed: dict[str, NDArray[Any]] = {"activation": activation, **masks, **crossing}
-        items, scores = self._head.run(["items", "scores"], feed, count)
-        return Ranked(items, scores)
+            feed[name] = passthrough[name]
+        k = min(k, self._n_items)
+        if self._pairs:
+            return rank_pairs(self._pair_scores(activation, feed, wanted), wanted, excluded, k)
+        feed |= {"activation": activation, "exclude": excluded, "candidates": wanted, "k": np.array([k], np.int64)}
+        return Ranked(*self._head.run(_LISTS, feed, count))
 
     def recommend(self, batch: ModelInputs | Ints, *, k: int, exclude: Ints | None = None) -> Ranked:
         """The best k of all items for each subject: `embed`, then `rank`, whatever the model's rows stand for."""
-        if self.hooks[0].rows != "pair":
+        if not self._pairs:
             embedded = self.embed(batch)
             return self.rank(embedded.activation, embedded.passthrough, k=k, exclude=exclude)
-        every = np.tile(np.arange(1, self.n_items + 1), (len(batch), 1))
-        embedded = self.embed_pairs(batch, every)
-        return self.rank(embedded.activation, embedded.passthrough, k=k, exclude=exclude, candidates=every)
+        inputs = self._checked(batch)
+        at_once = max(1, _PAIRS_HELD // self.n_items)
+        parts = []
+        for start in range(0, max(len(inputs), 1), at_once):
+            some = slice(start, start + at_once)
+            every = np.tile(np.arange(1, self.n_items + 1), (len(inputs.history[some]), 1))
+            embedded = self.embed_pairs(inputs.take(some), every)
+            excluded = None if exclude is None else exclude[some]
+            parts.append(self.rank(embedded.activation, embedded.passthrough, k=k, exclude=excluded, candidates=every))
+        return Ranked(np.concatenate([part.items for part in parts]), np.concatenate([part.scores for part in parts]))
 
-    def _embed(self, inputs: ModelInputs, hook: Hook, more: Mapping[str, NDArray[Any]]) -> Embedded:
-        crossing = self.bundle.description.passthrough if hook is self.hooks[0] else ()
-        outputs = [_output("activation", hook, self.hooks), *crossing]
-        values = self._trunk.run(outputs, {**_feed(inputs), **more}, len(inputs))
-        return Embedded(values[0], dict(zip(crossing, values[1:], strict=True)))
+    def _embed(self, inputs: ModelInputs, hook: Hook, more: dict[str, NDArray[Any]]) -> Embedded:
+        outputs = self._outputs[hook.name]
+        values = self._trunk.run(outputs, _feed(inputs) | more, len(inputs))
+        return Embedded(values[0], dict(zip(outputs[1:], values[1:], strict=True)))
 
     def _pair_scores(
         self, activation: NDArray[np.float32], passthrough: Mapping[str, NDArray[Any]], candidates: Ints
@@ -241,24 +268,11 @@ class OnnxRecommender:
         """float32 [n, c], -inf where there is no candidate."""
         scores = np.full(candidates.shape, -np.inf, np.float32)
         row, place = np.nonzero(candidates)
-        if len(row):
-            feed = {
-                "activation": activation[row, place],
-                **{name: one[row, place] for name, one in passthrough.items()},
-            }
-            scores[row, place] = self._head.run(["score"], feed, len(row))[0].reshape(-1)
+        for at in (slice(start, start + _PAIRS_AT_ONCE) for start in range(0, len(row), _PAIRS_AT_ONCE)):
+            some = row[at], place[at]
+            feed = {"activation": activation[some], **{name: one[some] for name, one in passthrough.items()}}
+            scores[some] = self._head.run(["score"], feed, len(some[0]))[0].reshape(-1)
         return scores
-
-    def _check_activation(self, activation: NDArray[np.float32], candidates: int) -> None:
-        hook, n = self.hooks[0], len(activation)
-        middle = {"subject": (), "interest": (hook.interests,), "pair": (candidates,)}[hook.rows]
-        if activation.shape != (n, *middle, hook.dim):
-            wanted = ", ".join(str(size) for size in ("n", *middle, hook.dim))
-            raise InvalidRequestError(f"activations have shape {activation.shape}, model {self.name} needs [{wanted}]")
-        if hook.rows == "pair" and not candidates:
-            raise InvalidRequestError(f"model {self.name} scores pairs; name the candidates of each list")
-        if not np.isfinite(activation).all():
-            raise InvalidRequestError("activations hold values that are not finite")
 
     def _checked(self, batch: ModelInputs | Ints) -> ModelInputs:
         if not isinstance(batch, ModelInputs):
@@ -267,11 +281,11 @@ class OnnxRecommender:
                 np.zeros(len(batch), np.int64),
                 {one.name: attribute_column(one, [{}] * len(batch)) for one in self.reads.attributes},
             )
-        if batch.history.ndim != 2 or batch.history.shape[1] != self.max_history:
+        if batch.history.ndim != 2 or batch.history.shape[1] != self._max_history:
             raise InvalidRequestError(
                 f"histories have shape {batch.history.shape}, expected [n, {self.max_history}]; use pad()"
             )
-        self._within("histories", batch.history)
+        self._within("histories", np.asarray(batch.history, np.int64))
         return batch
 
     def _indices(self, what: str, indices: Ints | None, count: int) -> Ints:
@@ -282,15 +296,17 @@ class OnnxRecommender:
         return self._within(what, np.ascontiguousarray(indices, dtype=np.int64))
 
     def _within(self, what: str, indices: Ints) -> Ints:
-        # A negative index would wrap around silently inside the graph.
-        if indices.size and (indices.min() < 0 or indices.max() > self.n_items):
+        # A negative index would wrap around silently inside the graph; seen as unsigned, it is a very large one.
+        if indices.size and indices.view(np.uint64).max() > self._n_items:
             raise InvalidRequestError(f"{what} holds an item index outside 0..{self.n_items}")
         return indices
 
 
 def _feed(inputs: ModelInputs) -> dict[str, NDArray[Any]]:
-    attributes = {f"{ATTRIBUTE}{name}": values for name, values in inputs.attributes.items()}
-    return {HISTORY: inputs.history, USER: inputs.user, **attributes}
+    feed = {HISTORY: inputs.history, USER: inputs.user}
+    for name, values in inputs.attributes.items():
+        feed[f"{ATTRIBUTE}{name}"] = values
+    return feed
 
 
 def _output(what: str, hook: Hook, hooks: Sequence[Hook]) -> str:

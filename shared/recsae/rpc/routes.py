@@ -51,7 +51,8 @@ class Routes:
         """Where a model is served; InvalidRequestError when nowhere."""
         found = self.of_model.get(model, self.default)
         if not found:
-            raise InvalidRequestError(f"no server is known for model {model!r}, only for {', '.join(self.of_model)}")
+            wanted = f"model {model!r}" if model else "a request that names no model"
+            raise InvalidRequestError(f"no server is known for {wanted}, only for {', '.join(self.of_model)}")
         return found
 
 

@@ -9,7 +9,7 @@ Not here: which plan is in force (`follower`) and where z comes from (`encoder`)
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,11 +65,25 @@ class _Recipe:
 
 
 @dataclass(frozen=True)
-class _Changed:
-    """Steered rows float32 [n, d], and which of them are `kept` bool [n]."""
+class _Judged:
+    """Steered rows float32 [n, d], the `norms` of their changes and the `lengths` they had, float64 [n].
+
+    A row counts where it is `kept`: `valid` (finite), `within` the budget, and changed, bool [n] each.
+    """
 
     rows: Floats
+    norms: Doubles
+    lengths: Doubles
+    valid: NDArray[np.bool_]
+    within: NDArray[np.bool_]
     kept: NDArray[np.bool_]
+
+    def telling(self, begin: int, end: int) -> int:
+        """The row that speaks for rows begin..end-1: the one changed most, or the first where none may be."""
+        if end - begin == 1:
+            return begin
+        allowed = (self.valid & self.within)[begin:end]
+        return begin + int(np.where(allowed, self.norms[begin:end], -1.0).argmax())
 
 
 class Steerer:
@@ -104,52 +118,69 @@ class Steerer:
         matched = [self.match(context, now) for context in contexts]
         if not any(matched):
             return unsteered(x, UnsteeredReason.NONE_MATCHED, self.plan, rows=len(contexts))
-        steered = self.apply(x, [policies for policies, size in zip(matched, sizes, strict=True) for _ in range(size)])
-        ends = np.cumsum(sizes).tolist()
-        groups = [steered.receipts[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-        none = _receipt(self.plan, UnsteeredReason.NONE_MATCHED)
-        receipts = tuple(max(group, key=_weight, default=none) for group in groups)
-        return Steered(steered.activation, receipts, steered.error)
+        return self._apply(x, matched, sizes)
 
     def apply(self, x: Floats, matched: Sequence[Matched]) -> Steered:
         """Applies to each row of `x` float32 [n, d] the policies matched for it; rows with none stay bit for bit."""
-        rows_of: dict[Matched, list[int]] = defaultdict(list)
-        for row, policies in enumerate(matched):
-            if policies:
-                rows_of[policies].append(row)
-        if not rows_of:
+        return self._apply(x, matched)
+
+    def _apply(self, x: Floats, matched: Sequence[Matched], sizes: Sequence[int] | None = None) -> Steered:
+        """A receipt per request; request i owns the next `sizes[i]` rows of `x`, None = one each."""
+        requests_of: dict[Matched, list[int]] = defaultdict(list)
+        for request, policies in enumerate(matched):
+            if policies and (sizes is None or sizes[request]):
+                requests_of[policies].append(request)
+        if not requests_of:
             return unsteered(x, UnsteeredReason.NONE_MATCHED, self.plan, rows=len(matched))
-        none = _receipt(self.plan, UnsteeredReason.NONE_MATCHED)
-        receipts = [none] * len(matched)
-        if x.ndim != 2 or x.shape != (len(matched), self.plan.dim) or x.dtype != np.float32:
-            for row in (row for rows in rows_of.values() for row in rows):
-                receipts[row] = _receipt(self.plan, UnsteeredReason.INVALID_CHANGE)
+        receipts = [_receipt(self.plan, UnsteeredReason.NONE_MATCHED)] * len(matched)
+        rows = len(matched) if sizes is None else sum(sizes)
+        if x.ndim != 2 or x.shape != (rows, self.plan.dim) or x.dtype != np.float32:
+            for request in (request for requests in requests_of.values() for request in requests):
+                receipts[request] = _receipt(self.plan, UnsteeredReason.INVALID_CHANGE)
             return Steered(x, tuple(receipts))
-        changed: dict[int, Floats] = {}
-        error = self._apply_groups(x, rows_of, receipts, changed)
-        return Steered(_replaced(x, changed), tuple(receipts), error)
+        steered, error = self._apply_groups(x, requests_of, sizes, receipts)
+        return Steered(steered, tuple(receipts), error)
 
     def _apply_groups(
-        self, x: Floats, rows_of: dict[Matched, list[int]], receipts: list[Receipt], changed: dict[int, Floats]
-    ) -> Exception | None:
-        recipes = {policies: _recipe(policies) for policies in rows_of}
+        self,
+        x: Floats,
+        requests_of: Mapping[Matched, list[int]],
+        sizes: Sequence[int] | None,
+        receipts: list[Receipt],
+    ) -> tuple[Floats, Exception | None]:
+        """`x`, or a copy where a row changed, and what went wrong; writes the receipts of the requests."""
+        recipes = {policies: _recipe(policies) for policies in requests_of}
+        rows_of = {policies: _rows(requests, sizes) for policies, requests in requests_of.items()}
         reading = [row for policies, rows in rows_of.items() if recipes[policies].reads_latents for row in rows]
         codes, error = self._codes(x, reading)
-        place = {row: index for index, row in enumerate(reading)}
-        for policies, rows in rows_of.items():
-            recipe = recipes[policies]
+        out, read = x, 0
+        for policies, requests in requests_of.items():
+            recipe, rows = recipes[policies], rows_of[policies]
             if recipe.reads_latents and codes is None:
-                for row in rows:
-                    receipts[row] = _receipt(self.plan, UnsteeredReason.ERROR)
+                for request in requests:
+                    receipts[request] = _receipt(self.plan, UnsteeredReason.ERROR)
                 continue
-            own = [place[row] for row in rows] if recipe.reads_latents else []
-            delta = _delta(recipe, codes, own, len(rows), self.plan.dim)
-            changed_here, found = self._judged(x[rows], delta, recipe)
-            for index, row in enumerate(rows):
-                receipts[row] = found[index]
-                if changed_here.kept[index]:
-                    changed[row] = changed_here.rows[index]
-        return error
+            own = slice(read, read + len(rows)) if recipe.reads_latents else slice(0)
+            read = own.stop if recipe.reads_latents else read
+            found = _judged(x[rows], _delta(recipe, codes, own, len(rows), self.plan.dim), self.plan.norm_budget)
+            begin = 0
+            for request in requests:
+                end = begin + (1 if sizes is None else sizes[request])
+                receipts[request] = self._receipt_of(found, recipe, found.telling(begin, end))
+                begin = end
+            (changed,) = found.kept.nonzero()
+            if len(changed):
+                out = x.copy() if out is x else out
+                out[rows if len(changed) == len(rows) else np.asarray(rows)[changed]] = found.rows[changed]
+        return out, error
+
+    def _receipt_of(self, found: _Judged, recipe: _Recipe, row: int) -> Receipt:
+        if not found.valid[row]:
+            return _receipt(self.plan, UnsteeredReason.INVALID_CHANGE)
+        if not found.within[row]:
+            return _receipt(self.plan, UnsteeredReason.OVER_NORM_BUDGET)
+        norm, length = float(found.norms[row]), float(found.lengths[row])
+        return _receipt(self.plan, UnsteeredReason.STEERED, recipe.applied, norm, norm / length if length > 0 else 0.0)
 
     def _codes(self, x: Floats, rows: list[int]) -> tuple[LatentCodes | None, Exception | None]:
         """The latents of the rows that need them; the error when there is no encoder or it failed."""
@@ -165,29 +196,24 @@ class Steerer:
             return None, ValueError(f"the encoder returned {codes.values.shape} values for {len(rows)} rows")
         return codes, None
 
-    def _judged(self, x: Floats, delta: Doubles, recipe: _Recipe) -> tuple[_Changed, list[Receipt]]:
-        """The receipts of rows `x` [n, d], and the steered rows, of which those count that changed and passed."""
-        norms = np.sqrt(np.square(delta).sum(axis=1))
-        own = np.sqrt(np.square(x, dtype=np.float64).sum(axis=1))
-        steered = (x + delta).astype(np.float32)
-        valid = np.isfinite(norms) & np.isfinite(own) & np.isfinite(steered).all(axis=1)
-        within = norms <= self.plan.norm_budget * own
-        receipts = []
-        for norm, length, is_valid, fits in zip(
-            norms.tolist(), own.tolist(), valid.tolist(), within.tolist(), strict=True
-        ):
-            if not is_valid:
-                receipts.append(_receipt(self.plan, UnsteeredReason.INVALID_CHANGE))
-            elif not fits:
-                receipts.append(_receipt(self.plan, UnsteeredReason.OVER_NORM_BUDGET))
-            else:
-                share = norm / length if length > 0 else 0.0
-                receipts.append(_receipt(self.plan, UnsteeredReason.STEERED, recipe.applied, norm, share))
-        return _Changed(steered, valid & within & (norms > 0)), receipts
+
+def _rows(requests: list[int], sizes: Sequence[int] | None) -> list[int]:
+    """Rows of some requests, in their order."""
+    if sizes is None:
+        return requests
+    ends = np.cumsum(sizes)
+    rows: list[int] = np.concatenate([np.arange(ends[one] - sizes[one], ends[one]) for one in requests]).tolist()
+    return rows
 
 
-def _weight(receipt: Receipt) -> tuple[bool, float]:
-    return receipt.reason is UnsteeredReason.STEERED, receipt.delta_norm
+def _judged(x: Floats, delta: Doubles, norm_budget: float) -> _Judged:
+    """Rows `x` [n, d] with `delta` added, and which of them may be used."""
+    norms = np.sqrt(np.square(delta).sum(axis=1))
+    lengths = np.sqrt(np.square(x, dtype=np.float64).sum(axis=1))
+    steered = (x + delta).astype(np.float32)
+    valid = np.isfinite(norms) & np.isfinite(lengths) & np.isfinite(steered).all(axis=1)
+    within = norms <= norm_budget * lengths
+    return _Judged(steered, norms, lengths, valid, within, valid & within & (norms > 0))
 
 
 def unsteered(x: Floats, reason: UnsteeredReason, plan: Plan | None = None, *, rows: int | None = None) -> Steered:
@@ -208,7 +234,7 @@ def _recipe(policies: Matched) -> _Recipe:
     return _Recipe(tuple(operations.values()), tuple(applied))
 
 
-def _delta(recipe: _Recipe, codes: LatentCodes | None, places: list[int], rows: int, dim: int) -> Doubles:
+def _delta(recipe: _Recipe, codes: LatentCodes | None, places: slice, rows: int, dim: int) -> Doubles:
     """sum_j (z'_j - z_j) W_dec[j], float64 [rows, d], operation by operation: no product that mixes rows."""
     delta = np.zeros((rows, dim))
     for operation in recipe.operations:
@@ -252,12 +278,3 @@ def _receipt(
     share: float = 0.0,
 ) -> Receipt:
     return Receipt(reason, applied, plan.revision, plan.triple, norm, share)
-
-
-def _replaced(x: Floats, changed: dict[int, Floats]) -> Floats:
-    if not changed:
-        return x
-    steered = x.copy()
-    for row, value in changed.items():
-        steered[row] = value
-    return steered

@@ -788,7 +788,7 @@ class HistoryList(_message.Message):
     HISTORIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def histories(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.History]:
-        """At most 4,096; an empty history is refused unless the model reads none."""
+        """At most 4,096; an empty history is refused unless the model answers without."""
 
     def __init__(
         self,

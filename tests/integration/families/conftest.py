@@ -27,6 +27,7 @@ from recsae.pipeline.runs import Run, RunConfig
 from recsae.recommenders.bundle import TRUNK, ModelBundle
 from recsae.recommenders.evaluation import UserFacts
 from recsae.recommenders.families.table import FAMILIES
+from recsae.recommenders.inputs import ModelInputs
 from recsae.recommenders.onnx_study import Statements
 from recsae.recommenders.ranked import Ranked
 from recsae.recommenders.runtime import OnnxRecommender
@@ -62,13 +63,16 @@ class FamilyPlatform:
     interpreter: interpreter_pb2_grpc.InterpreterStub
     steering: steering_pb2_grpc.SteeringStub
 
-    def alone(self, user: int, k: int) -> Ranked:
-        """What the bare graphs give one user, nothing of the platform around them."""
-        histories = self.dataset.histories
+    def read(self, user: int) -> ModelInputs:
+        """One user as the bare graphs read it, nothing of the platform around them."""
         ids = [pseudonym(self.key, user_id) for user_id in self.dataset.users.ids]
         facts = UserFacts(ids, typed_rows(self.dataset.users.columns, len(ids)))
-        inputs = facts.inputs(self.bare, histories, np.array([user]))
-        return self.bare.recommend(inputs, k=k, exclude=np.unique(histories.of(user))[None].astype(np.int64))
+        return facts.inputs(self.bare, self.dataset.histories, np.array([user]))
+
+    def alone(self, user: int, k: int) -> Ranked:
+        """What the bare graphs give one user."""
+        seen = np.unique(self.dataset.histories.of(user))[None].astype(np.int64)
+        return self.bare.recommend(self.read(user), k=k, exclude=seen)
 
 
 @pytest.fixture(scope="session")

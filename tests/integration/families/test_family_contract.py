@@ -14,6 +14,7 @@ import pytest
 from recsae.datasets.schema import Dataset
 from recsae.pipeline.recommender_client import RecommenderClient
 from recsae.pipeline.runs import Run
+from recsae.recommenders.inputs import ModelInputs
 from recsae.recommenders.ranked import Ranked
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.client import channel
@@ -48,6 +49,8 @@ class FamilyPlatform(Protocol):
     recommender: recommender_pb2_grpc.RecommenderStub
     interpreter: interpreter_pb2_grpc.InterpreterStub
     steering: steering_pb2_grpc.SteeringStub
+
+    def read(self, user: int) -> ModelInputs: ...
 
     def alone(self, user: int, k: int) -> Ranked: ...
 
@@ -105,7 +108,7 @@ def test_the_refresh_trains_an_sae_and_a_dictionary(platform: FamilyPlatform) ->
     assert platform.run.scores["rank.ndcg@10_kept"] > 0.5
 
 
-def test_collected_activations_are_those_of_the_bare_graphs(platform: FamilyPlatform) -> None:
+def test_exported_activations_are_those_of_the_bare_graphs(platform: FamilyPlatform) -> None:
     with channel(platform.address) as connection:
         model = RecommenderClient(connection).describe(platform.family)
     assert model.version == platform.bare.version
@@ -115,8 +118,15 @@ def test_collected_activations_are_those_of_the_bare_graphs(platform: FamilyPlat
         recommender_pb2.EmbedRequest(model=platform.family, user_id=user_id), timeout=CALL_S
     )
     x = from_tensor(answer.batch.activations, name="activations", dtype=np.float32, shape=(None, hook.dim), finite=True)
-    rows = {"subject": 1, "interest": hook.interests, "pair": 10}[hook.rows]
-    assert len(x) == len(answer.batch.subjects) == rows
+    inputs = platform.read(_USER)
+    if hook.rows == "pair":
+        best = platform.alone(_USER, 10).items
+        assert [one.item_id for one in answer.batch.subjects] == platform.bare.bundle.ids_of(best[0].tolist())
+        expected = platform.bare.embed_pairs(inputs, best).activation
+    else:
+        expected = platform.bare.embed(inputs).activation
+    assert x.tobytes() == expected.reshape(-1, hook.dim).tobytes()
+    assert len(answer.batch.subjects) == {"subject": 1, "interest": hook.interests, "pair": 10}[hook.rows]
 
 
 def test_without_a_policy_answers_equal_the_bare_model_bit_for_bit(platform: FamilyPlatform) -> None:
@@ -136,6 +146,7 @@ def test_an_explanation_names_concepts_and_its_parts_add_up_to_the_scores(platfo
     if not found.explainable:
         pytest.skip("the reconstruction of this user lies above the 99th percentile")
     listed = {item.item_id: item.score for item in served(platform, _USER, 5).items}
+    assert listed.keys() & {item.item.item_id for item in found.items}
     for item in found.items:
         parts = sum(one.score for one in item.contributions)
         total = item.catalogue_mean + item.base + parts + item.other_concepts + item.unexplained

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.description import Hook
 from recsae.recommenders.runtime import OnnxRecommender
-from recsae.rpc.limits import DEFAULT_K, MOST_PAIRED, at_most
+from recsae.rpc.limits import DEFAULT_K, MOST_ATTRIBUTES, MOST_PAIRED, at_most
 from recsae.steering.segments import Attribute
 from recsae_recommender.models import ModelTable
 from recsae_recommender.ranking import RankAsk
-from recsae_recommender.rows import embed_rows
+from recsae_recommender.rows import check_slate, embed_rows
 from recsae_recommender.subjects import Subject
 
 # Pairs shown where a caller names no candidates: what a list of the default length holds.
@@ -56,6 +56,7 @@ class EmbedHandler:
 
     def __call__(self, query: EmbedQuery) -> EmbeddedSubject:
         """The activations; NotFoundError for an unknown user, model or hook."""
+        at_most(len(query.attributes), MOST_ATTRIBUTES, "attributes")
         model = self._models.get(query.model)
         recommender = model.recommender
         hook = recommender.hook(query.hook)
@@ -82,6 +83,7 @@ class EmbedHandler:
         if item_ids:
             return recommender.bundle.index_of(item_ids)
         ask = RankAsk(k=_BEST, exclude=np.unique(subject.indices))
+        check_slate(recommender, ask)
         inputs = recommender.inputs([subject.indices], [subject.known_as], [subject.attributes])
         rows = embed_rows(recommender, inputs, [ask])
         ranked = recommender.rank(rows.lists(rows.activation), rows.passthrough, k=_BEST, candidates=rows.candidates)

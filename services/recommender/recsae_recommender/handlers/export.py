@@ -13,7 +13,8 @@ from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.recommenders.description import Hook
 from recsae.recommenders.inputs import ModelInputs
 from recsae.recommenders.runtime import OnnxRecommender
-from recsae.rpc.limits import MOST_ITEM_IDS, at_most
+from recsae.rpc.deadline import Deadline
+from recsae.rpc.limits import MOST_ITEM_IDS, at_most, check_time
 from recsae_recommender.handlers.sources import (
     GivenSubjects,
     ItemPage,
@@ -40,6 +41,7 @@ class ExportQuery:
     hook: str = ""
     all_positions: bool = False
     candidates: Sequence[str] = ()
+    deadline: Deadline = field(default_factory=Deadline)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class ExportHandler:
         self._models = models
 
     def __call__(self, query: ExportQuery) -> ExportPage:
-        """One page; InvalidRequestError and FailedPreconditionError as they say."""
+        """One page; InvalidRequestError, FailedPreconditionError and DeadlineExceededError as they say."""
         model = self._models.get(query.model, query.model_version)
         recommender = model.recommender
         hook = recommender.hook(query.hook)
@@ -85,7 +87,7 @@ class ExportHandler:
         sources, cursor = _sources(model, query, export)
         if not recommender.reads.history and isinstance(query.source, ItemPage):
             return ExportPage(recommender, hook, *_item_vectors(recommender, hook, sources), next_cursor=cursor)
-        activations, rows, passthrough = export.compute(sources)
+        activations, rows, passthrough = export.compute(sources, query.deadline)
         return ExportPage(recommender, hook, activations, rows, passthrough, cursor)
 
 
@@ -112,12 +114,15 @@ class _Export:
             return max(1, len(self.candidates))
         return (self.recommender.max_history if self.all_positions else 1) * self.hook.interests
 
-    def compute(self, sources: list[Source]) -> tuple[NDArray[np.float32], list[ExportRow], dict[str, NDArray[Any]]]:
+    def compute(
+        self, sources: list[Source], deadline: Deadline
+    ) -> tuple[NDArray[np.float32], list[ExportRow], dict[str, NDArray[Any]]]:
         """Activations, subjects and pass-through tensors of all rows, in order."""
         activations = [np.zeros((0, self.hook.dim), dtype=np.float32)]
         passthrough: dict[str, list[NDArray[Any]]] = {}
         rows: list[ExportRow] = []
         for start in range(0, len(sources), _RUN_ROWS):
+            check_time(deadline)
             run = sources[start : start + _RUN_ROWS]
             inputs = self.recommender.inputs(
                 [one.indices for one in run], [one.known_as for one in run], [one.attributes for one in run]

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
-from recsae.recommenders.inputs import stack_indices
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.limits import MOST_ITEM_IDS, MOST_LISTS, MOST_RANK_ROWS, at_most, list_length
 from recsae_recommender.models import ModelTable
@@ -98,21 +97,24 @@ def _lists(query: RankQuery, recommender: OnnxRecommender) -> int:
 def _rank(query: RankQuery, recommender: OnnxRecommender, asks: Sequence[RankAsk]) -> list[list[RankedItem]]:
     hook, x = recommender.hooks[0], query.activations
     if hook.rows == "pair":
-        candidates = stack_indices([ask.candidates for ask in asks if ask.candidates is not None])
-        filled = candidates > 0
-
-        def spread(rows: NDArray[Any]) -> NDArray[Any]:
-            out = np.zeros((*candidates.shape, *rows.shape[1:]), rows.dtype)
-            out[filled] = rows
-            return out
-
-        crossing = {name: spread(tensor) for name, tensor in query.passthrough.items()}
-        return rank_rows(recommender, spread(x), crossing, asks, candidates)
+        return _rank_pairs(query, recommender, asks)
     if hook.rows == "interest":
         # What crosses is the subject's: its rows carry it alike.
         crossing = {name: tensor[:: hook.interests] for name, tensor in query.passthrough.items()}
         return rank_rows(recommender, x.reshape(-1, hook.interests, hook.dim), crossing, asks)
     return rank_rows(recommender, x, query.passthrough, asks)
+
+
+def _rank_pairs(query: RankQuery, recommender: OnnxRecommender, asks: Sequence[RankAsk]) -> list[list[RankedItem]]:
+    """List by list: side by side, lists of unequal length would take the room of the longest each."""
+    lists, end = [], 0
+    for ask in asks:
+        assert ask.candidates is not None, "a list of pairs names its candidates"
+        own = slice(end, end + len(ask.candidates))
+        end = own.stop
+        crossing = {name: tensor[own][None] for name, tensor in query.passthrough.items()}
+        lists += rank_rows(recommender, query.activations[own][None], crossing, [ask], ask.candidates[None])
+    return lists
 
 
 def _exclude(recommender: OnnxRecommender, item_ids: Sequence[str]) -> NDArray[np.int64]:

@@ -66,9 +66,10 @@ def given_sources(recommender: OnnxRecommender, subjects: SubjectReader, given: 
         indices = recommender.bundle.index_of_known(one.history)
         if not len(indices) and needs_history(recommender):
             raise InvalidRequestError(f"history {place} has no item known to model {recommender.name}; leave it out")
-        attributes = {**subjects.attributes(one.user_id), **one.attributes} if reads_attributes else {}
+        limits.at_most(len(one.attributes), limits.MOST_ATTRIBUTES, "attributes of a subject")
+        stored = subjects.attributes(recommender, one.user_id) if reads_attributes else {}
         known_as = subjects.known_as(recommender, one.user_id)
-        sources.append(Source(indices, place, one.user_id, known_as=known_as, attributes=attributes))
+        sources.append(Source(indices, place, one.user_id, known_as=known_as, attributes={**stored, **one.attributes}))
     return sources
 
 
@@ -77,7 +78,8 @@ def user_sources(
 ) -> tuple[list[Source], str]:
     """As many users of the page as fit the rows of one batch, and the next cursor.
 
-    Users the model cannot answer are left out: without a known item, or, where it reads no history, unknown to it.
+    Users the model knows nothing about are left out: without a known item, or, where it reads no history, unknown to
+    it, or, where it reads attributes alone, without any.
     """
     store = subjects.require_store()
     limit = limits.page_length(page, limits.DEFAULT_USERS, limits.MOST_USERS)
@@ -86,8 +88,8 @@ def user_sources(
     for place, user_id in enumerate(users.user_ids):
         indices = recommender.bundle.index_of_known(store.get(user_id))
         known_as = subjects.known_as(recommender, user_id)
-        if len(indices) if recommender.reads.history else known_as:
-            attributes = subjects.attributes(user_id) if recommender.reads.attributes else {}
+        attributes = subjects.attributes(recommender, user_id) if recommender.reads.attributes else {}
+        if len(indices) if recommender.reads.history else known_as if recommender.reads.user else attributes:
             sources.append(Source(indices, place, user_id, known_as=known_as, attributes=attributes))
     return sources, users.next_cursor
 

@@ -40,6 +40,8 @@ def connect(
     """
     context = context_of(ctx)
     workspace = context.workspace
+    if "," in address or "=" in address:
+        raise InvalidRequestError(f"{address!r} is no address of one server; write HOST:PORT")
     dataset = workspace.dataset(data)
     with channel(address, context.client) as connection:
         info = _described(connection, address, model)

@@ -27,6 +27,7 @@ from recsae.rpc.routes import Routes
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan")
 _START_S = 120.0
+_OWN = "recommender"
 _STOP_S = 60.0
 _PAUSE_S = 0.1
 _TAIL_BYTES = 4000
@@ -128,11 +129,7 @@ def addresses_table(addresses: Addresses) -> Table:
     """What listens where."""
     rows = [
         *(
-            (
-                f"{name} (served elsewhere)" if name else "recommender",
-                at,
-                "" if name else addresses.metrics["recommender"],
-            )
+            (name, at, addresses.metrics["recommender"] if name == _OWN else "")
             for name, at in _recommenders(addresses.recommender).items()
         ),
         ("interpreter", addresses.interpreter, addresses.metrics["interpreter"]),
@@ -207,7 +204,7 @@ def _states(context: CliContext) -> dict[str, tuple[str, str]]:
     platform, running = context.platform, context.workspace.addresses()
     states = {
         **{
-            name or "recommender": (address, service_state(address, context.client))
+            name: (address, service_state(address, context.client))
             for name, address in _recommenders(platform.recommender_address).items()
         },
         "interpreter": (platform.interpreter_address, service_state(platform.interpreter_address, context.client)),
@@ -224,9 +221,10 @@ def _states(context: CliContext) -> dict[str, tuple[str, str]]:
 
 
 def _recommenders(routes: str) -> dict[str, str]:
-    """Addresses by model, "" for the recommender of all models without one of their own."""
+    """Addresses of the recommender and of the servers of others, by what a row of a table calls them."""
     parsed = Routes.parse(routes)
-    return {**({"": parsed.default} if parsed.default else {}), **parsed.of_model}
+    elsewhere = {f"{model} (served elsewhere)": address for model, address in parsed.of_model.items()}
+    return {**({_OWN: parsed.default} if parsed.default else {}), **elsewhere}
 
 
 def _in_words(answers: bool) -> str:
