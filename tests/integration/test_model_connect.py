@@ -21,6 +21,7 @@ from recsae.cli.output import errors
 from recsae.cli.ports import Ports
 from recsae.cli.processes import ProcessSpec
 from recsae.cli.workspace import ModelEntry, Workspace
+from recsae.errors import FailedPreconditionError
 from recsae.rpc.routes import Routes
 from recsae.sdk.exporter import Exporter
 from recsae.sdk.serving import add_services
@@ -190,3 +191,11 @@ def test_status_fails_when_the_server_of_a_connected_model_is_gone(
     assert code == 1
     assert "recommender" not in states
     assert states[f"{_NAME} (served elsewhere)"]["state"] == "unavailable"
+
+
+def test_a_bundle_does_not_take_the_name_of_a_connected_model(workspace: Workspace) -> None:
+    workspace.add_model(ModelEntry("mine", "1" * 16, address="127.0.0.1:6000"))
+    with pytest.raises(FailedPreconditionError, match=r"'mine' of this workspace is served at 127\.0\.0\.1:6000"):
+        workspace.add_model(ModelEntry("mine", "2" * 16))
+    workspace.add_model(ModelEntry("mine", "3" * 16, address="127.0.0.1:6001"))
+    assert [(one.version, one.address) for one in workspace.models()] == [("3" * 16, "127.0.0.1:6001")]

@@ -19,6 +19,7 @@ from recsae_recommender.batcher import Batcher
 from recsae_recommender.models import ServedModel
 from recsae_recommender.pipeline import Job, ModelPipeline
 from recsae_recommender.ranking import RankAsk
+from recsae_recommender.rows import most_together
 from recsae_recommender.settings import RecommenderSettings
 from recsae_recommender.steering import ModelSteering
 from recsae_recommender.subjects import SubjectReader
@@ -55,7 +56,7 @@ def serve_model(
     batcher = Batcher(
         pipeline.serve,
         name=recommender.name,
-        max_batch=settings.max_batch if check.holds else 1,
+        max_batch=min(settings.max_batch, most_together(recommender)) if check.holds else 1,
         max_queue=settings.batch_queue,
         on_batch=metrics.batch_size.observe,
     )

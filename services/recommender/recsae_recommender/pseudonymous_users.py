@@ -43,7 +43,8 @@ class PseudonymousUsers:
             return ""
         with self._lock:
             if hidden not in self._user_of and self._clock() - self._made_at >= _REBUILT_EVERY_S:
-                self._user_of, self._made_at = self._index(self._store), self._clock()
+                self._made_at = self._clock()  # first, so that a store that fails is not asked again at once
+                self._user_of = self._index(self._store)
             return self._user_of.get(hidden, "")
 
     def _index(self, store: HistoryStore) -> dict[str, str]:

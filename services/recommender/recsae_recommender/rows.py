@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.inputs import ModelInputs, stack_indices
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc.limits import MOST_LISTS
 from recsae_recommender.ranking import RankAsk
 
 # Every pair of a request is a run through the trunk: beyond this, a recommender that scores pairs is given a slate.
 MOST_PAIRS = 10_000
+# Pairs of one batch at most, some 64 MB at d = 256.
+_PAIRS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,13 @@ def embed_rows(recommender: OnnxRecommender, inputs: ModelInputs, asks: Sequence
     embedded = recommender.embed(inputs)
     rows = embedded.activation if hook.rows == "subject" else embedded.activation.reshape(-1, hook.dim)
     return EmbeddedRows(rows, [hook.interests] * n, None, embedded.passthrough)
+
+
+def most_together(recommender: OnnxRecommender) -> int:
+    """Requests of a batch at most, so that memory stays bounded where every request has a row per candidate."""
+    if recommender.hooks[0].rows != "pair":
+        return MOST_LISTS
+    return max(1, _PAIRS_AT_ONCE // min(recommender.n_items, MOST_PAIRS))
 
 
 def check_slate(recommender: OnnxRecommender, ask: RankAsk) -> None:

@@ -145,10 +145,19 @@ class Workspace:
         self._write(record)
 
     def add_model(self, entry: ModelEntry) -> None:
-        """Adds a model, or replaces the one of that name in its place, so that the default stays the default."""
+        """Adds a model, or replaces the one of that name in its place, so that the default stays the default.
+
+        FailedPreconditionError for a bundle under the name of a model that another server serves.
+        """
         check_name(entry.name)
         record = self._record()
         names = [old["name"] for old in record["models"]]
+        known = {old["name"]: old.get("address", "") for old in record["models"]}
+        if known.get(entry.name) and not entry.address:
+            raise FailedPreconditionError(
+                f"a model {entry.name!r} of this workspace is served at {known[entry.name]}; take another name, "
+                f"e.g. --name {entry.name}-2"
+            )
         if entry.name in names:
             record["models"][names.index(entry.name)] = asdict(entry)
         else:
