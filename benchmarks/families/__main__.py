@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.families.page import TITLES, line, write
-from benchmarks.families.study import study
+from benchmarks.families.study import steer, study
 from benchmarks.machine import this_machine
 from recsae.cli.commands.data import add_dataset, fetch_ml100k_into
 from recsae.cli.workspace import DatasetEntry, Workspace
@@ -61,20 +61,31 @@ def main() -> None:
 
 def _run(workspace: Workspace, dataset: DatasetEntry, names: Sequence[str], threads: int, *, again: bool) -> None:
     for name in names:
-        kept = _result(workspace.home, name)
-        if again or not kept.exists():
+        found, steered = _results(workspace.home, name)
+        if again or not found.exists():
             _say(f"{dataset.name}: {name}")
             result = study(workspace, dataset, name, threads=threads, say=lambda words: _say(f"  {words}"))
-            write_json_atomic(kept, result.as_json())
+            write_json_atomic(found, result.as_json())
+            steered.unlink(missing_ok=True)
+        if not steered.exists():
+            _say(f"{dataset.name}: {name} steered")
+            triple = json.loads(found.read_bytes())["triple"]
+            write_json_atomic(steered, {"steered": steer(workspace, dataset, triple, threads=threads)})
 
 
 def _kept(home: Path, names: Sequence[str]) -> dict[str, Any]:
     """What was computed of a data set, by family, in the table's order."""
-    return {name: json.loads(path.read_bytes()) for name in names if (path := _result(home, name)).exists()}
+    every = {name: _results(home, name) for name in names}
+    return {
+        name: {key: value for path in paths for key, value in json.loads(path.read_bytes()).items()}
+        for name, paths in every.items()
+        if all(path.exists() for path in paths)
+    }
 
 
-def _result(home: Path, name: str) -> Path:
-    return home / "results" / f"{name}.json"
+def _results(home: Path, name: str) -> tuple[Path, Path]:
+    """Where figures of a family are kept: of its refresh, and of steering."""
+    return home / "results" / f"{name}.json", home / "results" / f"{name}-steered.json"
 
 
 def _dataset(workspace: Workspace, name: str, data: Path | None) -> DatasetEntry | None:

@@ -152,8 +152,8 @@ user and per item, so on a small data set few of their labels can be verified at
 
 **steering gain**: mean over five genres of the log-odds gain of the genre's share of the first ten places when one
 concept is added (of pairs: scaled, since what is added to every candidate alike moves none of them), on verification
-users; concept and dose are chosen on construction users, where NDCG@10 may lose 2 %. On this few users a loss has a
-standard error of several points.
+users, two requests each; concept and dose are chosen on eight requests of each construction user, where NDCG@10 may
+lose 2 %. On so few users a loss has a standard error of several points.
 **at a loss of**: the mean NDCG@10 lost on verification users.
 """
 

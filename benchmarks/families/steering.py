@@ -3,7 +3,7 @@
 `dose` x p95 of the concept is added to each of a subject's rows, and the head ranks again. Of pairs the concept is
 scaled by 1 + dose instead: what is added to every candidate alike raises them all nearly alike.
 Concept and dose of a facet are chosen on construction users, where NDCG@10 may lose 2 % at most; gain and loss are
-those of verification users, one request each. Gain = log-odds of the facet's share of the first ten places, steered
+those of verification users, two requests each. Gain = log-odds of the facet's share of the first ten places, steered
 minus unsteered (docs/method.md, section 7). One concept, because handles of several need a dot-product head.
 """
 
@@ -29,7 +29,7 @@ DOSES = (0.5, 1.0, 2.0, 4.0)
 _PLACES = 10
 # Concepts tried for a facet, those that add most of it to lists at dose 1 on a part of the construction users.
 _TRIED = 4
-_PAIRS_AT_ONCE = 200_000
+_MOST_REQUESTS, _MOST_PAIRS = 20_000, 1_000_000
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -127,9 +127,9 @@ class SteeringPanel:
         return _Lists(counts / np.maximum(filled.sum(axis=1), 1)[:, None], ndcg_gains(ranks, _PLACES))
 
 
-def panel_size(recommender: OnnxRecommender, users: int) -> int:
-    """How many of some users a panel holds: all, or of a pair model as many as make some hundred thousand pairs."""
-    return users if recommender.hooks[0].rows != "pair" else min(users, max(1, _PAIRS_AT_ONCE // recommender.n_items))
+def panel_size(recommender: OnnxRecommender) -> int:
+    """Requests a panel holds at most: of a pair model as many as make some hundred thousand pairs."""
+    return _MOST_REQUESTS if recommender.hooks[0].rows != "pair" else max(1, _MOST_PAIRS // recommender.n_items)
 
 
 def steer_facets(
