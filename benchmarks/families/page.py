@@ -104,7 +104,7 @@ def _row(name: str, found: Mapping[str, Any], recbole: Mapping[str, Any]) -> lis
         str(live),
         str(verified),
         f"{verified / live:.0%}" if live else "",
-        _share(scores.get("control.verified_share_of_live")),
+        _share(scores.get("control.concepts.verified_share_of_live")),
         _text(figures["steer_gain"]),
         f"{sum(losses) / len(losses):.1%}" if losses else "",
     ]
