@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 
 from benchmarks.families.page import TITLES, line, write
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     for data in arguments.only:
         workspace = Workspace(arguments.cache / data)
         dataset = _dataset(workspace, data, arguments.data)

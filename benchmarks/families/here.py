@@ -6,14 +6,11 @@ left out is what a benchmark does not measure: Celery, Redis, the interpreter.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import structlog
 
 from recsae.errors import FailedPreconditionError
 from recsae.pipeline.advance import advance
@@ -59,7 +56,6 @@ class _WorkedQueue(InMemoryTaskQueue):
 @contextmanager
 def serving(here: Here, models: Mapping[str, str], *, interpreter: str = "") -> Iterator[str]:
     """The address of a recommender that serves the named model versions, steered by the interpreter at an address."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     settings = RecommenderSettings(
         port=0,
         metrics_port=0,
