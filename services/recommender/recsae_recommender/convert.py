@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.description import Hook
+from recsae.recommenders.hook_messages import SIDES, hook_info
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
@@ -24,12 +25,6 @@ from recsae_recommender.handlers.recommend import Recommendation, RecommendQuery
 from recsae_recommender.handlers.sources import GivenSubject, GivenSubjects, ItemPage, UserPage, most_rows
 from recsae_recommender.ranking import RankedItem
 
-_SIDES = {"user": common_pb2.SIDE_USER, "item": common_pb2.SIDE_ITEM}
-_ROWS = {
-    "subject": recommender_pb2.ROW_KIND_SUBJECT,
-    "interest": recommender_pb2.ROW_KIND_INTEREST,
-    "pair": recommender_pb2.ROW_KIND_PAIR,
-}
 _HEADS = {"dot_product": recommender_pb2.HEAD_KIND_DOT_PRODUCT, "opaque": recommender_pb2.HEAD_KIND_OPAQUE}
 
 
@@ -175,18 +170,7 @@ def model_info(recommender: OnnxRecommender) -> recommender_pb2.ModelInfo:
         name=recommender.name,
         version=recommender.version,
         family=recommender.bundle.description.family,
-        hooks=[
-            recommender_pb2.HookInfo(
-                name=hook.name,
-                side=_SIDES[hook.side],
-                dim=hook.dim,
-                steerable=hook.steerable,
-                all_positions=hook.all_positions,
-                rows=_ROWS[hook.rows],
-                interests=hook.interests if hook.rows == "interest" else 0,
-            )
-            for hook in recommender.hooks
-        ],
+        hooks=[hook_info(hook) for hook in recommender.hooks],
         max_history=recommender.max_history,
         item_count=recommender.n_items,
         head=_HEADS.get(recommender.head, recommender_pb2.HEAD_KIND_UNSPECIFIED),
@@ -219,7 +203,7 @@ def _batch(
         model=recommender.name,
         model_version=recommender.version,
         hook=hook.name,
-        side=_SIDES[hook.side],
+        side=SIDES[hook.side],
         activations=to_tensor(activations),
         subjects=subjects,
         passthrough=[

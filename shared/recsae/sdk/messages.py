@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recsae.recommenders.hook_messages import SIDES, hook_info
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.sdk.exporting import Exported
 from recsae.sdk.model import DotProduct, Head, ModelCard
@@ -13,13 +14,6 @@ from recsae.sdk.ranking import RankAsk, RankedList
 from recsae.sdk.subjects import Subject
 from recsae.steering.wire import attributes_from
 from recsae.v1 import common_pb2, recommender_pb2
-
-_SIDES = {"user": common_pb2.SIDE_USER, "item": common_pb2.SIDE_ITEM}
-_ROWS = {
-    "subject": recommender_pb2.ROW_KIND_SUBJECT,
-    "interest": recommender_pb2.ROW_KIND_INTEREST,
-    "pair": recommender_pb2.ROW_KIND_PAIR,
-}
 
 
 def model_info(card: ModelCard, head: Head | None) -> recommender_pb2.ModelInfo:
@@ -29,18 +23,7 @@ def model_info(card: ModelCard, head: Head | None) -> recommender_pb2.ModelInfo:
         name=card.name,
         version=card.version,
         family=card.family,
-        hooks=[
-            recommender_pb2.HookInfo(
-                name=hook.name,
-                side=_SIDES[hook.side],
-                dim=hook.dim,
-                steerable=hook.steerable,
-                all_positions=hook.all_positions,
-                rows=_ROWS[hook.rows],
-                interests=hook.interests if hook.rows == "interest" else 0,
-            )
-            for hook in card.hooks
-        ],
+        hooks=[hook_info(hook) for hook in card.hooks],
         max_history=card.max_history,
         item_count=len(card.items),
         head=recommender_pb2.HEAD_KIND_DOT_PRODUCT if exact else recommender_pb2.HEAD_KIND_OPAQUE,
@@ -74,7 +57,7 @@ def batch_message(card: ModelCard, exported: Exported) -> common_pb2.ActivationB
         model=card.name,
         model_version=card.version,
         hook=exported.hook,
-        side=_SIDES[side],
+        side=SIDES[side],
         activations=to_tensor(exported.activations),
         subjects=[
             common_pb2.RowSubject(
