@@ -83,7 +83,7 @@ class RefreshConfig(_message.Message):
     dataset_version: _builtins.str
     """Version of the dataset artifact to collect over, 16 hex digits."""
     width: _builtins.int
-    """Latents, 16 to 1,048,576; 0 = 4 x d."""
+    """Latents, 16 to 1,048,576; 0 = 4 x d, or fewer where a model has one row per user and few of them verify."""
     k: _builtins.int
     """Firing latents per vector, 1 to 1,024; 0 = d / 8."""
     epochs: _builtins.int
