@@ -31,7 +31,10 @@ IDEMPOTENT: Mapping[str, tuple[str, ...]] = {
         *("Explain", "Encode", "ListConcepts", "GetConcept", "SearchConcepts", "CompareGroups"),
         *("ListHandles", "ListLabelEdits", "GetLineage"),
     ),
-    "recsae.v1.Steering": ("GetPolicy", "ListPolicies", "ListAudit", "Preview", "Steer", "GetEncoder"),
+    "recsae.v1.Steering": (
+        *("GetPolicy", "ListPolicies", "ListPolicyRevisions", "ListKillSwitches", "ListAudit", "ResolvePolicies"),
+        *("Preview", "PreviewPanel", "Steer", "GetEncoder"),
+    ),
     "recsae.v1.Pipeline": ("GetRun", "ListRuns", "GetChannels"),
 }
 _RETRY = {

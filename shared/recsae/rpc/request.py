@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from recsae.rpc.deadline import Deadline
+from recsae.rpc.roles import Role
 
 REQUEST_ID_KEY = "x-request-id"
 TRACEPARENT_KEY = "traceparent"
@@ -30,6 +31,7 @@ class RequestInfo:
     request_id: str
     traceparent: str | None = None
     principal: str = ANONYMOUS
+    role: Role = Role.ADMIN
     method: str = ""
     deadline: Deadline = field(default_factory=Deadline)
 

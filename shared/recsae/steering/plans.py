@@ -38,13 +38,14 @@ class PlanOperation:
 
 @dataclass(frozen=True, eq=False)
 class PlanPolicy:
-    """One policy of a plan."""
+    """One policy of a plan; one in `shadow` is computed and logged, without effect."""
 
     ref: PolicyRef
     operations: tuple[PlanOperation, ...]
     scope: Scope
     window: Window
     salt: str
+    shadow: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,11 @@ class UnsteeredReason(StrEnum):
     INVALID_CHANGE = "invalid_change"
     DEADLINE = "deadline"
     ERROR = "error"
+    NOT_WANTED = "not_wanted"
+    NO_CLIENT = "no_client"
+    UNREACHABLE = "unreachable"
+    BREAKER_OPEN = "breaker_open"
+    OVERLOADED = "overloaded"
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,24 @@ class PolicyRef:
 
 
 @dataclass(frozen=True)
+class ShadowOutcome:
+    """What matching policies in shadow would have made of it: |x'' - x'| beside what was served, and that over |x|.
+
+    `reason` says why they would not have applied all the same; STEERED = they would.
+    """
+
+    policies: tuple[PolicyRef, ...]
+    delta_norm: float = 0.0
+    delta_share: float = 0.0
+    reason: UnsteeredReason = UnsteeredReason.STEERED
+
+
+@dataclass(frozen=True)
 class Receipt:
-    """`applied` in order of application, or `reason`; `delta_norm` = |x' - x|, `delta_share` = that over |x|."""
+    """`applied` in order of application, or `reason`; `delta_norm` = |x' - x|, `delta_share` = that over |x|.
+
+    `held_out`: policies that would have applied but for their rollout. `shadow`: None when none in shadow matched.
+    """
 
     reason: UnsteeredReason
     applied: tuple[PolicyRef, ...] = ()
@@ -42,3 +63,5 @@ class Receipt:
     triple: Triple = field(default_factory=Triple)
     delta_norm: float = 0.0
     delta_share: float = 0.0
+    held_out: tuple[PolicyRef, ...] = ()
+    shadow: ShadowOutcome | None = None

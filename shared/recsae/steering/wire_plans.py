@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from recsae.pipeline.triples import Triple
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.steering.plans import Plan, PlanOperation, PlanPolicy, PlanSet
-from recsae.steering.receipts import PolicyRef, Receipt, UnsteeredReason
+from recsae.steering.receipts import PolicyRef, Receipt, ShadowOutcome, UnsteeredReason
 from recsae.steering.wire import (
     KINDS,
     kind_from,
@@ -45,12 +47,14 @@ def triple_from(message: common_pb2.Triple) -> Triple:
 def receipt_message(receipt: Receipt) -> common_pb2.Receipt:
     """The message for a receipt."""
     return common_pb2.Receipt(
-        applied=[common_pb2.PolicyRef(policy_id=ref.policy_id, revision=ref.revision) for ref in receipt.applied],
+        applied=_ref_messages(receipt.applied),
         reason=_REASONS[receipt.reason],
         plan_revision=receipt.plan_revision,
         triple=triple_message(receipt.triple),
         delta_norm=receipt.delta_norm,
         delta_share=receipt.delta_share,
+        held_out=_ref_messages(receipt.held_out),
+        shadow=None if receipt.shadow is None else _shadow_message(receipt.shadow),
     )
 
 
@@ -58,11 +62,13 @@ def receipt_from(message: common_pb2.Receipt) -> Receipt:
     """The receipt of a message; a reason this release does not know reads as ERROR."""
     return Receipt(
         reason=_REASONS_BACK.get(message.reason, UnsteeredReason.ERROR),
-        applied=tuple(PolicyRef(ref.policy_id, ref.revision) for ref in message.applied),
+        applied=_refs(message.applied),
         plan_revision=message.plan_revision,
         triple=triple_from(message.triple),
         delta_norm=message.delta_norm,
         delta_share=message.delta_share,
+        held_out=_refs(message.held_out),
+        shadow=_shadow(message.shadow) if message.HasField("shadow") else None,
     )
 
 
@@ -101,6 +107,28 @@ def plan_from(message: steering_pb2.SteeringPlan) -> Plan:
     )
 
 
+def _ref_messages(refs: Iterable[PolicyRef]) -> list[common_pb2.PolicyRef]:
+    return [common_pb2.PolicyRef(policy_id=ref.policy_id, revision=ref.revision) for ref in refs]
+
+
+def _refs(messages: Iterable[common_pb2.PolicyRef]) -> tuple[PolicyRef, ...]:
+    return tuple(PolicyRef(ref.policy_id, ref.revision) for ref in messages)
+
+
+def _shadow_message(shadow: ShadowOutcome) -> common_pb2.ShadowOutcome:
+    return common_pb2.ShadowOutcome(
+        policies=_ref_messages(shadow.policies),
+        delta_norm=shadow.delta_norm,
+        delta_share=shadow.delta_share,
+        reason=_REASONS[shadow.reason],
+    )
+
+
+def _shadow(message: common_pb2.ShadowOutcome) -> ShadowOutcome:
+    reason = _REASONS_BACK.get(message.reason, UnsteeredReason.ERROR)
+    return ShadowOutcome(_refs(message.policies), message.delta_norm, message.delta_share, reason)
+
+
 def _plan_policy_message(policy: PlanPolicy) -> steering_pb2.PlanPolicy:
     return steering_pb2.PlanPolicy(
         ref=common_pb2.PolicyRef(policy_id=policy.ref.policy_id, revision=policy.ref.revision),
@@ -116,6 +144,7 @@ def _plan_policy_message(policy: PlanPolicy) -> steering_pb2.PlanPolicy:
         scope=scope_message(policy.scope),
         window=window_message(policy.window),
         salt=policy.salt,
+        shadow=policy.shadow,
     )
 
 
@@ -126,6 +155,7 @@ def _plan_policy(message: steering_pb2.PlanPolicy, dim: int) -> PlanPolicy:
         scope=scope_from(message.scope),
         window=window_from(message.window),
         salt=message.salt,
+        shadow=message.shadow,
     )
 
 

@@ -112,6 +112,16 @@ class _UnsteeredReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Unste
     """Time ran out before steering finished."""
     UNSTEERED_REASON_ERROR: _UnsteeredReason.ValueType  # 10
     """Steering failed in an unforeseen way; the log has the request id."""
+    UNSTEERED_REASON_NOT_WANTED: _UnsteeredReason.ValueType  # 11
+    """The request asked for an unsteered answer."""
+    UNSTEERED_REASON_NO_CLIENT: _UnsteeredReason.ValueType  # 12
+    """Steering is asked of the interpreter, and the client for it could not be made (a certificate, an address)."""
+    UNSTEERED_REASON_UNREACHABLE: _UnsteeredReason.ValueType  # 13
+    """The interpreter could not be reached."""
+    UNSTEERED_REASON_BREAKER_OPEN: _UnsteeredReason.ValueType  # 14
+    """The interpreter failed too often just now and is not asked until a probe succeeds."""
+    UNSTEERED_REASON_OVERLOADED: _UnsteeredReason.ValueType  # 15
+    """The interpreter had no room for the call."""
 
 class UnsteeredReason(_UnsteeredReason, metaclass=_UnsteeredReasonEnumTypeWrapper):
     """Why a response carries no steering. NONE_MATCHED is the normal state; the others are counted and alerted on."""
@@ -138,6 +148,16 @@ UNSTEERED_REASON_DEADLINE: UnsteeredReason.ValueType  # 9
 """Time ran out before steering finished."""
 UNSTEERED_REASON_ERROR: UnsteeredReason.ValueType  # 10
 """Steering failed in an unforeseen way; the log has the request id."""
+UNSTEERED_REASON_NOT_WANTED: UnsteeredReason.ValueType  # 11
+"""The request asked for an unsteered answer."""
+UNSTEERED_REASON_NO_CLIENT: UnsteeredReason.ValueType  # 12
+"""Steering is asked of the interpreter, and the client for it could not be made (a certificate, an address)."""
+UNSTEERED_REASON_UNREACHABLE: UnsteeredReason.ValueType  # 13
+"""The interpreter could not be reached."""
+UNSTEERED_REASON_BREAKER_OPEN: UnsteeredReason.ValueType  # 14
+"""The interpreter failed too often just now and is not asked until a probe succeeds."""
+UNSTEERED_REASON_OVERLOADED: UnsteeredReason.ValueType  # 15
+"""The interpreter had no room for the call."""
 Global___UnsteeredReason: _TypeAlias = UnsteeredReason  # noqa: Y015
 
 @_typing.final
@@ -635,6 +655,8 @@ class Receipt(_message.Message):
     TRIPLE_FIELD_NUMBER: _builtins.int
     DELTA_NORM_FIELD_NUMBER: _builtins.int
     DELTA_SHARE_FIELD_NUMBER: _builtins.int
+    HELD_OUT_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     reason: Global___UnsteeredReason.ValueType
     """Why nothing was applied; unspecified when something was."""
     plan_revision: _builtins.int
@@ -651,6 +673,14 @@ class Receipt(_message.Message):
     def triple(self) -> Global___Triple:
         """Versions the response was computed from."""
 
+    @_builtins.property
+    def held_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyRef]:
+        """Policies that would have applied but for their rollout: this request is in their control group."""
+
+    @_builtins.property
+    def shadow(self) -> Global___ShadowOutcome:
+        """What the matching policies in shadow would have made of it; not set when none matched."""
+
     def __init__(
         self,
         *,
@@ -660,14 +690,52 @@ class Receipt(_message.Message):
         triple: Global___Triple | None = ...,
         delta_norm: _builtins.float = ...,
         delta_share: _builtins.float = ...,
+        held_out: _abc.Iterable[Global___PolicyRef] | None = ...,
+        shadow: Global___ShadowOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shadow", b"shadow", "triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "delta_norm", b"delta_norm", "delta_share", b"delta_share", "plan_revision", b"plan_revision", "reason", b"reason", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "delta_norm", b"delta_norm", "delta_share", b"delta_share", "held_out", b"held_out", "plan_revision", b"plan_revision", "reason", b"reason", "shadow", b"shadow", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class ShadowOutcome(_message.Message):
+    """What policies in shadow would have changed; nothing of it is in the response."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICIES_FIELD_NUMBER: _builtins.int
+    DELTA_NORM_FIELD_NUMBER: _builtins.int
+    DELTA_SHARE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    delta_norm: _builtins.float
+    """Euclidean norm of the difference between the activation served and the one with them, >= 0."""
+    delta_share: _builtins.float
+    """That norm over the bare activation's own norm, >= 0."""
+    reason: Global___UnsteeredReason.ValueType
+    """Why they would not have applied all the same; unspecified when they would."""
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyRef]:
+        """Shadow policies that would have applied, in the order of application."""
+
+    def __init__(
+        self,
+        *,
+        policies: _abc.Iterable[Global___PolicyRef] | None = ...,
+        delta_norm: _builtins.float = ...,
+        delta_share: _builtins.float = ...,
+        reason: Global___UnsteeredReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta_norm", b"delta_norm", "delta_share", b"delta_share", "policies", b"policies", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowOutcome: _TypeAlias = ShadowOutcome  # noqa: Y015
 
 @_typing.final
 class TimeWindow(_message.Message):

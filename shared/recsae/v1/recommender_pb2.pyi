@@ -135,6 +135,7 @@ class RecommendRequest(_message.Message):
     CANDIDATE_ITEM_IDS_FIELD_NUMBER: _builtins.int
     INCLUDE_SEEN_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    WITHOUT_STEERING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name; empty = the server's default model."""
     user_id: _builtins.str
@@ -143,6 +144,8 @@ class RecommendRequest(_message.Message):
     """Length of the list, 1 to 1,000; 0 = 10."""
     include_seen: _builtins.bool
     """True lets items of the history come back."""
+    without_steering: _builtins.bool
+    """True asks for the bare model's answer: no policy is looked at, the receipt says NOT_WANTED."""
     @_builtins.property
     def history(self) -> _common_pb2.History:
         """History to use instead of the stored one."""
@@ -172,10 +175,11 @@ class RecommendRequest(_message.Message):
         candidate_item_ids: _abc.Iterable[_builtins.str] | None = ...,
         include_seen: _builtins.bool = ...,
         attributes: _abc.Mapping[_builtins.str, _common_pb2.AttributeValue] | None = ...,
+        without_steering: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "candidate_item_ids", b"candidate_item_ids", "exclude_item_ids", b"exclude_item_ids", "history", b"history", "include_seen", b"include_seen", "k", b"k", "model", b"model", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "candidate_item_ids", b"candidate_item_ids", "exclude_item_ids", b"exclude_item_ids", "history", b"history", "include_seen", b"include_seen", "k", b"k", "model", b"model", "user_id", b"user_id", "without_steering", b"without_steering"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -811,19 +815,27 @@ class UserPage(_message.Message):
 
     CURSOR_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Cursor of the previous page; empty = from the start."""
     limit: _builtins.int
     """Most users in this page, 1 to 4,096; 0 = 512."""
+    @_builtins.property
+    def segment(self) -> _common_pb2.Segment:
+        """Only users whose stored attributes match. A page may then hold fewer users than `limit`, or none, and still have a
+        next one.
+        """
+
     def __init__(
         self,
         *,
         cursor: _builtins.str = ...,
         limit: _builtins.int = ...,
+        segment: _common_pb2.Segment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "limit", b"limit", "segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -105,6 +105,50 @@ POLICY_STATE_SUSPENDED: PolicyState.ValueType  # 7
 """Out of force because a concept of it is gone, or may not be what it was when the policy was made; see `state_reason`."""
 Global___PolicyState: _TypeAlias = PolicyState  # noqa: Y015
 
+class _PolicyOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicyOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_OUTCOME_UNSPECIFIED: _PolicyOutcome.ValueType  # 0
+    """Not set."""
+    POLICY_OUTCOME_APPLIES: _PolicyOutcome.ValueType  # 1
+    """All its operations apply."""
+    POLICY_OUTCOME_PARTLY_APPLIES: _PolicyOutcome.ValueType  # 2
+    """Some apply; the concepts of the others are taken."""
+    POLICY_OUTCOME_OVERRULED: _PolicyOutcome.ValueType  # 3
+    """It matches, and policies before it keep all its concepts."""
+    POLICY_OUTCOME_SHADOW: _PolicyOutcome.ValueType  # 4
+    """It would be computed and logged, without effect."""
+    POLICY_OUTCOME_NOT_IN_SCOPE: _PolicyOutcome.ValueType  # 5
+    """The request is not among those it is for."""
+    POLICY_OUTCOME_HELD_OUT: _PolicyOutcome.ValueType  # 6
+    """It would match but for its rollout."""
+    POLICY_OUTCOME_NOT_IN_FORCE: _PolicyOutcome.ValueType  # 7
+    """It is not in force now: its state, its start or its end."""
+
+class PolicyOutcome(_PolicyOutcome, metaclass=_PolicyOutcomeEnumTypeWrapper):
+    """What becomes of a policy for a request."""
+
+POLICY_OUTCOME_UNSPECIFIED: PolicyOutcome.ValueType  # 0
+"""Not set."""
+POLICY_OUTCOME_APPLIES: PolicyOutcome.ValueType  # 1
+"""All its operations apply."""
+POLICY_OUTCOME_PARTLY_APPLIES: PolicyOutcome.ValueType  # 2
+"""Some apply; the concepts of the others are taken."""
+POLICY_OUTCOME_OVERRULED: PolicyOutcome.ValueType  # 3
+"""It matches, and policies before it keep all its concepts."""
+POLICY_OUTCOME_SHADOW: PolicyOutcome.ValueType  # 4
+"""It would be computed and logged, without effect."""
+POLICY_OUTCOME_NOT_IN_SCOPE: PolicyOutcome.ValueType  # 5
+"""The request is not among those it is for."""
+POLICY_OUTCOME_HELD_OUT: PolicyOutcome.ValueType  # 6
+"""It would match but for its rollout."""
+POLICY_OUTCOME_NOT_IN_FORCE: PolicyOutcome.ValueType  # 7
+"""It is not in force now: its state, its start or its end."""
+Global___PolicyOutcome: _TypeAlias = PolicyOutcome  # noqa: Y015
+
 @_typing.final
 class Operation(_message.Message):
     """One change to one concept."""
@@ -282,7 +326,9 @@ class CreatePolicyRequest(_message.Message):
     """True takes operations that were not measured to be safe; the policy and its audit event say so."""
     @_builtins.property
     def policy(self) -> Global___Policy:
-        """name, model, operations, scope, window and priority are read; everything else is the server's."""
+        """name, model, operations, scope, window, priority and state (DRAFT, SHADOW or LIVE; not set = LIVE) are read;
+        everything else is the server's.
+        """
 
     @_builtins.property
     def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandleOperation]:
@@ -456,6 +502,657 @@ class ListPoliciesResponse(_message.Message):
 Global___ListPoliciesResponse: _TypeAlias = ListPoliciesResponse  # noqa: Y015
 
 @_typing.final
+class UpdatePolicyRequest(_message.Message):
+    """Asks to change what a policy says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    ALLOW_OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
+    HANDLES_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision the caller saw, >= 1; refused when the policy has moved on."""
+    reason: _builtins.str
+    """Why, for the audit trail, 1 to 500 characters."""
+    idempotency_key: _builtins.str
+    """As in CreatePolicyRequest."""
+    allow_outside_safe_range: _builtins.bool
+    """As in CreatePolicyRequest."""
+    @_builtins.property
+    def policy(self) -> Global___Policy:
+        """Its id; name, operations, scope, window and priority are read, and replace what it said."""
+
+    @_builtins.property
+    def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandleOperation]:
+        """As in CreatePolicyRequest."""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___Policy | None = ...,
+        revision: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        allow_outside_safe_range: _builtins.bool = ...,
+        handles: _abc.Iterable[Global___HandleOperation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_outside_safe_range", b"allow_outside_safe_range", "handles", b"handles", "idempotency_key", b"idempotency_key", "policy", b"policy", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePolicyRequest: _TypeAlias = UpdatePolicyRequest  # noqa: Y015
+
+@_typing.final
+class UpdatePolicyResponse(_message.Message):
+    """The policy changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    PLAN_REVISION_FIELD_NUMBER: _builtins.int
+    plan_revision: _builtins.int
+    """Plan revision from which it is in force."""
+    @_builtins.property
+    def policy(self) -> Global___Policy:
+        """One revision on."""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___Policy | None = ...,
+        plan_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_revision", b"plan_revision", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePolicyResponse: _TypeAlias = UpdatePolicyResponse  # noqa: Y015
+
+@_typing.final
+class SetPolicyStateRequest(_message.Message):
+    """Asks to move a policy to another state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    ALLOW_OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """Policy id."""
+    revision: _builtins.int
+    """Revision the caller saw; refused when it has moved on; 0 = whatever it is."""
+    state: Global___PolicyState.ValueType
+    """DRAFT, SHADOW, LIVE or PAUSED."""
+    reason: _builtins.str
+    """Why, for the audit trail, 1 to 500 characters."""
+    idempotency_key: _builtins.str
+    """As in CreatePolicyRequest."""
+    allow_outside_safe_range: _builtins.bool
+    """As in CreatePolicyRequest; asked again when a policy goes live."""
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        state: Global___PolicyState.ValueType = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        allow_outside_safe_range: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_outside_safe_range", b"allow_outside_safe_range", "idempotency_key", b"idempotency_key", "policy_id", b"policy_id", "reason", b"reason", "revision", b"revision", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPolicyStateRequest: _TypeAlias = SetPolicyStateRequest  # noqa: Y015
+
+@_typing.final
+class SetPolicyStateResponse(_message.Message):
+    """The policy moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    PLAN_REVISION_FIELD_NUMBER: _builtins.int
+    plan_revision: _builtins.int
+    """Plan revision from which it counts."""
+    @_builtins.property
+    def policy(self) -> Global___Policy:
+        """One revision on."""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___Policy | None = ...,
+        plan_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_revision", b"plan_revision", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPolicyStateResponse: _TypeAlias = SetPolicyStateResponse  # noqa: Y015
+
+@_typing.final
+class RevertPolicyRequest(_message.Message):
+    """Asks for an earlier revision of a policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """Policy id."""
+    revision: _builtins.int
+    """Revision the caller saw; refused when it has moved on; 0 = whatever it is."""
+    to_revision: _builtins.int
+    """Revision to bring back, with its state; 0 = the one before."""
+    reason: _builtins.str
+    """Why, for the audit trail, 1 to 500 characters."""
+    idempotency_key: _builtins.str
+    """As in CreatePolicyRequest."""
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "policy_id", b"policy_id", "reason", b"reason", "revision", b"revision", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevertPolicyRequest: _TypeAlias = RevertPolicyRequest  # noqa: Y015
+
+@_typing.final
+class RevertPolicyResponse(_message.Message):
+    """The policy as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    PLAN_REVISION_FIELD_NUMBER: _builtins.int
+    plan_revision: _builtins.int
+    """Plan revision from which it counts."""
+    @_builtins.property
+    def policy(self) -> Global___Policy:
+        """One revision on."""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___Policy | None = ...,
+        plan_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_revision", b"plan_revision", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevertPolicyResponse: _TypeAlias = RevertPolicyResponse  # noqa: Y015
+
+@_typing.final
+class ListPolicyRevisionsRequest(_message.Message):
+    """Asks for the revisions of a policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """Policy id."""
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_id", b"policy_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicyRevisionsRequest: _TypeAlias = ListPolicyRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListPolicyRevisionsResponse(_message.Message):
+    """Revisions of a policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
+        """Newest first, at most 50: those `RevertPolicy` can bring back."""
+
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[Global___Policy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicyRevisionsResponse: _TypeAlias = ListPolicyRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class ResolvePoliciesRequest(_message.Message):
+    """Asks which policies win for a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model name; empty = the only one there is."""
+    @_builtins.property
+    def context(self) -> Global___SteerContext:
+        """The request as the recommender would see it. Attributes the user table holds are not known here: send those that
+        matter.
+        """
+
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When; absent = now."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        context: Global___SteerContext | None = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "context", b"context", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvePoliciesRequest: _TypeAlias = ResolvePoliciesRequest  # noqa: Y015
+
+@_typing.final
+class ResolvePoliciesResponse(_message.Message):
+    """Which policies win, and why the others do not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    PLAN_REVISION_FIELD_NUMBER: _builtins.int
+    TRIPLE_FIELD_NUMBER: _builtins.int
+    KILL_SWITCH_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    plan_revision: _builtins.int
+    """Revision of the policies looked at."""
+    kill_switch: _builtins.bool
+    """True when a kill switch is on, so that nothing applies whatever the verdicts."""
+    model: _builtins.str
+    """Address of the model that was meant."""
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyVerdict]:
+        """Every policy of the model that has not ended, in the order of application."""
+
+    @_builtins.property
+    def triple(self) -> _common_pb2.Triple:
+        """Versions they were resolved for."""
+
+    def __init__(
+        self,
+        *,
+        verdicts: _abc.Iterable[Global___PolicyVerdict] | None = ...,
+        plan_revision: _builtins.int = ...,
+        triple: _common_pb2.Triple | None = ...,
+        kill_switch: _builtins.bool = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kill_switch", b"kill_switch", "model", b"model", "plan_revision", b"plan_revision", "triple", b"triple", "verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvePoliciesResponse: _TypeAlias = ResolvePoliciesResponse  # noqa: Y015
+
+@_typing.final
+class PolicyVerdict(_message.Message):
+    """What becomes of one policy for one request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REF_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    priority: _builtins.int
+    """Its priority."""
+    state: Global___PolicyState.ValueType
+    """Its state as shown."""
+    outcome: Global___PolicyOutcome.ValueType
+    """What becomes of it."""
+    reason: _builtins.str
+    """Why, in a sentence."""
+    @_builtins.property
+    def ref(self) -> _common_pb2.PolicyRef:
+        """Which one."""
+
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationVerdict]:
+        """Its operations, each with what becomes of it; empty unless the policy matches."""
+
+    def __init__(
+        self,
+        *,
+        ref: _common_pb2.PolicyRef | None = ...,
+        name: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        state: Global___PolicyState.ValueType = ...,
+        outcome: Global___PolicyOutcome.ValueType = ...,
+        reason: _builtins.str = ...,
+        operations: _abc.Iterable[Global___OperationVerdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "operations", b"operations", "outcome", b"outcome", "priority", b"priority", "reason", b"reason", "ref", b"ref", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyVerdict: _TypeAlias = PolicyVerdict  # noqa: Y015
+
+@_typing.final
+class OperationVerdict(_message.Message):
+    """What becomes of one operation for one request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    WON_BY_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Label of its concept."""
+    @_builtins.property
+    def operation(self) -> Global___Operation:
+        """The operation."""
+
+    @_builtins.property
+    def won_by(self) -> _common_pb2.PolicyRef:
+        """Policy that keeps the concept; its own when it applies."""
+
+    def __init__(
+        self,
+        *,
+        operation: Global___Operation | None = ...,
+        label: _builtins.str = ...,
+        won_by: _common_pb2.PolicyRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation", "won_by", b"won_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "operation", b"operation", "won_by", b"won_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperationVerdict: _TypeAlias = OperationVerdict  # noqa: Y015
+
+@_typing.final
+class SetKillSwitchRequest(_message.Message):
+    """Asks to switch steering off or on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ON_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model address; empty = every model."""
+    on: _builtins.bool
+    """True switches steering off."""
+    reason: _builtins.str
+    """Why, for the audit trail, 1 to 500 characters."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        on: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "on", b"on", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetKillSwitchRequest: _TypeAlias = SetKillSwitchRequest  # noqa: Y015
+
+@_typing.final
+class SetKillSwitchResponse(_message.Message):
+    """The switch as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KILL_SWITCH_FIELD_NUMBER: _builtins.int
+    PLAN_REVISION_FIELD_NUMBER: _builtins.int
+    plan_revision: _builtins.int
+    """Plan revision from which it counts."""
+    @_builtins.property
+    def kill_switch(self) -> Global___KillSwitch:
+        """The switch."""
+
+    def __init__(
+        self,
+        *,
+        kill_switch: Global___KillSwitch | None = ...,
+        plan_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kill_switch", b"kill_switch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kill_switch", b"kill_switch", "plan_revision", b"plan_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetKillSwitchResponse: _TypeAlias = SetKillSwitchResponse  # noqa: Y015
+
+@_typing.final
+class ListKillSwitchesRequest(_message.Message):
+    """Asks for kill switches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKillSwitchesRequest: _TypeAlias = ListKillSwitchesRequest  # noqa: Y015
+
+@_typing.final
+class ListKillSwitchesResponse(_message.Message):
+    """Kill switches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KILL_SWITCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def kill_switches(self) -> _containers.RepeatedCompositeFieldContainer[Global___KillSwitch]:
+        """That of every model first, then by model."""
+
+    def __init__(
+        self,
+        *,
+        kill_switches: _abc.Iterable[Global___KillSwitch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kill_switches", b"kill_switches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKillSwitchesResponse: _TypeAlias = ListKillSwitchesResponse  # noqa: Y015
+
+@_typing.final
+class KillSwitch(_message.Message):
+    """Whether steering of a model is switched off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ON_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model address; empty = every model."""
+    on: _builtins.bool
+    """True: nothing is steered."""
+    actor: _builtins.str
+    """Who set it."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When it was last set."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        on: _builtins.bool = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "model", b"model", "on", b"on", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KillSwitch: _TypeAlias = KillSwitch  # noqa: Y015
+
+@_typing.final
+class ImportPoliciesRequest(_message.Message):
+    """Asks to write policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICIES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    ALLOW_OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, for the audit trail, 1 to 500 characters."""
+    replace: _builtins.bool
+    """True replaces policies of the same id that differ, by a new revision; false leaves them as they are."""
+    allow_outside_safe_range: _builtins.bool
+    """True also takes what is not known to be safe; the audit events say so."""
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
+        """As exported: with ids, salts and states; at most 1,000 in one call. Each is checked like a new one."""
+
+    def __init__(
+        self,
+        *,
+        policies: _abc.Iterable[Global___Policy] | None = ...,
+        reason: _builtins.str = ...,
+        replace: _builtins.bool = ...,
+        allow_outside_safe_range: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_outside_safe_range", b"allow_outside_safe_range", "policies", b"policies", "reason", b"reason", "replace", b"replace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPoliciesRequest: _TypeAlias = ImportPoliciesRequest  # noqa: Y015
+
+@_typing.final
+class ImportPoliciesResponse(_message.Message):
+    """What became of each policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICIES_FIELD_NUMBER: _builtins.int
+    PLAN_REVISION_FIELD_NUMBER: _builtins.int
+    plan_revision: _builtins.int
+    """Plan revision from which they are in force."""
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedPolicy]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        policies: _abc.Iterable[Global___ImportedPolicy] | None = ...,
+        plan_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_revision", b"plan_revision", "policies", b"policies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPoliciesResponse: _TypeAlias = ImportPoliciesResponse  # noqa: Y015
+
+@_typing.final
+class ImportedPolicy(_message.Message):
+    """What became of one policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """Its id."""
+    outcome: _builtins.str
+    """"created", "replaced", "unchanged", "kept" (another one is here, and `replace` was not asked for) or "refused"."""
+    reason: _builtins.str
+    """Why it was refused or kept."""
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "policy_id", b"policy_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedPolicy: _TypeAlias = ImportedPolicy  # noqa: Y015
+
+@_typing.final
 class DeletePolicyRequest(_message.Message):
     """Asks to take a policy out of force."""
 
@@ -521,19 +1218,23 @@ class ListAuditRequest(_message.Message):
 
     POLICY_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    BEFORE_ID_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """Only of this policy; empty = all."""
     limit: _builtins.int
     """1 to 1,000; 0 = 100; the newest ones."""
+    before_id: _builtins.str
+    """Only events before this one; empty = from the newest. Events that were archived are read from the archive."""
     def __init__(
         self,
         *,
         policy_id: _builtins.str = ...,
         limit: _builtins.int = ...,
+        before_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "policy_id", b"policy_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_id", b"before_id", "limit", b"limit", "policy_id", b"policy_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -844,6 +1545,358 @@ class StrengthChange(_message.Message):
 Global___StrengthChange: _TypeAlias = StrengthChange  # noqa: Y015
 
 @_typing.final
+class PreviewPanelRequest(_message.Message):
+    """Asks what operations would do for many users."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    HANDLES_FIELD_NUMBER: _builtins.int
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    MOST_USERS_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    FACET_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model name; empty = the only one there is."""
+    policy_id: _builtins.str
+    """A stored policy instead; its scope is not looked at: `who` says for whom."""
+    most_users: _builtins.int
+    """Most users, 1 to 2,000; 0 = 200."""
+    k: _builtins.int
+    """Length of the lists, 1 to 100; 0 = 10."""
+    facet: _builtins.str
+    """Facet the change is meant for, e.g. "genre=Horror"; empty = that of the handle, or the output facet of the first
+    concept.
+    """
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
+        """What to try: operations and handles as in PreviewRequest, or a policy as it is stored."""
+
+    @_builtins.property
+    def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandleOperation]:
+        """Handles; each becomes one ADD operation per concept, after `operations`."""
+
+    @_builtins.property
+    def users(self) -> Global___UserIds:
+        """These users, at most 2,000."""
+
+    @_builtins.property
+    def segment(self) -> _common_pb2.Segment:
+        """Users of the history store whose stored attributes match."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        operations: _abc.Iterable[Global___Operation] | None = ...,
+        handles: _abc.Iterable[Global___HandleOperation] | None = ...,
+        policy_id: _builtins.str = ...,
+        users: Global___UserIds | None = ...,
+        segment: _common_pb2.Segment | None = ...,
+        most_users: _builtins.int = ...,
+        k: _builtins.int = ...,
+        facet: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment", "users", b"users", "who", b"who"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facet", b"facet", "handles", b"handles", "k", b"k", "model", b"model", "most_users", b"most_users", "operations", b"operations", "policy_id", b"policy_id", "segment", b"segment", "users", b"users", "who", b"who"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_who: _TypeAlias = _typing.Literal["users", "segment"]  # noqa: Y015
+    _WhichOneofArgType_who: _TypeAlias = _typing.Literal["who", b"who"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_who) -> _WhichOneofReturnType_who | None: ...
+
+Global___PreviewPanelRequest: _TypeAlias = PreviewPanelRequest  # noqa: Y015
+
+@_typing.final
+class UserIds(_message.Message):
+    """User ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 2,000."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserIds: _TypeAlias = UserIds  # noqa: Y015
+
+@_typing.final
+class PreviewPanelResponse(_message.Message):
+    """What operations would do for many users. Intervals are 95 % over users."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RefusedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TRIPLE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    USERS_CHANGED_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    ENTERED_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
+    FACET_FIELD_NUMBER: _builtins.int
+    TARGET_SHARE_FIELD_NUMBER: _builtins.int
+    OFF_TARGET_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    POPULARITY_FIELD_NUMBER: _builtins.int
+    NDCG_FIELD_NUMBER: _builtins.int
+    EXPECTED_LOSS_UPPER_FIELD_NUMBER: _builtins.int
+    OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    DELTA_SHARE_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Address of the model and hook that answered."""
+    users: _builtins.int
+    """Users tried."""
+    users_changed: _builtins.int
+    """Users whose list changed."""
+    facet: _builtins.str
+    """The facet meant; empty when there is none."""
+    expected_loss_upper: _builtins.float
+    """Share of NDCG@10 that the operations may cost by what was measured for the dictionary: an upper bound; absent = not
+    measured.
+    """
+    outside_safe_range: _builtins.str
+    """Why these operations are not known to be safe, in a sentence; empty = they are."""
+    @_builtins.property
+    def triple(self) -> _common_pb2.Triple:
+        """Versions it was computed from."""
+
+    @_builtins.property
+    def overlap(self) -> Global___PanelEstimate:
+        """Shared items of the two lists over k, mean over users."""
+
+    @_builtins.property
+    def entered(self) -> Global___PanelEstimate:
+        """Items that entered a list, mean per user (as many left)."""
+
+    @_builtins.property
+    def moved(self) -> Global___PanelEstimate:
+        """Mean absolute move in ranks of items that are in both lists."""
+
+    @_builtins.property
+    def target_share(self) -> Global___PanelPair:
+        """Its share of the lists before and after."""
+
+    @_builtins.property
+    def off_target(self) -> _containers.RepeatedCompositeFieldContainer[Global___FacetShift]:
+        """Other facets whose shares changed most, largest change first, at most 10."""
+
+    @_builtins.property
+    def coverage(self) -> Global___PanelPair:
+        """Share of the catalogue that is in at least one list, before and after."""
+
+    @_builtins.property
+    def popularity(self) -> Global___PanelPair:
+        """Mean popularity percentile of the items in the lists (1 = the most popular), before and after."""
+
+    @_builtins.property
+    def ndcg(self) -> Global___PanelPair:
+        """NDCG of each user's newest item, hidden from the model, before and after; not set where histories are too short."""
+
+    @_builtins.property
+    def refused(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Rows that were refused (over the norm budget, not finite), by reason."""
+
+    @_builtins.property
+    def delta_share(self) -> Global___PanelEstimate:
+        """Largest and mean share of the change over the activation."""
+
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___PanelExample]:
+        """Lists of a few users whose list changed most."""
+
+    def __init__(
+        self,
+        *,
+        triple: _common_pb2.Triple | None = ...,
+        model: _builtins.str = ...,
+        users: _builtins.int = ...,
+        users_changed: _builtins.int = ...,
+        overlap: Global___PanelEstimate | None = ...,
+        entered: Global___PanelEstimate | None = ...,
+        moved: Global___PanelEstimate | None = ...,
+        facet: _builtins.str = ...,
+        target_share: Global___PanelPair | None = ...,
+        off_target: _abc.Iterable[Global___FacetShift] | None = ...,
+        coverage: Global___PanelPair | None = ...,
+        popularity: Global___PanelPair | None = ...,
+        ndcg: Global___PanelPair | None = ...,
+        expected_loss_upper: _builtins.float | None = ...,
+        outside_safe_range: _builtins.str = ...,
+        refused: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        delta_share: Global___PanelEstimate | None = ...,
+        examples: _abc.Iterable[Global___PanelExample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_loss_upper", b"_expected_loss_upper", "coverage", b"coverage", "delta_share", b"delta_share", "entered", b"entered", "expected_loss_upper", b"expected_loss_upper", "moved", b"moved", "ndcg", b"ndcg", "overlap", b"overlap", "popularity", b"popularity", "target_share", b"target_share", "triple", b"triple"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_loss_upper", b"_expected_loss_upper", "coverage", b"coverage", "delta_share", b"delta_share", "entered", b"entered", "examples", b"examples", "expected_loss_upper", b"expected_loss_upper", "facet", b"facet", "model", b"model", "moved", b"moved", "ndcg", b"ndcg", "off_target", b"off_target", "outside_safe_range", b"outside_safe_range", "overlap", b"overlap", "popularity", b"popularity", "refused", b"refused", "target_share", b"target_share", "triple", b"triple", "users", b"users", "users_changed", b"users_changed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_loss_upper: _TypeAlias = _typing.Literal["expected_loss_upper"]  # noqa: Y015
+    _WhichOneofArgType__expected_loss_upper: _TypeAlias = _typing.Literal["_expected_loss_upper", b"_expected_loss_upper"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_loss_upper) -> _WhichOneofReturnType__expected_loss_upper | None: ...
+
+Global___PreviewPanelResponse: _TypeAlias = PreviewPanelResponse  # noqa: Y015
+
+@_typing.final
+class PanelEstimate(_message.Message):
+    """A mean over users with its interval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    mean: _builtins.float
+    """Mean."""
+    low: _builtins.float
+    """Lower end."""
+    high: _builtins.float
+    """Upper end."""
+    def __init__(
+        self,
+        *,
+        mean: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "mean", b"mean"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PanelEstimate: _TypeAlias = PanelEstimate  # noqa: Y015
+
+@_typing.final
+class PanelPair(_message.Message):
+    """Before and after, and the paired difference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    before: _builtins.float
+    """Mean before."""
+    after: _builtins.float
+    """Mean after."""
+    @_builtins.property
+    def difference(self) -> Global___PanelEstimate:
+        """after - before."""
+
+    def __init__(
+        self,
+        *,
+        before: _builtins.float = ...,
+        after: _builtins.float = ...,
+        difference: Global___PanelEstimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "difference", b"difference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PanelPair: _TypeAlias = PanelPair  # noqa: Y015
+
+@_typing.final
+class FacetShift(_message.Message):
+    """Share of a facet in the lists."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACET_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    facet: _builtins.str
+    """e.g. "genre=Drama"."""
+    @_builtins.property
+    def share(self) -> Global___PanelPair:
+        """Its share before and after."""
+
+    def __init__(
+        self,
+        *,
+        facet: _builtins.str = ...,
+        share: Global___PanelPair | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["share", b"share"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facet", b"facet", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FacetShift: _TypeAlias = FacetShift  # noqa: Y015
+
+@_typing.final
+class PanelExample(_message.Message):
+    """The lists of one user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """User id as it was asked for or listed."""
+    @_builtins.property
+    def before(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ScoredItem]:
+        """Unsteered list."""
+
+    @_builtins.property
+    def after(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewItem]:
+        """Steered list."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        before: _abc.Iterable[_common_pb2.ScoredItem] | None = ...,
+        after: _abc.Iterable[Global___PreviewItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PanelExample: _TypeAlias = PanelExample  # noqa: Y015
+
+@_typing.final
 class SteerRequest(_message.Message):
     """Asks to steer activations."""
 
@@ -938,6 +1991,9 @@ class SteerResponse(_message.Message):
 
     ACTIVATIONS_FIELD_NUMBER: _builtins.int
     RECEIPTS_FIELD_NUMBER: _builtins.int
+    PLAN_REVISION_FIELD_NUMBER: _builtins.int
+    plan_revision: _builtins.int
+    """Revision of the plan applied."""
     @_builtins.property
     def activations(self) -> _common_pb2.Tensor:
         """float32 [n, d]; rows without a matching policy are returned bit for bit."""
@@ -951,10 +2007,11 @@ class SteerResponse(_message.Message):
         *,
         activations: _common_pb2.Tensor | None = ...,
         receipts: _abc.Iterable[_common_pb2.Receipt] | None = ...,
+        plan_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "receipts", b"receipts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "plan_revision", b"plan_revision", "receipts", b"receipts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1026,21 +2083,27 @@ class PlanSet(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     PLANS_FIELD_NUMBER: _builtins.int
+    SENT_AT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision of the policies compiled in, monotonic."""
     @_builtins.property
     def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___SteeringPlan]:
         """One per model version."""
 
+    @_builtins.property
+    def sent_at(self) -> _timestamp_pb2.Timestamp:
+        """The interpreter's clock when it sent this: starts and ends of policies are its time, whatever the replica's says."""
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         plans: _abc.Iterable[Global___SteeringPlan] | None = ...,
+        sent_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sent_at", b"sent_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plans", b"plans", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plans", b"plans", "revision", b"revision", "sent_at", b"sent_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1053,16 +2116,22 @@ class PlanHeartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    SENT_AT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision in force."""
+    @_builtins.property
+    def sent_at(self) -> _timestamp_pb2.Timestamp:
+        """The interpreter's clock when it sent this."""
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        sent_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sent_at", b"sent_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "sent_at", b"sent_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1083,6 +2152,7 @@ class SteeringPlan(_message.Message):
     COMPILED_AT_FIELD_NUMBER: _builtins.int
     DIM_FIELD_NUMBER: _builtins.int
     HOOK_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision of the policies compiled in."""
     model: _builtins.str
@@ -1095,6 +2165,8 @@ class SteeringPlan(_message.Message):
     """Length of the activation, >= 1."""
     hook: _builtins.str
     """Hook it applies at."""
+    digest: _builtins.str
+    """SHA-256 over the plan's deterministic encoding with this field empty, 64 hex digits; empty = the sender makes none."""
     @_builtins.property
     def triple(self) -> _common_pb2.Triple:
         """What its numbers belong to; another model version must not apply it."""
@@ -1119,10 +2191,11 @@ class SteeringPlan(_message.Message):
         compiled_at: _timestamp_pb2.Timestamp | None = ...,
         dim: _builtins.int = ...,
         hook: _builtins.str = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compiled_at", b"compiled_at", "triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiled_at", b"compiled_at", "dim", b"dim", "hook", b"hook", "kill_switch", b"kill_switch", "model", b"model", "norm_budget", b"norm_budget", "policies", b"policies", "revision", b"revision", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiled_at", b"compiled_at", "digest", b"digest", "dim", b"dim", "hook", b"hook", "kill_switch", b"kill_switch", "model", b"model", "norm_budget", b"norm_budget", "policies", b"policies", "revision", b"revision", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1139,8 +2212,11 @@ class PlanPolicy(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     salt: _builtins.str
     """Salt of the sticky rollout."""
+    shadow: _builtins.bool
+    """True: computed and logged, without effect."""
     @_builtins.property
     def ref(self) -> _common_pb2.PolicyRef:
         """Which one."""
@@ -1165,10 +2241,11 @@ class PlanPolicy(_message.Message):
         scope: Global___Scope | None = ...,
         window: _common_pb2.TimeWindow | None = ...,
         salt: _builtins.str = ...,
+        shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "scope", b"scope", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operations", b"operations", "ref", b"ref", "salt", b"salt", "scope", b"scope", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operations", b"operations", "ref", b"ref", "salt", b"salt", "scope", b"scope", "shadow", b"shadow", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

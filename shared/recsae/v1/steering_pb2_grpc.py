@@ -50,6 +50,51 @@ class SteeringStub(object):
                 request_serializer=recsae_dot_v1_dot_steering__pb2.ListPoliciesRequest.SerializeToString,
                 response_deserializer=recsae_dot_v1_dot_steering__pb2.ListPoliciesResponse.FromString,
                 _registered_method=True)
+        self.UpdatePolicy = channel.unary_unary(
+                '/recsae.v1.Steering/UpdatePolicy',
+                request_serializer=recsae_dot_v1_dot_steering__pb2.UpdatePolicyRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_steering__pb2.UpdatePolicyResponse.FromString,
+                _registered_method=True)
+        self.SetPolicyState = channel.unary_unary(
+                '/recsae.v1.Steering/SetPolicyState',
+                request_serializer=recsae_dot_v1_dot_steering__pb2.SetPolicyStateRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_steering__pb2.SetPolicyStateResponse.FromString,
+                _registered_method=True)
+        self.RevertPolicy = channel.unary_unary(
+                '/recsae.v1.Steering/RevertPolicy',
+                request_serializer=recsae_dot_v1_dot_steering__pb2.RevertPolicyRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_steering__pb2.RevertPolicyResponse.FromString,
+                _registered_method=True)
+        self.ListPolicyRevisions = channel.unary_unary(
+                '/recsae.v1.Steering/ListPolicyRevisions',
+                request_serializer=recsae_dot_v1_dot_steering__pb2.ListPolicyRevisionsRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_steering__pb2.ListPolicyRevisionsResponse.FromString,
+                _registered_method=True)
+        self.ResolvePolicies = channel.unary_unary(
+                '/recsae.v1.Steering/ResolvePolicies',
+                request_serializer=recsae_dot_v1_dot_steering__pb2.ResolvePoliciesRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_steering__pb2.ResolvePoliciesResponse.FromString,
+                _registered_method=True)
+        self.SetKillSwitch = channel.unary_unary(
+                '/recsae.v1.Steering/SetKillSwitch',
+                request_serializer=recsae_dot_v1_dot_steering__pb2.SetKillSwitchRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_steering__pb2.SetKillSwitchResponse.FromString,
+                _registered_method=True)
+        self.ListKillSwitches = channel.unary_unary(
+                '/recsae.v1.Steering/ListKillSwitches',
+                request_serializer=recsae_dot_v1_dot_steering__pb2.ListKillSwitchesRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_steering__pb2.ListKillSwitchesResponse.FromString,
+                _registered_method=True)
+        self.ImportPolicies = channel.unary_unary(
+                '/recsae.v1.Steering/ImportPolicies',
+                request_serializer=recsae_dot_v1_dot_steering__pb2.ImportPoliciesRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_steering__pb2.ImportPoliciesResponse.FromString,
+                _registered_method=True)
+        self.PreviewPanel = channel.unary_unary(
+                '/recsae.v1.Steering/PreviewPanel',
+                request_serializer=recsae_dot_v1_dot_steering__pb2.PreviewPanelRequest.SerializeToString,
+                response_deserializer=recsae_dot_v1_dot_steering__pb2.PreviewPanelResponse.FromString,
+                _registered_method=True)
         self.DeletePolicy = channel.unary_unary(
                 '/recsae.v1.Steering/DeletePolicy',
                 request_serializer=recsae_dot_v1_dot_steering__pb2.DeletePolicyRequest.SerializeToString,
@@ -102,6 +147,71 @@ class SteeringServicer(object):
 
     def ListPolicies(self, request, context):
         """All policies of a model. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePolicy(self, request, context):
+        """Replaces what a policy says (name, operations, scope, window, priority) by a new revision. Its salt stays, so that
+        those who were in its rollout are in it still. Repeatable per `idempotency_key`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPolicyState(self, request, context):
+        """Moves a policy between draft, shadow, live and paused. Repeatable per `idempotency_key`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevertPolicy(self, request, context):
+        """Brings an earlier revision back, as a new one; of a policy with a single revision takes it out of force.
+        Repeatable per `idempotency_key`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicyRevisions(self, request, context):
+        """The revisions of a policy. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolvePolicies(self, request, context):
+        """Which policies would win for a request, and why the others would not. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetKillSwitch(self, request, context):
+        """Switches all steering of a model, or of every model, off or on again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKillSwitches(self, request, context):
+        """The kill switches that were ever set. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportPolicies(self, request, context):
+        """Writes policies of another platform or of a file, each with its audit event.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewPanel(self, request, context):
+        """Before and after for many users, without a policy being made. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +276,51 @@ def add_SteeringServicer_to_server(servicer, server):
                     servicer.ListPolicies,
                     request_deserializer=recsae_dot_v1_dot_steering__pb2.ListPoliciesRequest.FromString,
                     response_serializer=recsae_dot_v1_dot_steering__pb2.ListPoliciesResponse.SerializeToString,
+            ),
+            'UpdatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePolicy,
+                    request_deserializer=recsae_dot_v1_dot_steering__pb2.UpdatePolicyRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_steering__pb2.UpdatePolicyResponse.SerializeToString,
+            ),
+            'SetPolicyState': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPolicyState,
+                    request_deserializer=recsae_dot_v1_dot_steering__pb2.SetPolicyStateRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_steering__pb2.SetPolicyStateResponse.SerializeToString,
+            ),
+            'RevertPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevertPolicy,
+                    request_deserializer=recsae_dot_v1_dot_steering__pb2.RevertPolicyRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_steering__pb2.RevertPolicyResponse.SerializeToString,
+            ),
+            'ListPolicyRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicyRevisions,
+                    request_deserializer=recsae_dot_v1_dot_steering__pb2.ListPolicyRevisionsRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_steering__pb2.ListPolicyRevisionsResponse.SerializeToString,
+            ),
+            'ResolvePolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolvePolicies,
+                    request_deserializer=recsae_dot_v1_dot_steering__pb2.ResolvePoliciesRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_steering__pb2.ResolvePoliciesResponse.SerializeToString,
+            ),
+            'SetKillSwitch': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetKillSwitch,
+                    request_deserializer=recsae_dot_v1_dot_steering__pb2.SetKillSwitchRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_steering__pb2.SetKillSwitchResponse.SerializeToString,
+            ),
+            'ListKillSwitches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKillSwitches,
+                    request_deserializer=recsae_dot_v1_dot_steering__pb2.ListKillSwitchesRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_steering__pb2.ListKillSwitchesResponse.SerializeToString,
+            ),
+            'ImportPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportPolicies,
+                    request_deserializer=recsae_dot_v1_dot_steering__pb2.ImportPoliciesRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_steering__pb2.ImportPoliciesResponse.SerializeToString,
+            ),
+            'PreviewPanel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewPanel,
+                    request_deserializer=recsae_dot_v1_dot_steering__pb2.PreviewPanelRequest.FromString,
+                    response_serializer=recsae_dot_v1_dot_steering__pb2.PreviewPanelResponse.SerializeToString,
             ),
             'DeletePolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.DeletePolicy,
@@ -280,6 +435,249 @@ class Steering(object):
             '/recsae.v1.Steering/ListPolicies',
             recsae_dot_v1_dot_steering__pb2.ListPoliciesRequest.SerializeToString,
             recsae_dot_v1_dot_steering__pb2.ListPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Steering/UpdatePolicy',
+            recsae_dot_v1_dot_steering__pb2.UpdatePolicyRequest.SerializeToString,
+            recsae_dot_v1_dot_steering__pb2.UpdatePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPolicyState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Steering/SetPolicyState',
+            recsae_dot_v1_dot_steering__pb2.SetPolicyStateRequest.SerializeToString,
+            recsae_dot_v1_dot_steering__pb2.SetPolicyStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevertPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Steering/RevertPolicy',
+            recsae_dot_v1_dot_steering__pb2.RevertPolicyRequest.SerializeToString,
+            recsae_dot_v1_dot_steering__pb2.RevertPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicyRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Steering/ListPolicyRevisions',
+            recsae_dot_v1_dot_steering__pb2.ListPolicyRevisionsRequest.SerializeToString,
+            recsae_dot_v1_dot_steering__pb2.ListPolicyRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolvePolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Steering/ResolvePolicies',
+            recsae_dot_v1_dot_steering__pb2.ResolvePoliciesRequest.SerializeToString,
+            recsae_dot_v1_dot_steering__pb2.ResolvePoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetKillSwitch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Steering/SetKillSwitch',
+            recsae_dot_v1_dot_steering__pb2.SetKillSwitchRequest.SerializeToString,
+            recsae_dot_v1_dot_steering__pb2.SetKillSwitchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKillSwitches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Steering/ListKillSwitches',
+            recsae_dot_v1_dot_steering__pb2.ListKillSwitchesRequest.SerializeToString,
+            recsae_dot_v1_dot_steering__pb2.ListKillSwitchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Steering/ImportPolicies',
+            recsae_dot_v1_dot_steering__pb2.ImportPoliciesRequest.SerializeToString,
+            recsae_dot_v1_dot_steering__pb2.ImportPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewPanel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsae.v1.Steering/PreviewPanel',
+            recsae_dot_v1_dot_steering__pb2.PreviewPanelRequest.SerializeToString,
+            recsae_dot_v1_dot_steering__pb2.PreviewPanelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,28 @@ class SteeringStub:
     """One policy. Idempotent."""
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_steering_pb2.ListPoliciesRequest, _steering_pb2.ListPoliciesResponse]
     """All policies of a model. Idempotent."""
+    UpdatePolicy: _grpc.UnaryUnaryMultiCallable[_steering_pb2.UpdatePolicyRequest, _steering_pb2.UpdatePolicyResponse]
+    """Replaces what a policy says (name, operations, scope, window, priority) by a new revision. Its salt stays, so that
+    those who were in its rollout are in it still. Repeatable per `idempotency_key`.
+    """
+    SetPolicyState: _grpc.UnaryUnaryMultiCallable[_steering_pb2.SetPolicyStateRequest, _steering_pb2.SetPolicyStateResponse]
+    """Moves a policy between draft, shadow, live and paused. Repeatable per `idempotency_key`."""
+    RevertPolicy: _grpc.UnaryUnaryMultiCallable[_steering_pb2.RevertPolicyRequest, _steering_pb2.RevertPolicyResponse]
+    """Brings an earlier revision back, as a new one; of a policy with a single revision takes it out of force.
+    Repeatable per `idempotency_key`.
+    """
+    ListPolicyRevisions: _grpc.UnaryUnaryMultiCallable[_steering_pb2.ListPolicyRevisionsRequest, _steering_pb2.ListPolicyRevisionsResponse]
+    """The revisions of a policy. Idempotent."""
+    ResolvePolicies: _grpc.UnaryUnaryMultiCallable[_steering_pb2.ResolvePoliciesRequest, _steering_pb2.ResolvePoliciesResponse]
+    """Which policies would win for a request, and why the others would not. Idempotent."""
+    SetKillSwitch: _grpc.UnaryUnaryMultiCallable[_steering_pb2.SetKillSwitchRequest, _steering_pb2.SetKillSwitchResponse]
+    """Switches all steering of a model, or of every model, off or on again."""
+    ListKillSwitches: _grpc.UnaryUnaryMultiCallable[_steering_pb2.ListKillSwitchesRequest, _steering_pb2.ListKillSwitchesResponse]
+    """The kill switches that were ever set. Idempotent."""
+    ImportPolicies: _grpc.UnaryUnaryMultiCallable[_steering_pb2.ImportPoliciesRequest, _steering_pb2.ImportPoliciesResponse]
+    """Writes policies of another platform or of a file, each with its audit event."""
+    PreviewPanel: _grpc.UnaryUnaryMultiCallable[_steering_pb2.PreviewPanelRequest, _steering_pb2.PreviewPanelResponse]
+    """Before and after for many users, without a policy being made. Idempotent."""
     DeletePolicy: _grpc.UnaryUnaryMultiCallable[_steering_pb2.DeletePolicyRequest, _steering_pb2.DeletePolicyResponse]
     """Takes a policy out of force; it stays in the audit trail."""
     ListAudit: _grpc.UnaryUnaryMultiCallable[_steering_pb2.ListAuditRequest, _steering_pb2.ListAuditResponse]
@@ -67,6 +89,28 @@ class SteeringAsyncStub(SteeringStub):
     """One policy. Idempotent."""
     ListPolicies: _aio.UnaryUnaryMultiCallable[_steering_pb2.ListPoliciesRequest, _steering_pb2.ListPoliciesResponse]  # type: ignore[assignment]
     """All policies of a model. Idempotent."""
+    UpdatePolicy: _aio.UnaryUnaryMultiCallable[_steering_pb2.UpdatePolicyRequest, _steering_pb2.UpdatePolicyResponse]  # type: ignore[assignment]
+    """Replaces what a policy says (name, operations, scope, window, priority) by a new revision. Its salt stays, so that
+    those who were in its rollout are in it still. Repeatable per `idempotency_key`.
+    """
+    SetPolicyState: _aio.UnaryUnaryMultiCallable[_steering_pb2.SetPolicyStateRequest, _steering_pb2.SetPolicyStateResponse]  # type: ignore[assignment]
+    """Moves a policy between draft, shadow, live and paused. Repeatable per `idempotency_key`."""
+    RevertPolicy: _aio.UnaryUnaryMultiCallable[_steering_pb2.RevertPolicyRequest, _steering_pb2.RevertPolicyResponse]  # type: ignore[assignment]
+    """Brings an earlier revision back, as a new one; of a policy with a single revision takes it out of force.
+    Repeatable per `idempotency_key`.
+    """
+    ListPolicyRevisions: _aio.UnaryUnaryMultiCallable[_steering_pb2.ListPolicyRevisionsRequest, _steering_pb2.ListPolicyRevisionsResponse]  # type: ignore[assignment]
+    """The revisions of a policy. Idempotent."""
+    ResolvePolicies: _aio.UnaryUnaryMultiCallable[_steering_pb2.ResolvePoliciesRequest, _steering_pb2.ResolvePoliciesResponse]  # type: ignore[assignment]
+    """Which policies would win for a request, and why the others would not. Idempotent."""
+    SetKillSwitch: _aio.UnaryUnaryMultiCallable[_steering_pb2.SetKillSwitchRequest, _steering_pb2.SetKillSwitchResponse]  # type: ignore[assignment]
+    """Switches all steering of a model, or of every model, off or on again."""
+    ListKillSwitches: _aio.UnaryUnaryMultiCallable[_steering_pb2.ListKillSwitchesRequest, _steering_pb2.ListKillSwitchesResponse]  # type: ignore[assignment]
+    """The kill switches that were ever set. Idempotent."""
+    ImportPolicies: _aio.UnaryUnaryMultiCallable[_steering_pb2.ImportPoliciesRequest, _steering_pb2.ImportPoliciesResponse]  # type: ignore[assignment]
+    """Writes policies of another platform or of a file, each with its audit event."""
+    PreviewPanel: _aio.UnaryUnaryMultiCallable[_steering_pb2.PreviewPanelRequest, _steering_pb2.PreviewPanelResponse]  # type: ignore[assignment]
+    """Before and after for many users, without a policy being made. Idempotent."""
     DeletePolicy: _aio.UnaryUnaryMultiCallable[_steering_pb2.DeletePolicyRequest, _steering_pb2.DeletePolicyResponse]  # type: ignore[assignment]
     """Takes a policy out of force; it stays in the audit trail."""
     ListAudit: _aio.UnaryUnaryMultiCallable[_steering_pb2.ListAuditRequest, _steering_pb2.ListAuditResponse]  # type: ignore[assignment]
@@ -106,6 +150,82 @@ class SteeringServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_steering_pb2.ListPoliciesResponse, _abc.Awaitable[_steering_pb2.ListPoliciesResponse]]:
         """All policies of a model. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def UpdatePolicy(
+        self,
+        request: _steering_pb2.UpdatePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_steering_pb2.UpdatePolicyResponse, _abc.Awaitable[_steering_pb2.UpdatePolicyResponse]]:
+        """Replaces what a policy says (name, operations, scope, window, priority) by a new revision. Its salt stays, so that
+        those who were in its rollout are in it still. Repeatable per `idempotency_key`.
+        """
+
+    @_abc_1.abstractmethod
+    def SetPolicyState(
+        self,
+        request: _steering_pb2.SetPolicyStateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_steering_pb2.SetPolicyStateResponse, _abc.Awaitable[_steering_pb2.SetPolicyStateResponse]]:
+        """Moves a policy between draft, shadow, live and paused. Repeatable per `idempotency_key`."""
+
+    @_abc_1.abstractmethod
+    def RevertPolicy(
+        self,
+        request: _steering_pb2.RevertPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_steering_pb2.RevertPolicyResponse, _abc.Awaitable[_steering_pb2.RevertPolicyResponse]]:
+        """Brings an earlier revision back, as a new one; of a policy with a single revision takes it out of force.
+        Repeatable per `idempotency_key`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPolicyRevisions(
+        self,
+        request: _steering_pb2.ListPolicyRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_steering_pb2.ListPolicyRevisionsResponse, _abc.Awaitable[_steering_pb2.ListPolicyRevisionsResponse]]:
+        """The revisions of a policy. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ResolvePolicies(
+        self,
+        request: _steering_pb2.ResolvePoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_steering_pb2.ResolvePoliciesResponse, _abc.Awaitable[_steering_pb2.ResolvePoliciesResponse]]:
+        """Which policies would win for a request, and why the others would not. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def SetKillSwitch(
+        self,
+        request: _steering_pb2.SetKillSwitchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_steering_pb2.SetKillSwitchResponse, _abc.Awaitable[_steering_pb2.SetKillSwitchResponse]]:
+        """Switches all steering of a model, or of every model, off or on again."""
+
+    @_abc_1.abstractmethod
+    def ListKillSwitches(
+        self,
+        request: _steering_pb2.ListKillSwitchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_steering_pb2.ListKillSwitchesResponse, _abc.Awaitable[_steering_pb2.ListKillSwitchesResponse]]:
+        """The kill switches that were ever set. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ImportPolicies(
+        self,
+        request: _steering_pb2.ImportPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_steering_pb2.ImportPoliciesResponse, _abc.Awaitable[_steering_pb2.ImportPoliciesResponse]]:
+        """Writes policies of another platform or of a file, each with its audit event."""
+
+    @_abc_1.abstractmethod
+    def PreviewPanel(
+        self,
+        request: _steering_pb2.PreviewPanelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_steering_pb2.PreviewPanelResponse, _abc.Awaitable[_steering_pb2.PreviewPanelResponse]]:
+        """Before and after for many users, without a policy being made. Idempotent."""
 
     @_abc_1.abstractmethod
     def DeletePolicy(
