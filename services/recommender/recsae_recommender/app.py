@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import structlog
 
-from recsae.rpc.client import channel
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
@@ -27,7 +26,7 @@ from recsae_recommender.servicers import (
     RecommenderServicer,
 )
 from recsae_recommender.settings import RecommenderSettings
-from recsae_recommender.steering import ModelSteering
+from recsae_recommender.steering import ModelSteering, try_interpreter_client
 from recsae_recommender.subjects import SubjectReader
 
 _log = structlog.get_logger(__name__)
@@ -42,7 +41,7 @@ class RecommenderApp:
         self._settings = settings
         self._registry = new_registry()
         self._metrics = RecommenderMetrics(self._registry)
-        self._interpreter = channel(settings.interpreter, settings.client_options()) if settings.interpreter else None
+        self._interpreter = try_interpreter_client(settings)
         self._observer = self._make_observer()
         self._subjects: dict[str, SubjectReader] = {}
         self._steerings: list[ModelSteering] = []

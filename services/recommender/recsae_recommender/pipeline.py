@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc.deadline import Deadline
 from recsae.steering.matching import SteerContext
 from recsae.steering.receipts import Receipt
 from recsae.telemetry.observing import Sample
@@ -22,13 +23,15 @@ from recsae_recommender.steering import ModelSteering
 class Job:
     """One request as the model sees it: history (item indices, oldest first), whom to steer for, what to rank.
 
-    `user` is the id the model may know; the context's attributes are those it may read.
+    `user` is the id the model may know; the context's attributes are those it may read. `deadline` bounds the time an
+    interpreter may take to steer it.
     """
 
     history: NDArray[np.int64]
     context: SteerContext
     ask: RankAsk
     user: str = ""
+    deadline: Deadline = field(default_factory=Deadline)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class ModelPipeline:
             [job.history for job in jobs], [job.user for job in jobs], [context.attributes for context in contexts]
         )
         rows = embed_rows(self._recommender, inputs, asks)
-        steered = self._steering.steer(rows.activation, contexts, rows.sizes)
+        steered = self._steering.steer(rows.activation, contexts, rows.sizes, [job.deadline for job in jobs])
         lists = rank_rows(self._recommender, rows.lists(steered.activation), rows.passthrough, asks, rows.candidates)
         self._sample(rows, steered.receipts)
         return [Ranking(items, receipt) for items, receipt in zip(lists, steered.receipts, strict=True)]

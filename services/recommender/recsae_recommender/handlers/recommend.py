@@ -63,6 +63,7 @@ class RecommendHandler:
             context=SteerContext(query.user_id, query.request_id, subject.attributes),
             ask=_ask(model.recommender, query, subject, k),
             user=subject.known_as,
+            deadline=query.deadline,
         )
         check_slate(model.recommender, job.ask)
         ranking = model.batcher.submit(job, query.deadline)
