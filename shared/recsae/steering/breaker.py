@@ -25,7 +25,7 @@ class BreakerState(IntEnum):
 
 @dataclass(frozen=True)
 class BreakerLimits:
-    """`failures` in a row open it. The n-th pause in a row is `pause_s` * 2^n up to `longest_pause_s`, times 0.5 to 1.5.
+    """`failures` in a row open it. The n-th pause in a row is `pause_s` * 2^n up to `longest_pause_s`, times 0.5-1.5.
 
     A probe that reports nothing for `probe_s` counts as lost.
     """
