@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import grpc
 import numpy as np
@@ -147,6 +148,14 @@ class RemoteSteering:
         self._stub = None
         if self._channel is not None:
             self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _steer(
         self,
