@@ -32,11 +32,13 @@ class SlowEncoder(steering_pb2_grpc.SteeringServicer):
     def __init__(self) -> None:
         self.events: queue.Queue[steering_pb2.WatchPlansResponse | None] = queue.Queue()
         self.asked = threading.Event()
+        self.joined = threading.Semaphore(0)
         self._never = threading.Event()
 
     def WatchPlans(
         self, request: steering_pb2.WatchPlansRequest, context: grpc.ServicerContext
     ) -> Iterator[steering_pb2.WatchPlansResponse]:
+        self.joined.release()
         while (event := self.events.get()) is not None:
             yield event
 
@@ -111,3 +113,61 @@ def test_without_onnxruntime_plans_that_add_are_applied_and_others_say_once_what
         follower.close()
     assert not servicer.asked.is_set()
     assert capsys.readouterr().out.count("plan_encoder_missing") == 1
+
+
+def damaged(revision: int) -> steering_pb2.WatchPlansResponse:
+    message = plans(revision, PlanPolicy(PolicyRef("p-1", 1), (ADDING,), Scope(), Window(), "salt"))
+    message.plans.plans[0].norm_budget = -1.0
+    return message
+
+
+ADDING = PlanOperation(0, OperationKind.ADD, 0.5, np.array([1, 0], np.float32))
+
+
+def test_a_refused_plan_of_the_revision_held_is_asked_for_again_at_once_and_counted(
+    interpreter: tuple[SlowEncoder, grpc.Channel],
+) -> None:
+    servicer, channel = interpreter
+    rejected, changed = threading.Semaphore(0), threading.Semaphore(0)
+    follower = PlanFollower(
+        channel, MODEL, VERSION, watcher="test", on_rejected=rejected.release, on_change=changed.release
+    ).start()
+    try:
+        assert servicer.joined.acquire(timeout=10)
+        servicer.events.put(plans(1))
+        assert changed.acquire(timeout=10)
+        servicer.events.put(damaged(1))
+        assert rejected.acquire(timeout=10)
+        steerer = follower.current()
+        assert isinstance(steerer, Steerer)
+        assert not steerer.plan.policies, "the last good plan stays"
+        # No heartbeat in between: the stream it was refused on is given up, and the next one's snapshot is taken.
+        assert servicer.joined.acquire(timeout=10)
+        policy = PlanPolicy(PolicyRef("p-1", 1), (ADDING,), Scope(), Window(), "salt")
+        for _ in range(3):  # the stream given up may still take one
+            servicer.events.put(plans(1, policy))
+        assert changed.acquire(timeout=10)
+        steerer = follower.current()
+        assert isinstance(steerer, Steerer)
+        assert len(steerer.plan.policies) == 1
+    finally:
+        follower.close()
+
+
+def test_a_plan_that_is_refused_again_and_again_is_asked_for_ever_more_slowly(
+    interpreter: tuple[SlowEncoder, grpc.Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsae.steering.follower.random.uniform", lambda low, high: waits.append(high) or 0.0)
+    waits: list[float] = []
+    servicer, channel = interpreter
+    rejected = threading.Semaphore(0)
+    follower = PlanFollower(channel, MODEL, VERSION, watcher="test", on_rejected=rejected.release).start()
+    try:
+        for revision in range(1, 5):
+            servicer.events.put(damaged(revision))
+            servicer.events.put(None)
+            assert rejected.acquire(timeout=10)
+    finally:
+        follower.close()
+    assert waits[:3] == sorted(waits[:3])
+    assert waits[0] > 0.1

@@ -138,3 +138,33 @@ def test_a_plan_whose_encoder_cannot_be_fetched_is_taken_and_completed_later(hel
     asked = len(fetcher.asked)
     held.retry_encoder()
     assert len(fetcher.asked) == asked
+
+
+def test_after_a_refused_set_of_the_same_revision_nothing_confirms_the_old_one_until_a_good_one_came(
+    held: HeldPlan, clock: Clock
+) -> None:
+    held.take(plan_set(3))
+    assert not held.take(plan_set(3, dim=5)).taken, "a promotion changes plans and not their revision"
+    clock.now += 10
+    assert not held.confirm(3)
+    assert (held.age_s, steered(held)) == (10, UnsteeredReason.STEERED)
+    assert held.take(plan_set(3)).taken
+    assert held.confirm(3)
+
+
+def test_a_set_whose_revision_is_not_its_plans_is_refused(held: HeldPlan) -> None:
+    held.take(plan_set(3))
+    assert not held.take(replace(plan_set(4), revision=5)).taken
+    assert held.revision == 3
+
+
+def test_the_time_of_windows_is_the_interpreters_once_it_said(clock: Clock, fetcher: Fetcher) -> None:
+    wall = Clock(1_000_000.0)
+    held = HeldPlan("m", MODEL_VERSION, fetcher, clock=clock, wall=wall)
+    assert (held.now(), held.clock_offset_s) == (1_000_000.0, 0.0)
+    held.take(plan_set(3), sent_at=1_003_600.0)
+    assert (held.now(), held.clock_offset_s) == (1_003_600.0, 3600.0)
+    clock.now += 2
+    wall.now += 2
+    held.confirm(3, sent_at=1_003_602.0)
+    assert (held.now(), held.clock_offset_s) == (1_003_602.0, 3600.0)
