@@ -27,18 +27,22 @@ SLOW_S = 0.3
 
 
 class SlowEncoder(steering_pb2_grpc.SteeringServicer):
-    """Streams what is put into `events`; each request for the encoder is refused after `SLOW_S`."""
+    """Streams what is put into `events`, or `always` and no more; each request for the encoder is refused after `SLOW_S`."""
 
     def __init__(self) -> None:
         self.events: queue.Queue[steering_pb2.WatchPlansResponse | None] = queue.Queue()
         self.asked = threading.Event()
         self.joined = threading.Semaphore(0)
+        self.always: steering_pb2.WatchPlansResponse | None = None
         self._never = threading.Event()
 
     def WatchPlans(
         self, request: steering_pb2.WatchPlansRequest, context: grpc.ServicerContext
     ) -> Iterator[steering_pb2.WatchPlansResponse]:
         self.joined.release()
+        if self.always is not None:
+            yield self.always
+            return
         while (event := self.events.get()) is not None:
             yield event
 
@@ -157,17 +161,12 @@ def test_a_refused_plan_of_the_revision_held_is_asked_for_again_at_once_and_coun
 def test_a_plan_that_is_refused_again_and_again_is_asked_for_ever_more_slowly(
     interpreter: tuple[SlowEncoder, grpc.Channel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsae.steering.follower.random.uniform", lambda low, high: waits.append(high) or 0.0)
-    waits: list[float] = []
     servicer, channel = interpreter
-    rejected = threading.Semaphore(0)
-    follower = PlanFollower(channel, MODEL, VERSION, watcher="test", on_rejected=rejected.release).start()
+    ceilings: queue.Queue[float] = queue.Queue()
+    monkeypatch.setattr("recsae.steering.follower.random.uniform", lambda _low, high: ceilings.put(high) or 0.0)
+    servicer.always = damaged(1)
+    follower = PlanFollower(channel, MODEL, VERSION, watcher="test").start()
     try:
-        for revision in range(1, 5):
-            servicer.events.put(damaged(revision))
-            servicer.events.put(None)
-            assert rejected.acquire(timeout=10)
+        assert [ceilings.get(timeout=10) for _ in range(4)] == pytest.approx([0.2, 0.4, 0.8, 1.6])
     finally:
         follower.close()
-    assert waits[:3] == sorted(waits[:3])
-    assert waits[0] > 0.1
