@@ -27,7 +27,7 @@ SLOW_S = 0.3
 
 
 class SlowEncoder(steering_pb2_grpc.SteeringServicer):
-    """Streams what is put into `events`, or `always` and no more; each request for the encoder is refused after `SLOW_S`."""
+    """Streams what is put into `events`, or `always` and no more; the encoder is refused after `SLOW_S`."""
 
     def __init__(self) -> None:
         self.events: queue.Queue[steering_pb2.WatchPlansResponse | None] = queue.Queue()
