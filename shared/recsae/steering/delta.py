@@ -97,7 +97,7 @@ class Steerer:
 
     def match(self, context: SteerContext, now: float) -> Matched:
         """Policies that hold for a request at `now` (seconds since the epoch), in the order of application."""
-        return self.matcher.match(context, now)
+        return self.matcher.match(context, now).live
 
     def steer(self, x: Floats, contexts: Sequence[SteerContext], now: float) -> Steered:
         """`match` and `apply` for activations float32 [n, d] and the context of each row."""
