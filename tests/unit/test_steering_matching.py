@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsae.steering.conditions import demands
+from recsae.steering.conditions import MOST_ALTERNATIVES, alternatives
 from recsae.steering.matching import NO_MATCH, Match, Matcher, SteerContext
 from recsae.steering.plans import PlanPolicy
 from recsae.steering.policies import Scope, Window
@@ -115,27 +115,26 @@ def test_a_compiled_segment_says_what_evaluating_it_says(segment: Segment, known
     assert compiled(segment)(known) is evaluate(segment, known)
 
 
-def satisfied(segment: Segment, known: dict[str, Attribute]) -> bool:
-    return all(
-        (name not in known and condition.absent)
-        or (name in known and condition.known)
-        or any(isinstance(known.get(name), bool) == isinstance(one, bool) and known.get(name) == one for one in condition.values)
-        or any(evaluate(Range(name, low, high), known) is True for low, high in condition.spans)
-        for name, condition in demands(segment).conditions.items()
-    )
-
-
 @settings(max_examples=300, deadline=None)
 @given(segments, attributes)
-def test_what_a_segment_demands_is_necessary_and_sufficient_where_it_says_so(
+def test_what_a_segment_demands_is_necessary_and_where_exact_also_sufficient(
     segment: Segment, known: dict[str, Attribute]
 ) -> None:
     known = {name: value for name, value in known.items() if value == value}
+    found = alternatives(segment)
+    holding = [
+        demand
+        for demand in found
+        if all(
+            condition.allows((isinstance(known[name], bool), known[name])) if name in known else condition.absent
+            for name, condition in demand.conditions.items()
+        )
+    ]
     true = evaluate(segment, known) is True
-    assert satisfied(segment, known) or not true
-    if demands(segment).exact:
-        assert satisfied(segment, known) is true
-    assert demands(segment).conditions.keys() <= attribute_names(segment)
+    assert holding or not true
+    assert true or not any(demand.exact for demand in holding)
+    assert len(found) <= MOST_ALTERNATIVES
+    assert all(demand.conditions.keys() <= attribute_names(segment) for demand in found)
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,35 +1,70 @@
-"""What a segment demands of single attributes: conditions without which it cannot be true.
+"""What a segment demands of single attributes: alternatives, of which one has to hold, of conditions that all hold.
 
-`country = DE and not 18 <= age < 30` demands of `country` that it is DE and of `age` that it is a number outside 18 to
-30. Demands may be weaker than the segment and never stronger; `exact` says that together they are the segment itself.
-Not here: how demands are looked up (`policy_index`).
+`country = DE and not 18 <= age < 30` has one alternative: `country` is DE and `age` a number outside 18 to 30. With an
+`or` between different attributes there are several. Demands may be weaker than the segment, never stronger; `exact`
+ones are as strong. Not here: how they are looked up (`policy_index`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import product
 
 from recsae.steering.segments import AllOf, AnyOf, Attribute, Equals, Exists, In, Not, Range, Segment
 
+MOST_ALTERNATIVES = 4
+
 Span = tuple[float | None, float | None]
 """From the first (inclusive) to the second (exclusive); None = no bound."""
+Value = tuple[bool, Attribute]
+"""A value and whether it is a flag: True is 1 in Python."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What one attribute may be: one of the `values`, a number in a span, anything `known`, or `absent`."""
+    """What one attribute may be: one of `values`, in a span or anything `known`, less what is in `but`; or `absent`."""
 
-    values: tuple[Attribute, ...] = ()
+    values: frozenset[Value] = frozenset()
     spans: tuple[Span, ...] = ()
     known: bool = False
     absent: bool = False
+    but: frozenset[Value] = frozenset()
+
+    def allows(self, value: Value) -> bool:
+        """True where the attribute may have this value."""
+        return value not in self.but and self._names(value)
+
+    def _names(self, value: Value) -> bool:
+        return self.known or value in self.values or any(_holds(span, value) for span in self.spans)
+
+    def __and__(self, other: Condition) -> Condition:
+        absent, but = self.absent and other.absent, self.but | other.but
+        if self.known:
+            return Condition(other.values, other.spans, other.known, absent, but)
+        if other.known:
+            return Condition(self.values, self.spans, False, absent, but)
+        values = {one for one in self.values if other._names(one)} | {one for one in other.values if self._names(one)}
+        spans = tuple(_overlap(one, another) for one in self.spans for another in other.spans)
+        return Condition(frozenset(values), spans, False, absent, but)
+
+    def __or__(self, other: Condition) -> Condition:
+        neither = {one for one in self.but if not other.allows(one)} | {
+            one for one in other.but if not self.allows(one)
+        }
+        return Condition(
+            self.values | other.values,
+            self.spans + other.spans,
+            self.known or other.known,
+            self.absent or other.absent,
+            frozenset(neither),
+        )
 
 
 @dataclass(frozen=True)
 class Demands:
-    """A segment is true only where all conditions hold; when `exact`, exactly there.
+    """One alternative: all conditions hold wherever it makes the segment true; when `exact`, only there.
 
     NaN is outside of every span here, although `not (min <= NaN)` is true: whoever looks up keeps NaN away.
     """
@@ -38,89 +73,92 @@ class Demands:
     exact: bool = True
 
 
-_NOTHING_KNOWN = Demands(exact=False)
+_WHATEVER = Demands(exact=False)
 
 
-def demands(segment: Segment, wanted: bool = True) -> Demands:
-    """What has to hold for the segment to be true, or false where that is `wanted`."""
+def alternatives(segment: Segment, wanted: bool = True) -> list[Demands]:
+    """What may make the segment true, or false where that is `wanted`; at most `MOST_ALTERNATIVES`, none = nothing."""
     match segment:
         case Not(child):
-            return demands(child, not wanted)
+            return alternatives(child, not wanted)
         case AllOf(children) | AnyOf(children):
-            parts = [demands(child, wanted) for child in children]
+            parts = [alternatives(child, wanted) for child in children]
             # One false child makes `all` false, as one true child makes `any` true.
-            return _each(parts) if isinstance(segment, AllOf) is wanted else _either(parts)
+            return (
+                _each(parts) if isinstance(segment, AllOf) is wanted else _any([one for part in parts for one in part])
+            )
         case Exists(name):
-            return Demands({name: Condition(known=wanted, absent=not wanted)})
+            return [Demands({name: Condition(known=wanted, absent=not wanted)})]
         case Equals(name, value):
-            return _values(name, (value,), wanted)
+            return _one_of(name, (value,), wanted)
         case In(name, values):
-            return _values(name, values, wanted)
+            return _one_of(name, values, wanted)
         case Range(name, low, high):
             return _range(name, low, high, wanted)
 
 
-def _values(name: str, values: Sequence[Attribute], wanted: bool) -> Demands:
-    if not wanted:
-        return Demands({name: Condition(known=True)}, exact=False)
-    return Demands({name: Condition(values=tuple(value for value in values if value == value))})
+def _one_of(name: str, values: Sequence[Attribute], wanted: bool) -> list[Demands]:
+    named = frozenset((isinstance(value, bool), value) for value in values if value == value)
+    return [Demands({name: Condition(values=named) if wanted else Condition(known=True, but=named)})]
 
 
-def _range(name: str, low: float | None, high: float | None, wanted: bool) -> Demands:
+def _range(name: str, low: float | None, high: float | None, wanted: bool) -> list[Demands]:
     if any(bound is not None and not math.isfinite(bound) for bound in (low, high)):
-        return _NOTHING_KNOWN
+        return [_WHATEVER]
     spans: list[Span] = [(low, high)] if wanted else []
     if not wanted:
         spans += [] if low is None else [(None, low)]
         spans += [] if high is None else [(high, None)]
-    return Demands({name: Condition(spans=tuple(spans))})
+    return [Demands({name: Condition(spans=tuple(spans))})]
 
 
-def _each(parts: Sequence[Demands]) -> Demands:
+def _each(parts: Sequence[list[Demands]]) -> list[Demands]:
     """All parts hold."""
+    while math.prod(len(part) for part in parts) > MOST_ALTERNATIVES:
+        most = max(parts, key=len)
+        parts = [[_weaker(part)] if part is most else part for part in parts]
+    return [_all(chosen) for chosen in product(*parts)]
+
+
+def _all(parts: Iterable[Demands]) -> Demands:
     conditions: dict[str, Condition] = {}
-    exact = all(part.exact for part in parts)
+    exact = True
     for part in parts:
+        exact = exact and part.exact
         for name, condition in part.conditions.items():
-            if name in conditions:
-                condition, both = _intersection(conditions[name], condition)
-                exact = exact and both
-            conditions[name] = condition
+            conditions[name] = conditions[name] & condition if name in conditions else condition
     return Demands(conditions, exact)
 
 
-def _either(parts: Sequence[Demands]) -> Demands:
-    """At least one part holds: of an attribute that all of them ask for, what any of them asks."""
-    if not parts:
-        return _NOTHING_KNOWN
+def _any(parts: Sequence[Demands]) -> list[Demands]:
+    """At least one part holds. Those over the same single attribute become one."""
+    single: dict[str, Condition] = {}
+    kept = []
+    for part in parts:
+        if part.exact and len(part.conditions) == 1:
+            ((name, condition),) = part.conditions.items()
+            single[name] = single[name] | condition if name in single else condition
+        else:
+            kept.append(part)
+    kept += [Demands({name: condition}) for name, condition in single.items()]
+    return kept if len(kept) <= MOST_ALTERNATIVES else [_weaker(kept)]
+
+
+def _weaker(parts: Sequence[Demands]) -> Demands:
+    """Of the attributes that all parts ask for, what any of them asks."""
     shared = set(parts[0].conditions).intersection(*(part.conditions for part in parts[1:]))
-    conditions = {name: _union([part.conditions[name] for part in parts]) for name in sorted(shared)}
-    single = len(shared) == 1 and all(len(part.conditions) == 1 for part in parts)
-    return Demands(conditions, exact=(single or len(parts) == 1) and all(part.exact for part in parts))
+    conditions = {name: parts[0].conditions[name] for name in sorted(shared)}
+    for part in parts[1:]:
+        conditions = {name: condition | part.conditions[name] for name, condition in conditions.items()}
+    return Demands(conditions, exact=False)
 
 
-def _union(conditions: Iterable[Condition]) -> Condition:
-    found = Condition()
-    for one in conditions:
-        found = Condition(
-            found.values + one.values, found.spans + one.spans, found.known or one.known, found.absent or one.absent
-        )
-    return found
-
-
-def _intersection(a: Condition, b: Condition) -> tuple[Condition, bool]:
-    """A condition that both imply, and whether it is no weaker than both together."""
-    for one, other in ((a, b), (b, a)):
-        if one == Condition(known=True):
-            return replace(other, absent=False), True
-    if not (a.known or a.absent or b.known or b.absent):
-        if not (a.spans or b.spans):
-            kept = {(isinstance(value, bool), value) for value in b.values}
-            return Condition(values=tuple(one for one in a.values if (isinstance(one, bool), one) in kept)), True
-        if not (a.values or b.values):
-            return Condition(spans=tuple(_overlap(one, other) for one in a.spans for other in b.spans)), True
-    # Either is necessary; the one over a few values leaves fewest to try.
-    return (a, False) if a.values and not a.known else (b, False)
+def _holds(span: Span, value: Value) -> bool:
+    flag, number = value
+    if flag or isinstance(number, str):
+        return False
+    low, high = span
+    return (low is None or low <= number) and (high is None or number < high)
 
 
 def _overlap(a: Span, b: Span) -> Span:

@@ -8,13 +8,13 @@ the index (`policy_index`), what policies do (`delta`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from recsae.steering.conditions import Demands, demands
+from recsae.steering.conditions import alternatives
 from recsae.steering.plans import PlanPolicy
 from recsae.steering.policies import Window
-from recsae.steering.policy_index import NotIndexedError, Places, SegmentIndex, Steps, places_in
+from recsae.steering.policy_index import AlternativesIndex, NotIndexedError, Places, Steps, bits, places_in
 from recsae.steering.predicates import compiled
 from recsae.steering.receipts import PolicyRef
 from recsae.steering.rollout import rollout_limit, salted
@@ -56,17 +56,18 @@ class Matcher:
     def __init__(self, policies: tuple[PlanPolicy, ...]) -> None:
         """Builds the index: some ten milliseconds for 1,000 policies."""
         self._policies = policies
-        self._live = _those(not policy.shadow for policy in policies)
+        self._live = bits(place for place, policy in enumerate(policies) if not policy.shadow)
         self._windows = Steps([(place, _span(policy.window)) for place, policy in enumerate(policies)])
         self._for_anyone, self._by_user = _users(policies)
-        asked = [Demands() if policy.scope.segment is None else demands(policy.scope.segment) for policy in policies]
-        self._segments = SegmentIndex([one.conditions for one in asked])
-        self._predicates = [
-            None if policy.scope.segment is None else compiled(policy.scope.segment) for policy in policies
-        ]
-        self._with_segment = _those(policy.scope.segment is not None for policy in policies)
-        self._open = self._with_segment & (self._segments.partial | _those(not one.exact for one in asked))
-        self._partial_rollouts = _those(not policy.scope.rollout_percent >= 100 for policy in policies)
+        segments = {
+            place: policy.scope.segment for place, policy in enumerate(policies) if policy.scope.segment is not None
+        }
+        self._with_segment = bits(segments)
+        self._segments = AlternativesIndex({place: alternatives(segment) for place, segment in segments.items()})
+        self._predicates = {place: compiled(segment) for place, segment in segments.items()}
+        self._partial_rollouts = bits(
+            place for place, policy in enumerate(policies) if not policy.scope.rollout_percent >= 100
+        )
         self._rollouts = [(salted(policy.salt), rollout_limit(policy.scope.rollout_percent)) for policy in policies]
         self._in_rollout: dict[str, tuple[Places, Places]] = {}
         self._outcomes: dict[tuple[Places, Places], Match] = {}
@@ -97,20 +98,20 @@ class Matcher:
         return self._outcomes.get((members, out)) or self._outcome(members, out)
 
     def _within_segments(self, members: Places, attributes: Mapping[str, Attribute]) -> Places:
+        """Those of `members` without a segment or whose segment is true."""
+        asking = members & self._with_segment
         try:
-            members, hanging = self._segments.may(members, attributes)
-            untried = members & self._open
+            sure, untried, hanging = self._segments.may(asking, attributes)
         except (NotIndexedError, TypeError):  # NaN, or what is no attribute value at all
-            untried, hanging = members & self._with_segment, 0
+            sure, untried, hanging = 0, asking, 0
         if hanging:
             self.unknown_attributes += hanging.bit_count()
         for place in places_in(untried) if untried else ():
-            predicate = self._predicates[place]
-            verdict = predicate is None or predicate(attributes)
-            if verdict is not True:
-                members ^= 1 << place
-                self.unknown_attributes += verdict is None
-        return members
+            verdict = self._predicates[place](attributes)
+            if verdict:
+                sure |= 1 << place
+            self.unknown_attributes += verdict is None
+        return members ^ asking | sure
 
     def _reached(self, rolled: Places, context: SteerContext) -> Places:
         """Those of `rolled` whose rollout has reached this user, or this request."""
@@ -142,18 +143,13 @@ class Matcher:
         return found
 
 
-def _those(flags: Iterable[bool]) -> Places:
-    digits = "".join("1" if flag else "0" for flag in flags)
-    return int(digits[::-1] or "0", 2)
-
-
 def _span(window: Window) -> tuple[float | None, float | None]:
     return window.start, window.end
 
 
 def _users(policies: tuple[PlanPolicy, ...]) -> tuple[Places, dict[str, Places]]:
     """Who names no users, and who names each user or nobody."""
-    anyone = _those(not policy.scope.user_ids for policy in policies)
+    anyone = bits(place for place, policy in enumerate(policies) if not policy.scope.user_ids)
     by_user: dict[str, Places] = {}
     shared: dict[Places, Places] = {}
     for place, policy in enumerate(policies):

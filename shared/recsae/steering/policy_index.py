@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 
-from recsae.steering.conditions import Condition, Span
+from recsae.steering.conditions import Condition, Demands, Span, Value
 from recsae.steering.segments import Attribute, Attributes
 
 # Attributes that most policies ask for are looked up in every request, the others when a request has them.
@@ -39,6 +39,16 @@ def places_in(members: Places) -> Iterator[int]:
         lowest = members & -members
         yield lowest.bit_length() - 1
         members ^= lowest
+
+
+def bits(places: Iterable[int]) -> Places:
+    """The set of some places."""
+    members = bytearray()
+    for place in places:
+        if place >> 3 >= len(members):
+            members.extend(bytes((place >> 3) + 1 - len(members)))
+        members[place >> 3] |= 1 << (place & 7)
+    return int.from_bytes(members, "little")
 
 
 class Steps:
@@ -81,24 +91,27 @@ class AttributeIndex:
         """Conditions by place; those of `free` ask for nothing."""
         self.asking: Places = 0
         self.absent = self._known = free
-        values: dict[bool, dict[Attribute, Places]] = {True: {}, False: {}}
+        named: dict[Value, Places] = {}
+        barred: dict[Value, Places] = {}
         for place, condition in conditions.items():
             bit = 1 << place
             self.asking |= bit
             self.absent |= bit if condition.absent else 0
             self._known |= bit if condition.known else 0
             for value in condition.values:
-                of_kind = values[isinstance(value, bool)]
-                of_kind[value] = of_kind.get(value, 0) | bit
+                named[value] = named.get(value, 0) | bit
+            for value in condition.but:
+                barred[value] = barred.get(value, 0) | bit
         # Most values have the same few policies: one int for all of them keeps long lists of values small.
         shared: dict[Places, Places] = {}
-        for of_kind in values.values():
-            for value, members in of_kind.items():
-                members |= self._known
-                of_kind[value] = shared.setdefault(members, members)
-        self._flags, self._values = values[True], values[False]
+        found: dict[bool, dict[Attribute, Places]] = {True: {}, False: {}}
+        for flag, value in named.keys() | barred.keys():
+            members = (named.get((flag, value), 0) | self._known) & ~barred.get((flag, value), 0)
+            found[flag][value] = shared.setdefault(members, members)
+        self._flags, self._values = found[True], found[False]
         spans = [(place, span) for place, condition in conditions.items() for span in condition.spans]
         self._steps = Steps(spans, self._known) if spans else None
+        self._barred = {value: members for (flag, value), members in barred.items() if not flag}
 
     def may(self, value: Attribute) -> Places:
         """Who may hold where the attribute has this value; NotIndexedError for NaN."""
@@ -109,60 +122,92 @@ class AttributeIndex:
         if value != value:
             raise NotIndexedError
         members = self._values.get(value, self._known)
-        return members if self._steps is None else members | self._steps.at(value)
+        if self._steps is not None:
+            members |= self._steps.at(value)
+            if value in self._barred:
+                members &= ~self._barred[value]
+        return members
 
 
 class SegmentIndex:
-    """Who may hold by all attributes of a request."""
+    """Who may hold by all attributes of a request, for one alternative of each policy."""
 
-    def __init__(self, demands: Sequence[Mapping[str, Condition]]) -> None:
-        """What the policy at each place asks of attributes."""
-        everyone = (1 << len(demands)) - 1
-        asked = Counter(name for conditions in demands for name in conditions)
-        common = [name for name, _ in asked.most_common(_COMMON)]
-        by_name: dict[str, dict[int, Condition]] = {name: {} for name in common}
-        rare: dict[str, dict[int, Condition]] = {}
-        self.partial: Places = 0
-        """Policies of which not every condition is looked up here."""
-        for place, conditions in enumerate(demands):
-            for name in conditions.keys() & by_name.keys():
-                by_name[name][place] = conditions[name]
-            others = sorted(conditions.keys() - by_name.keys())
-            # One rare attribute that must be there is enough to find the policy by.
-            leading = next((name for name in others if not conditions[name].absent), None)
-            if leading is not None:
-                rare.setdefault(leading, {})[place] = conditions[leading]
-            if len(others) > (leading is not None):
-                self.partial |= 1 << place
-        self._common = [
-            (name, AttributeIndex(own, everyone ^ sum(1 << place for place in own))) for name, own in by_name.items()
-        ]
-        self._rare = {name: AttributeIndex(own) for name, own in rare.items()}
-        self._with_rare: Places = 0
-        for index in self._rare.values():
-            self._with_rare |= index.asking
+    def __init__(self, demands: Mapping[int, Demands]) -> None:
+        """What the policies of this index demand, by place; the others never hold here."""
+        everyone = bits(demands)
+        asked = Counter(name for demand in demands.values() for name in demand.conditions)
+        common: dict[str, dict[int, Condition]] = {name: {} for name, _ in asked.most_common(_COMMON)}
+        leading: dict[str, dict[int, Condition]] = {}
+        forgiving: dict[str, dict[int, Condition]] = {}
+        undecided = set[int]()
+        for place, demand in demands.items():
+            led = False
+            for name, condition in sorted(demand.conditions.items(), key=lambda one: one[0]):
+                if name in common:
+                    common[name][place] = condition
+                elif condition.absent:
+                    forgiving.setdefault(name, {})[place] = condition
+                elif not led:
+                    # One rare attribute that must be there is enough to find the policy by.
+                    led = True
+                    leading.setdefault(name, {})[place] = condition
+                else:
+                    undecided.add(place)
+        self._members = everyone
+        self.decided = bits(place for place, one in demands.items() if one.exact and place not in undecided)
+        """Policies that do hold when they may."""
+        self._common = [(name, AttributeIndex(own, everyone & ~bits(own))) for name, own in common.items()]
+        self._leading = {name: AttributeIndex(own) for name, own in leading.items()}
+        self._forgiving = {name: AttributeIndex(own, everyone & ~bits(own)) for name, own in forgiving.items()}
+        self._led = bits(place for own in leading.values() for place in own)
 
     def may(self, among: Places, attributes: Attributes) -> tuple[Places, Places]:
         """Those of `among` that may hold, and those that would but for an attribute that is not known."""
+        among &= self._members
         known = _ALL
         for name, index in self._common:
+            if not among:
+                return 0, 0
             value = attributes.get(name)
             if value is None:
                 known &= index.absent
             else:
                 among &= index.may(value)
-            if not among:
-                return 0, 0
-        if among & self._with_rare:
+        if self._forgiving:
+            for name, value in attributes.items():
+                if name in self._forgiving:
+                    among &= self._forgiving[name].may(value)
+        if among & self._led:
             found = asked = 0
             for name, value in attributes.items():
-                if name in self._rare:
-                    index = self._rare[name]
-                    asked |= index.asking
-                    found |= index.may(value)
-            among &= found | ~asked | ~self._with_rare
-            known &= found | ~self._with_rare
-        return among & known, among & ~known
+                if name in self._leading:
+                    asked |= self._leading[name].asking
+                    found |= self._leading[name].may(value)
+            known &= found | ~self._led
+            among &= found | ~asked | ~self._led
+        return (among, 0) if known == _ALL else (among & known, among & ~known)
+
+
+class AlternativesIndex:
+    """Who may hold where a policy has several alternatives: an index for the first of each, the second, and so on."""
+
+    def __init__(self, alternatives: Mapping[int, Sequence[Demands]]) -> None:
+        """Alternatives by place, none = it never holds."""
+        deepest = max((len(own) for own in alternatives.values()), default=0)
+        self._layers = [
+            SegmentIndex({place: own[depth] for place, own in alternatives.items() if len(own) > depth})
+            for depth in range(deepest)
+        ]
+
+    def may(self, among: Places, attributes: Attributes) -> tuple[Places, Places, Places]:
+        """Those of `among` that hold, those that may, and those that would but for an attribute that is not known."""
+        sure = perhaps = hanging = 0
+        for layer in self._layers:
+            found, lacking = layer.may(among, attributes)
+            sure |= found & layer.decided
+            perhaps |= found
+            hanging |= lacking
+        return sure, perhaps & ~sure, hanging & ~perhaps
 
 
 def _merged(spans: list[Span]) -> list[Span]:
