@@ -14,7 +14,7 @@ from recsae.steering.judging import Judged
 from recsae.steering.matching import Match
 from recsae.steering.plans import Floats, Plan
 from recsae.steering.receipts import PolicyRef, Receipt, ShadowOutcome, UnsteeredReason
-from recsae.steering.recipes import Recipe
+from recsae.steering.recipes import Recipe, lengths_of
 
 
 def receipt_of(
@@ -36,7 +36,7 @@ def tell(plan: Plan, group: Group, recipe: Recipe, found: Judged, receipts: list
         row = found.telling(begin, end)
         reason = found.reason(row)
         if reason is UnsteeredReason.STEERED:
-            norm = float(found.norms[row])
+            norm = found.norms[row]
             share = found.share(row, norm)
             receipts[request] = receipt_of(plan, reason, recipe.applied, norm, share, held_out)
         else:
@@ -45,14 +45,13 @@ def tell(plan: Plan, group: Group, recipe: Recipe, found: Judged, receipts: list
 
 def tell_shadow(group: Group, found: Judged, served: Floats, would_be: Floats, receipts: list[Receipt]) -> None:
     """Adds what the rows would have been with the shadow policies, beside those `served`, float32 [n, d] each."""
-    moved = would_be.astype(np.float64) - served
-    norms = np.sqrt(np.add.reduce(moved * moved, axis=1))
+    norms = lengths_of(would_be.astype(np.float64) - served)
     for request, begin, end in group.spans:
         reason = found.reason(found.telling(begin, end))
         norm = share = 0.0
         if reason is UnsteeredReason.STEERED:
-            row = begin + int(norms[begin:end].argmax())
-            norm = float(norms[row])
+            row = max(range(begin, end), key=norms.__getitem__)
+            norm = norms[row]
             share = found.share(row, norm)
         shadow = ShadowOutcome(group.work.shadow, norm, share, reason)
         receipts[request] = replace(receipts[request], shadow=shadow)
