@@ -20,42 +20,43 @@ _LARGEST = 3e38
 class Judged:
     """Changed rows float32 [n, d], the `norms` of their changes and the `lengths` they had before, n floats each.
 
-    A row is used where it is valid (finite), within the budget, and changed. `all_kept`: every row is seen to be so.
+    A row may be used where it is finite and within the budget; `all_usable`: every row is seen to be so.
     """
 
     rows: Floats
     norms: list[float]
     lengths: list[float]
     norm_budget: float
-    all_kept: bool
+    all_usable: bool
 
     def used(self, x: Floats) -> Floats:
-        """The rows to go on with, float32 [n, d]: those of `x` where they are not kept, `x` itself when none is."""
-        if self.all_kept:
+        """The rows to go on with, float32 [n, d]: those of `x` where they may not be used or nothing changed.
+
+        `x` itself when that is so of all.
+        """
+        if self.all_usable and min(self.norms) > 0:
             return self.rows
-        kept = self._valid & self._within & (np.array(self.norms) > 0)
-        return np.where(kept[:, None], self.rows, x) if kept.any() else x
+        kept: NDArray[np.bool_] = np.array(self.norms) > 0
+        if not self.all_usable:
+            kept &= self._valid & self._within
+        # Adding nothing to a row would still turn its -0.0 into 0.0.
+        return np.where(kept[:, None], self.rows, x) if np.count_nonzero(kept) else x
 
     def telling(self, begin: int, end: int) -> int:
         """The row that speaks for rows begin..end-1: the one changed most, or the first where none may be."""
         if end - begin == 1:
             return begin
         norms = np.array(self.norms[begin:end])
-        allowed = True if self.all_kept else (self._valid & self._within)[begin:end]
+        allowed = True if self.all_usable else (self._valid & self._within)[begin:end]
         return begin + int(np.where(allowed, norms, -1.0).argmax())
 
     def reason(self, row: int) -> UnsteeredReason:
         """STEERED, or why the row stays as it was."""
-        if self.all_kept:
+        if self.all_usable:
             return UnsteeredReason.STEERED
         if not self._valid[row]:
             return UnsteeredReason.INVALID_CHANGE
         return UnsteeredReason.STEERED if self._within[row] else UnsteeredReason.OVER_NORM_BUDGET
-
-    def share(self, row: int, norm: float) -> float:
-        """A norm over the length the row had."""
-        length = self.lengths[row]
-        return norm / length if length > 0 else 0.0
 
     @cached_property
     def _valid(self) -> NDArray[np.bool_]:
@@ -73,7 +74,6 @@ def judged(x: Floats, change: Doubles, norms: list[float], norm_budget: float) -
     wide = x.astype(np.float64)
     lengths = lengths_of(wide)
     wide += change
-    most = max(norms)
     # The usual case from the ends alone, for whoever passes here passes row by row too. A NaN fails a comparison.
-    all_kept = sum(lengths) + sum(norms) < _LARGEST and min(norms) > 0 and most <= norm_budget * min(lengths)
-    return Judged(wide.astype(np.float32), norms, lengths, norm_budget, all_kept)
+    all_usable = sum(lengths) + sum(norms) < _LARGEST and max(norms) <= norm_budget * min(lengths)
+    return Judged(wide.astype(np.float32), norms, lengths, norm_budget, all_usable)
