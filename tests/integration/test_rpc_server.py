@@ -176,7 +176,7 @@ def test_unimplemented_method_says_so(start: Callable[..., Running]) -> None:
 
 
 def test_token_is_demanded_of_everyone_but_health_checks(start: Callable[..., Running]) -> None:
-    running = start(tokens="alice:0123456789abcdef")
+    running = start(tokens="alice:viewer:0123456789abcdef")
     for options in (ClientOptions(), ClientOptions(token="0123456789abcdeX")):
         with pytest.raises(grpc.RpcError) as failed:
             running.stub(options).GetPolicy(get("p"), timeout=5)

@@ -14,7 +14,7 @@ from recsae.rpc.client import ClientOptions, channel
 from recsae.rpc.loopback import is_loopback
 from recsae.rpc.settings import ServiceSettings, load_settings
 
-TOKEN = "alice:0123456789abcdef"
+TOKEN = "alice:operator:0123456789abcdef"
 
 
 class Settings(ServiceSettings):
@@ -56,7 +56,7 @@ def test_half_a_key_pair_is_refused_naming_both_halves() -> None:
 
 
 def test_tokens_are_read_from_commas_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECSAE_TEST_TOKENS", f"{TOKEN}, fedcba9876543210")
+    monkeypatch.setenv("RECSAE_TEST_TOKENS", f"{TOKEN}, bob:viewer:fedcba9876543210")
     settings = Settings()
     assert len(settings.tokens) == 2
     assert "0123456789abcdef" not in repr(settings)
@@ -66,7 +66,7 @@ def test_wrong_settings_end_the_process_with_the_reasons(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RECSAE_TEST_PORT", "99999")
-    monkeypatch.setenv("RECSAE_TEST_TOKENS", "short-secret")
+    monkeypatch.setenv("RECSAE_TEST_TOKENS", "alice:admin:short-secret")
     with pytest.raises(SystemExit) as ended:
         load_settings(Settings)
     assert ended.value.code == 2
