@@ -6,7 +6,7 @@ one. Calls with neither to settle are not wrapped. Not here: the decisions thems
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -42,7 +42,7 @@ def guarded(gate: Gate, principal: Principal | None, behaviour: Behaviour, *, st
 @contextmanager
 def _admitted(gate: Gate, principal: Principal | None, context: grpc.ServicerContext) -> Iterator[None]:
     info = require_request()
-    known = principal or gate.admit_peer(info.method, context.auth_context())
+    known = principal or gate.admit_peer(info.method, _peer(context))
     gate.enter(known)
     token = enter_request(replace(info, principal=known.name, role=known.role))
     try:
@@ -52,3 +52,10 @@ def _admitted(gate: Gate, principal: Principal | None, context: grpc.ServicerCon
         # A stream's generator may be closed from another context than the one it began in.
         with suppress(ValueError):
             leave_request(token)
+
+
+def _peer(context: grpc.ServicerContext) -> Mapping[str, Iterable[bytes]]:
+    """The authentication context of gRPC; its type hints say one value where there are several."""
+    peer: Any = context.auth_context()
+    found: Mapping[str, Iterable[bytes]] = peer
+    return found

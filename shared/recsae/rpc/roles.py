@@ -72,7 +72,7 @@ ROLES: Mapping[str, Role] = {
 def methods_of(service: str) -> tuple[str, ...]:
     """Paths of the RPCs of a service, by its full name; FailedPreconditionError when its descriptor is not loaded."""
     try:
-        described = descriptor_pool.Default().FindServiceByName(service)  # type: ignore[no-untyped-call]
+        described = descriptor_pool.Default().FindServiceByName(service)
     except KeyError as error:
         raise FailedPreconditionError(f"service {service!r} is not known here; import its generated module") from error
     return tuple(f"/{service}/{method.name}" for method in described.methods)

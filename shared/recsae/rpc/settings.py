@@ -9,7 +9,15 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from recsae.errors import InvalidRequestError
@@ -18,6 +26,7 @@ from recsae.rpc.client import ClientOptions
 from recsae.rpc.loopback import is_loopback
 from recsae.rpc.principals import read_certificate_principals, read_tokens
 from recsae.rpc.quotas import Limits, Refused
+from recsae.store.urls import readable_url
 
 
 def split_commas(value: object) -> object:
@@ -31,7 +40,16 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+def _readable(url: str) -> str:
+    try:
+        return readable_url(url)
+    except InvalidRequestError as error:
+        raise ValueError(str(error)) from None
+
+
 CommaSeparated = BeforeValidator(split_commas)
+RedisUrl = Annotated[str, AfterValidator(_readable), Field(repr=False)]
+"""A URL that may hold a password: never shown with the settings."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
