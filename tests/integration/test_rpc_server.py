@@ -17,12 +17,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # type: ignore[import-untyped]
 
 from recsae.errors import ConflictError, FailedPreconditionError, NotFoundError, UnauthenticatedError
 from recsae.rpc.client import ClientOptions, channel
 from recsae.rpc.request import current_request
+from recsae.rpc.roles import Role
 from recsae.rpc.server import RpcServer, build_server
 from recsae.rpc.settings import ServiceSettings
 from recsae.rpc.status import error_from
@@ -185,6 +187,86 @@ def test_token_is_demanded_of_everyone_but_health_checks(start: Callable[..., Ru
     assert health_of(running) == health_pb2.HealthCheckResponse.SERVING
     running.stub(ClientOptions(token="0123456789abcdef")).GetPolicy(get("p"), timeout=5)
     assert running.servicer.seen[0][0].principal == "alice"
+
+
+def refused(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
+    """Status and sentence of a call that fails."""
+    with pytest.raises(grpc.RpcError) as failed:
+        call()
+    assert isinstance(failed.value, grpc.Call)
+    return failed.value.code(), failed.value.details() or ""
+
+
+def test_handlers_know_the_principal_and_its_role(start: Callable[..., Running]) -> None:
+    running = start(tokens="alice:viewer:0123456789abcdef,bob:admin:fedcba9876543210")
+    for secret in ("0123456789abcdef", "fedcba9876543210"):
+        running.stub(ClientOptions(token=secret)).GetPolicy(get("p"), timeout=5)
+    known = [(info.principal, info.role) for info, _ in running.servicer.seen]
+    assert known == [("alice", Role.VIEWER), ("bob", Role.ADMIN)]
+    create = running.stub(ClientOptions(token="0123456789abcdef")).CreatePolicy
+    code, sentence = refused(lambda: create(steering_pb2.CreatePolicyRequest(), timeout=5))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "principal 'alice' is viewer" in sentence
+    assert "needs operator" in sentence
+
+
+def test_a_principal_over_its_rate_is_refused_while_others_and_health_are_answered(
+    start: Callable[..., Running],
+) -> None:
+    running = start(
+        tokens="alice:viewer:0123456789abcdef,bob:viewer:fedcba9876543210", principal_rate=0.001, principal_burst=2
+    )
+    alice, bob = (running.stub(ClientOptions(token=one)) for one in ("0123456789abcdef", "fedcba9876543210"))
+    for _ in range(2):
+        alice.GetPolicy(get("p"), timeout=5)
+    code, sentence = refused(lambda: alice.GetPolicy(get("p"), timeout=5))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "'alice' makes more than 0.001 calls a second" in sentence
+    bob.GetPolicy(get("p"), timeout=5)
+    assert {health_of(running) for _ in range(5)} == {health_pb2.HealthCheckResponse.SERVING}
+    limited = running.registry.get_sample_value("recsae_rpc_limited_total", {"principal": "alice", "limit": "rate"})
+    assert limited == 1
+
+
+def test_a_principal_holds_no_more_calls_than_it_may_and_gets_its_places_back(start: Callable[..., Running]) -> None:
+    running = start(tokens="alice:viewer:0123456789abcdef,bob:viewer:fedcba9876543210", principal_in_flight=2)
+    alice, bob = (running.stub(ClientOptions(token=one)) for one in ("0123456789abcdef", "fedcba9876543210"))
+    held = alice.GetPolicy.future(get("wait"), timeout=20)
+    stream = alice.WatchPlans(steering_pb2.WatchPlansRequest(), timeout=30)
+    next(stream)
+    assert running.servicer.entered.acquire(timeout=10)
+    code, sentence = refused(lambda: alice.GetPolicy(get("p"), timeout=5))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "2 calls in flight" in sentence
+    bob.GetPolicy(get("p"), timeout=5)
+    running.servicer.release.set()
+    held.result()
+    wait_until(lambda: running.server._lanes.unary.held == 0)
+    alice.GetPolicy(get("p"), timeout=5)
+    running.servicer.draining.set()
+    assert list(stream) == []
+    running.servicer.draining.clear()
+    wait_until(lambda: running.server._lanes.streams.held == 0)
+    streams = [alice.WatchPlans(steering_pb2.WatchPlansRequest(), timeout=30) for _ in range(2)]
+    for one in streams:
+        next(one)
+
+
+def test_a_server_with_an_rpc_without_a_role_does_not_start() -> None:
+    service = descriptor_pb2.ServiceDescriptorProto(name="Unlisted")
+    service.method.add(name="Forgotten", input_type=".recsae.v1.Policy", output_type=".recsae.v1.Policy")
+    made = descriptor_pb2.FileDescriptorProto(
+        name="started_unlisted.proto",
+        package="started",
+        dependency=[steering_pb2.DESCRIPTOR.name],
+        service=[service],
+    )
+    descriptor_pool.Default().Add(made)
+    server = build_server(ServiceSettings(), RpcMetrics(new_registry()))
+    server.add(lambda _servicer, _server: None, object(), "started.Unlisted")
+    with pytest.raises(FailedPreconditionError, match=r"no role is written down for /started\.Unlisted/Forgotten"):
+        server.start()
+    assert server.port == 0
 
 
 def test_overload_is_refused_at_once_while_health_still_answers(start: Callable[..., Running]) -> None:
