@@ -28,7 +28,8 @@ class App(Protocol):
 def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App]) -> int:
     """Serves until SIGTERM or SIGINT; 1 when it cannot start, with the reason in the log.
 
-    Of an error nobody foresaw the log has type and places, as everywhere: its message may quote a secret.
+    Of an error nobody foresaw, files and sockets apart, the log has type and places alone, as everywhere: its message
+    may quote a secret.
     """
     settings = load_settings(kind)
     configure_logging(name, level=settings.log_level, format=settings.log_format)
@@ -41,7 +42,7 @@ def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App
         return 1
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
-        log.error("start_failed", code="failed_precondition", reason=f"{what}{error.strerror}", exc_info=error)
+        log.error("start_failed", code="failed_precondition", reason=f"{what}{error.strerror or error}", exc_info=error)
         return 1
     except Exception as error:
         log.error("start_failed", code="internal", exc_info=error)
