@@ -7,7 +7,8 @@ one. Calls with neither to settle are not wrapped. Not here: the decisions thems
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from contextvars import Token
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,10 @@ import grpc
 
 from recsae.rpc.auth import Gate
 from recsae.rpc.principals import Principal
-from recsae.rpc.request import enter_request, leave_request, require_request
+from recsae.rpc.request import RequestInfo, enter_request, leave_request, require_request
 
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+Entered = Token[RequestInfo | None]
 
 
 def guarded(gate: Gate, principal: Principal | None, behaviour: Behaviour, *, streaming: bool) -> Behaviour:
@@ -29,29 +31,39 @@ def guarded(gate: Gate, principal: Principal | None, behaviour: Behaviour, *, st
         return behaviour
 
     def serve(request: Any, context: grpc.ServicerContext) -> Any:
-        with _admitted(gate, principal, context):
+        known, entered = _begin(gate, principal, context)
+        try:
             return behaviour(request, context)
+        finally:
+            _end(gate, known, entered)
 
     def serve_stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        with _admitted(gate, principal, context):
+        known, entered = _begin(gate, principal, context)
+        try:
             yield from behaviour(request, context)
+        finally:
+            _end(gate, known, entered)
 
     return serve_stream if streaming else serve
 
 
-@contextmanager
-def _admitted(gate: Gate, principal: Principal | None, context: grpc.ServicerContext) -> Iterator[None]:
+# Not a context manager, which would cost as much as all of this: it may lie on the path of every recommendation.
+def _begin(gate: Gate, principal: Principal | None, context: grpc.ServicerContext) -> tuple[Principal, Entered | None]:
+    if principal is not None:
+        gate.enter(principal)
+        return principal, None
     info = require_request()
-    known = principal or gate.admit_peer(info.method, _peer(context))
+    known = gate.admit_peer(info.method, _peer(context))
     gate.enter(known)
-    token = enter_request(replace(info, principal=known.name, role=known.role))
-    try:
-        yield
-    finally:
-        gate.leave(known)
+    return known, enter_request(replace(info, principal=known.name, role=known.role))
+
+
+def _end(gate: Gate, principal: Principal, entered: Entered | None) -> None:
+    gate.leave(principal)
+    if entered is not None:
         # A stream's generator may be closed from another context than the one it began in.
         with suppress(ValueError):
-            leave_request(token)
+            leave_request(entered)
 
 
 def _peer(context: grpc.ServicerContext) -> Mapping[str, Iterable[bytes]]:
