@@ -57,7 +57,7 @@ class Service:
             )
 
     def wait_until_ready(self) -> None:
-        """Blocks until its port takes connections; RuntimeError with the end of its log when it ended or was too slow."""
+        """Blocks until its port takes connections; RuntimeError with the end of its log when there is none."""
         deadline = time.monotonic() + _READY_S
         while time.monotonic() < deadline and self.process is not None and self.process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):

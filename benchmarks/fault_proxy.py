@@ -20,8 +20,9 @@ _OTHER_VERSION = "0" * 16
 
 @dataclass
 class Mischief:
-    """What is done to answers: `delay_s` before each, `flip` = the share with one bit turned over, `lie` = as if of
-    another model version.
+    """What is done to answers.
+
+    Each is `delay_s` late, a share `flip` has one bit turned over, `lie` = as if of another model version.
     """
 
     delay_s: float = 0.0
