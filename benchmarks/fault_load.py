@@ -93,6 +93,7 @@ class Load:
                     if one.reply is not None and policy.id in {ref.policy_id for ref in one.reply.receipt.applied}:
                         missing.discard(one.replica)
                 self._answered.wait(0.05)
+        self.missing = missing
         return float("inf") if missing else time.time() - begun
 
     def _run(self) -> None:
@@ -145,6 +146,12 @@ class Operator:
         named = {policy.name: policy.id for policy in self._stub.ListPolicies(request, timeout=20).policies}
         for written in self.written:
             written.id = written.id or named.get(written.name, "")
+
+    def close(self) -> None:
+        """Takes what still stands out of force."""
+        for one in self.written:
+            if not one.ended and one.window_end > time.time():
+                self.delete(one, patient=True)
         self._channel.close()
 
     def add(self, users: Sequence[str], operations: Sequence[Operation], life_s: float, *, patient: bool) -> Written:
@@ -191,19 +198,18 @@ class Operator:
         held: list[Written] = []
         number = 0
         while not self._done.wait(_BETWEEN_WRITES_S):
-            if len(held) >= 2:
-                self.delete(held.pop(0))
-                continue
-            adding = number % 2 == 0
-            operations = ADDING if adding else READING
-            short = number % 5 == 4
-            users = USERS[:4] if adding else USERS[2:6]
-            one = self.add(users, operations, _SHORT_LIFE_S if short else _LONG_LIFE_S, patient=False)
             number += 1
-            if not short:
-                held.append(one)
+            if number % 5 == 0:  # one whose window ends by itself
+                self.add(USERS[1:5], FLEETING, _SHORT_LIFE_S, patient=False)
+            elif len(held) == 2:
+                self.delete(held.pop(0))
+            else:
+                # In turns, so that no two of a kind are ever in force: the first to touch a concept would keep it.
+                adding = held[-1].operations != ADDING if held else True
+                users, operations = (USERS[:4], ADDING) if adding else (USERS[2:6], READING)
+                held.append(self.add(users, operations, _LONG_LIFE_S, patient=False))
         for one in held:
-            self.delete(one)
+            self.delete(one, patient=True)
 
 
 _GONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED)
@@ -212,5 +218,6 @@ READING = (
     Operation(concept(0, 5), OperationKind.ABLATE, 0.0),
     Operation(concept(0, 6), OperationKind.SCALE, 2.5),
 )
+FLEETING = (Operation(concept(0, 12), OperationKind.ADD, -1.0),)
 STANDING = (Operation(concept(0, 9), OperationKind.ADD, 1.0), Operation(concept(0, 10), OperationKind.ABLATE, 0.0))
 """Of the policy that stands through the run, for users of its own; the next one shows that a change arrives again."""

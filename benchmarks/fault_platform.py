@@ -30,12 +30,22 @@ from recsae.store.redis import connect
 
 PLAN_MAX_AGE_S = 3.0
 """Short, so that the run sees plans grow too old; the default is ten minutes."""
+STATE_MAX_AGE_S = 2.0
+"""After this long without the state server the interpreter confirms plans no longer; 15 s by default."""
 _READY_S = 60.0
-# Stands for a clock that is off: what the process takes for the time of day, from its first line on.
-_CLOCK_OFF = (
-    "import runpy, time; true = time.time; time.time = lambda: true() + {ahead}; "
-    "runpy.run_module('recsae_recommender', run_name='__main__')"
-)
+# Stands for a clock that is off: what the process takes for the time of day, from its first line on. grpc's own
+# modules keep the true one: they reckon with the system's clock elsewhere too, which a process cannot be given.
+_CLOCK_OFF = """
+import runpy, sys, time, types
+import grpc._channel, grpc._server
+true = types.ModuleType("time")
+true.__dict__.update(vars(time))
+for name, module in list(sys.modules.items()):
+    if name.split(".")[0] == "grpc" and getattr(module, "time", None) is time:
+        module.time = true
+time.time = lambda: true.time() + {ahead}
+runpy.run_module("recsae_recommender", run_name="__main__")
+"""
 
 
 @dataclass
@@ -150,7 +160,8 @@ def started_platform(world: World, folder: Path) -> Iterator[Platform]:
         "STATE_URL": url,
         "BUS_URL": url,
         "RECOMMENDERS": "127.0.0.1:1",
-        "STATE_MAX_AGE_S": "2",
+        "STATE_MAX_AGE_S": str(STATE_MAX_AGE_S),
+        "PLAN_MAX_AGE_S": str(STATE_MAX_AGE_S + PLAN_MAX_AGE_S),
     }
     interpreter = _service("interpreter", [sys.executable, "-m", "recsae_interpreter"], "INTERPRETER", settings, folder)
     platform = Platform(world, folder, state, interpreter)

@@ -15,6 +15,7 @@ from recsae.v1 import steering_pb2
 
 _WATCH = "/recsae.v1.Steering/WatchPlans"
 _STEER = "/recsae.v1.Steering/Steer"
+_PLANS = (_WATCH, "/recsae.v1.Steering/GetEncoder")
 _OTHER_VERSION = "0" * 16
 
 
@@ -22,7 +23,8 @@ _OTHER_VERSION = "0" * 16
 class Mischief:
     """What is done to answers.
 
-    Each is `delay_s` late, a share `flip` has one bit turned over, `lie` = as if of another model version.
+    Each is `delay_s` late; of plans and encoders a share `flip` has one bit turned over; `lie` = as if of another
+    model version.
     """
 
     delay_s: float = 0.0
@@ -82,7 +84,7 @@ class Proxy(grpc.GenericRpcHandler):
             time.sleep(mischief.delay_s)
         if mischief.lie:
             answer = _as_if_of_another_version(answer, method)
-        if answer and self._random.random() < mischief.flip:
+        if answer and method in _PLANS and self._random.random() < mischief.flip:
             self.flipped += 1
             damaged = bytearray(answer)
             damaged[self._random.randrange(len(damaged))] ^= 1 << self._random.randrange(8)

@@ -24,15 +24,15 @@ from rich.table import Table
 
 from benchmarks.crew import ROOT
 from benchmarks.fault_judge import Verdict, judge
-from benchmarks.fault_load import STANDING, Load, Operator, Written
-from benchmarks.fault_platform import PLAN_MAX_AGE_S, Platform, Service, started_platform
+from benchmarks.fault_load import STANDING, Load, Operator
+from benchmarks.fault_platform import PLAN_MAX_AGE_S, STATE_MAX_AGE_S, Platform, Service, started_platform
 from benchmarks.fault_proxy import Mischief, Proxy
 from benchmarks.fault_world import USERS, Reference, World, publish_world
 from benchmarks.machine import this_machine
 from benchmarks.report import machine_lines, saying, today
 
-BOUND_S = PLAN_MAX_AGE_S + 1.0
-"""A replica that hears nothing goes on with its plan until that is too old; one that hears is far faster."""
+BOUND_S = STATE_MAX_AGE_S + PLAN_MAX_AGE_S + 1.0
+"""Replicas that hear nothing go on with their plan until it is too old; those that hear are far faster."""
 _RECOVERY_S = 40.0
 _OF_ITS_OWN = USERS[6:]
 
@@ -115,7 +115,7 @@ def redis_killed(crew: Crew, seconds: float) -> None:
 
 
 def corrupted(crew: Crew, seconds: float) -> None:
-    """One bit is turned over in half of what passes the man in the middle."""
+    """One bit is turned over in half of the plans, heartbeats and encoders that pass the man in the middle."""
     crew.proxy.mischief = Mischief(flip=0.5)
     time.sleep(seconds)
     crew.proxy.mischief = Mischief()
@@ -187,8 +187,8 @@ def _outcome(scenario: Scenario, crew: Crew, reference: Reference, seconds: floa
     recovery_s = _recovery(crew, operator, load)
     operator.stop()
     load.stop()
-    operator_written: list[Written] = operator.written
-    verdict = judge(load.asked, operator_written, reference, BOUND_S)
+    verdict = judge(load.asked, operator.written, reference, BOUND_S)
+    operator.close()
     return Outcome(scenario.name, verdict, recovery_s, crew.proxy.flipped - flipped)
 
 

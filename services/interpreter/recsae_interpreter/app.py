@@ -136,7 +136,13 @@ class InterpreterApp:
             SteeringServicer(
                 PoliciesHandler(self._policies, RedisTrail(self._state), library),
                 PreviewHandler(library, recommender, norm_budget=self._settings.norm_budget),
-                SteerHandler(self._board, library, metrics),
+                SteerHandler(
+                    self._board,
+                    library,
+                    metrics,
+                    state_age_s=lambda: self._watcher.age_s,
+                    max_age_s=self._settings.plan_max_age_s,
+                ),
                 self._watch_handler(),
                 library,
                 metrics,

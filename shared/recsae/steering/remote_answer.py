@@ -16,7 +16,7 @@ from recsae.steering.plans import Floats
 from recsae.steering.receipts import Receipt, UnsteeredReason
 
 # Receipts travel in float32 and changes are rounded to it once; a receipt further off than this is not of this row.
-_CLAIM_TOLERANCE = 1e-4
+_CLAIM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
