@@ -7,7 +7,7 @@ within the budget and as long as the receipt says. All other rows stay the calle
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,15 +56,28 @@ def used(x: Floats, answer: Floats, receipts: Sequence[Receipt], expected: Expec
 
 
 def per_request(receipts: Sequence[Receipt], sizes: Sequence[int]) -> tuple[Receipt, ...]:
-    """One receipt per request, which owns the next `sizes[i]` rows: the row changed most, else its first."""
+    """One receipt per request, which owns the next `sizes[i]` rows: the row changed most, else its first.
+
+    What policies in shadow would have changed is told by the row they would have changed most.
+    """
     found, begin = [], 0
     for size in sizes:
         own = receipts[begin : begin + size]
         begin += size
-        steered = [receipt for receipt in own if receipt.reason is UnsteeredReason.STEERED]
-        first = own[0] if own else Receipt(UnsteeredReason.NONE_MATCHED)
-        found.append(max(steered, key=lambda receipt: receipt.delta_norm) if steered else first)
+        found.append(_telling(own) if own else Receipt(UnsteeredReason.NONE_MATCHED))
     return tuple(found)
+
+
+def _telling(own: Sequence[Receipt]) -> Receipt:
+    if len(own) == 1:
+        return own[0]
+    steered = [receipt for receipt in own if receipt.reason is UnsteeredReason.STEERED]
+    told = max(steered, key=lambda receipt: receipt.delta_norm) if steered else own[0]
+    shadows = [receipt.shadow for receipt in own if receipt.shadow is not None]
+    applied = [shadow for shadow in shadows if shadow.reason is UnsteeredReason.STEERED]
+    if not shadows:
+        return told
+    return replace(told, shadow=max(applied, key=lambda shadow: shadow.delta_norm) if applied else shadows[0])
 
 
 def _checked(receipt: Receipt, model_version: str) -> Receipt:
