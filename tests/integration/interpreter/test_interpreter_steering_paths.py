@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,11 @@ def travelled(receipts: tuple[Receipt, ...]) -> list[Receipt]:
     return [receipt_from(receipt_message(receipt)) for receipt in receipts]
 
 
+def untold(receipt: Receipt) -> Receipt:
+    """Without the share of a shadow: an addition is as long in every row, and which is told hangs on the last digit."""
+    return replace(receipt, shadow=replace(receipt.shadow, delta_share=0.0)) if receipt.shadow else receipt
+
+
 def rows(count: int) -> Any:
     return np.random.default_rng(2).standard_normal((count, DIM)).astype(np.float32)
 
@@ -145,7 +151,7 @@ def test_requests_of_several_rows_agree_too(both: tuple[PlanFollower, RemoteStee
     np.testing.assert_allclose(there.activation, here.activation, atol=1e-6, rtol=0)
     for size, one, other in zip(sizes, travelled(here.receipts), there.receipts, strict=True):
         if size:  # whoever has no rows is not asked for
-            assert one == other
+            assert untold(one) == untold(other)
 
 
 def test_without_its_state_server_steer_stops_when_its_plans_are_too_old(
