@@ -105,8 +105,9 @@ def travelled(receipts: tuple[Receipt, ...]) -> list[Receipt]:
 
 
 def untold(receipt: Receipt) -> Receipt:
-    """Without the share of a shadow: an addition is as long in every row, and which is told hangs on the last digit."""
-    return replace(receipt, shadow=replace(receipt.shadow, delta_share=0.0)) if receipt.shadow else receipt
+    """Without the size of a shadow: which of several rows tells it hangs on numbers that do not travel."""
+    shadow = receipt.shadow
+    return receipt if shadow is None else replace(receipt, shadow=replace(shadow, delta_norm=0.0, delta_share=0.0))
 
 
 def rows(count: int) -> Any:
