@@ -138,7 +138,7 @@ class PlanFollower:
             self._stop.wait(random.uniform(0, ceiling if error is not None else _REJOIN_S))
 
     def _follow_once(self) -> tuple[bool, RecsaeError | None]:
-        """One stream from its snapshot to its end: whether all was well, and what ended it when it was a failure."""
+        """One stream from its snapshot to its end: whether something good came, and what ended it when it failed."""
         events: queue.Queue[Event | RecsaeError] = queue.Queue()
         call = self._stub.WatchPlans(self._request)
         self._call = call
@@ -154,8 +154,8 @@ class PlanFollower:
                     return received, None
                 received = True
             return received, None
-        except _RejectedError as rejected:  # asked for again, each time a little later
-            return False, rejected
+        except _RejectedError as rejected:  # asked for again; where nothing else ever comes, each time a little later
+            return received, rejected
         except queue.Empty:
             return received, RecsaeError(f"the interpreter said nothing for {self._silence_s:.0f} s")
         finally:
