@@ -179,6 +179,8 @@ class PlanFollower:
             arrival = self._held.take(plans, _sent_at(event.plans))
         except RecsaeError as error:
             arrival = self._held.reject(error)
+        if not arrival.taken and arrival.error is None:
+            return False
         self._report(arrival)
         if not arrival.taken:
             if self._on_rejected is not None:

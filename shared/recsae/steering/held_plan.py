@@ -56,7 +56,7 @@ class HeldPlan:
         self._clock = clock
         self._interpreter_clock = PartnerClock(clock, wall)
         self._held: _Held | None = None
-        self._rejected = False
+        self._rejected = self._missed = False
         self._encoders: dict[str, Encode] = {}
         self.encoder_missing = False
         """True while an encoder the plan names could not be fetched; operations that read z are then unsteered."""
@@ -94,11 +94,15 @@ class HeldPlan:
     def take(self, plans: PlanSet, sent_at: float | None = None) -> Arrival:
         """Replaces the plan by this model version's in the set; a plan that does not verify changes nothing.
 
+        Nor does the first set in a row without one: not taken and no error = ask for the set again.
         `sent_at` is the interpreter's time when it sent the set, None where it does not say.
         """
         if sent_at is not None:
             self._interpreter_clock.heard(sent_at)
         plan = plans.for_version(self._model_version)
+        if plan is None and not self._missed:  # no digest covers a plan that is not there, so it takes two to say so
+            self._missed = True
+            return Arrival(False)
         error: RecsaeError | None = None
         steerer: Steerer | None = None
         if plan is not None:
@@ -109,6 +113,7 @@ class HeldPlan:
             except RecsaeError as wrong:
                 return self.reject(wrong)
             steerer, error = self._steerer(plan)
+            self._missed = False
         self._rejected = False
         self._held = _Held(plans.revision, steerer, self._clock())
         return Arrival(True, error)
