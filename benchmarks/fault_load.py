@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
@@ -93,7 +94,6 @@ class Load:
                     if one.reply is not None and policy.id in {ref.policy_id for ref in one.reply.receipt.applied}:
                         missing.discard(one.replica)
                 self._answered.wait(0.05)
-        self.missing = missing
         return float("inf") if missing else time.time() - begun
 
     def _run(self) -> None:
@@ -112,7 +112,7 @@ class Load:
             self._in_flight += 1
         call = stub.Recommend.future(request, timeout=REQUEST_TIMEOUT_S)
 
-        def done(finished: grpc.Future) -> None:
+        def done(finished: Any) -> None:
             error = finished.exception()
             reply = None if error is not None else finished.result()
             with self._answered:

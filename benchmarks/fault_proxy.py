@@ -40,7 +40,7 @@ class Proxy(grpc.GenericRpcHandler):
         self.mischief = Mischief()
         self.flipped = 0
         self._random = random.Random(7)
-        self._channel = grpc.insecure_channel(
+        self._channel: Any = grpc.insecure_channel(  # untyped: it carries bytes, which the stubs do not foresee
             f"127.0.0.1:{upstream}",
             [("grpc.max_reconnect_backoff_ms", 500), ("grpc.initial_reconnect_backoff_ms", 100)],
         )

@@ -163,7 +163,12 @@ def test_a_plan_that_is_refused_again_and_again_is_asked_for_ever_more_slowly(
 ) -> None:
     servicer, channel = interpreter
     ceilings: queue.Queue[float] = queue.Queue()
-    monkeypatch.setattr("recsae.steering.follower.random.uniform", lambda _low, high: ceilings.put(high) or 0.0)
+
+    def at_once(_low: float, high: float) -> float:
+        ceilings.put(high)
+        return 0.0
+
+    monkeypatch.setattr("recsae.steering.follower.random.uniform", at_once)
     servicer.always = damaged(1)
     follower = PlanFollower(channel, MODEL, VERSION, watcher="test").start()
     try:

@@ -30,6 +30,10 @@ def breaker(clock: Clock) -> Breaker:
     return Breaker(LIMITS, clock=clock, uniform=lambda low, high: (low + high) / 2)
 
 
+def state(breaker: Breaker) -> BreakerState:
+    return breaker.state
+
+
 def fail(breaker: Breaker, times: int = 1) -> None:
     for _ in range(times):
         ticket = breaker.admit()
@@ -43,9 +47,9 @@ def test_it_opens_after_failures_in_a_row_and_a_success_between_starts_the_count
     assert ticket is not None
     breaker.succeeded(ticket)
     fail(breaker, 2)
-    assert breaker.state is BreakerState.CLOSED
+    assert state(breaker) is BreakerState.CLOSED
     fail(breaker)
-    assert breaker.state is BreakerState.OPEN
+    assert state(breaker) is BreakerState.OPEN
     assert breaker.admit() is None
 
 
@@ -56,12 +60,12 @@ def test_after_the_pause_one_call_probes_and_its_success_closes(breaker: Breaker
     clock.now += 0.02
     probe = breaker.admit()
     assert probe is not None
-    assert breaker.state is BreakerState.PROBING
+    assert state(breaker) is BreakerState.PROBING
     assert [breaker.admit() for _ in range(10)] == [None] * 10, "one probe at a time"
     breaker.succeeded(probe)
-    assert breaker.state is BreakerState.CLOSED
+    assert state(breaker) is BreakerState.CLOSED
     fail(breaker, 2)
-    assert breaker.state is BreakerState.CLOSED, "failures before it opened are forgotten"
+    assert state(breaker) is BreakerState.CLOSED, "failures before it opened are forgotten"
 
 
 def test_each_failed_probe_doubles_the_pause_up_to_the_longest(breaker: Breaker, clock: Clock) -> None:
@@ -80,14 +84,14 @@ def test_calls_that_began_before_it_opened_neither_close_nor_lengthen(breaker: B
     assert success is not None
     assert failure is not None
     breaker.succeeded(success)
-    assert breaker.state is BreakerState.OPEN
+    assert state(breaker) is BreakerState.OPEN
     clock.now += 1.01
     probe = breaker.admit()
     assert probe is not None
     breaker.failed(failure)
-    assert breaker.state is BreakerState.PROBING
+    assert state(breaker) is BreakerState.PROBING
     breaker.succeeded(probe)
-    assert breaker.state is BreakerState.CLOSED
+    assert state(breaker) is BreakerState.CLOSED
 
 
 def test_a_probe_that_says_nothing_about_the_partner_leaves_the_next_caller_to_probe(
@@ -98,7 +102,7 @@ def test_a_probe_that_says_nothing_about_the_partner_leaves_the_next_caller_to_p
     probe = breaker.admit()
     assert probe is not None
     breaker.withdrawn(probe)
-    assert breaker.state is BreakerState.OPEN
+    assert state(breaker) is BreakerState.OPEN
     assert breaker.admit() is not None
 
 

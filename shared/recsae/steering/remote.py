@@ -197,7 +197,7 @@ class RemoteSteering:
 
         A request that is nearly out of time, or whose rows are not finite, is left out: it costs the others nothing.
         """
-        finite: NDArray[np.bool_] = np.isfinite(x).all(axis=1)
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(x).all(axis=1))
         every_finite = bool(finite.all())
         asked, given_s, end = [], self._limits.timeout_s, 0
         for one, size in enumerate(sizes):

@@ -19,7 +19,7 @@ from recsae.sae.weights import SaeWeights
 from recsae.sdk.remote import steer_by
 from recsae.steering.breaker import Breaker, BreakerLimits, BreakerState
 from recsae.steering.matching import SteerContext
-from recsae.steering.policies import OperationKind, Scope
+from recsae.steering.policies import OperationKind, Scope, Window
 from recsae.steering.receipts import UnsteeredReason
 from recsae.steering.remote import RemoteLimits, RemoteSteering, SteerCall
 from recsae.steering.wire_steer import MOST_ROWS, SteeredModel
@@ -56,6 +56,10 @@ def remote(interpreter: Any, models: dict[str, str]) -> Iterator[Callable[..., R
 
 def rows(count: int) -> Any:
     return np.random.default_rng(1).standard_normal((count, DIM)).astype(np.float32)
+
+
+def breaker_state(asking: RemoteSteering) -> BreakerState:
+    return asking.breaker_state
 
 
 def reasons(steered: Any) -> list[UnsteeredReason]:
@@ -104,7 +108,8 @@ def test_whatever_the_interpreter_does_the_list_is_the_bare_one_and_the_receipt_
 ) -> None:
     bare = pairs(ask(connect(start_recommender(interpreter="")), "u-1"))
     settings = {"interpreter": interpreter.address, "steering": "rpc"}
-    version, more = models["tiny"], {}
+    version = models["tiny"]
+    more: dict[str, Any] = {}
     match trouble:
         case "no certificate":
             settings["peer_ca"] = str(tmp_path / "not-there.pem")
@@ -210,11 +215,11 @@ def test_deadlines_cut_short_by_the_caller_do_not_open_the_breaker_and_own_ones_
     for _ in range(2 * LIMITS.failures):
         hurried = asking.steer(rows(1), [SteerContext()], None, [Deadline.after(0.02)])
         assert reasons(hurried) == [UnsteeredReason.DEADLINE]
-    assert asking.breaker_state is BreakerState.CLOSED
+    assert breaker_state(asking) is BreakerState.CLOSED
     for _ in range(LIMITS.failures):
         assert reasons(asking.steer(rows(1), [SteerContext()])) == [UnsteeredReason.DEADLINE]
     assert reasons(asking.steer(rows(1), [SteerContext()])) == [UnsteeredReason.BREAKER_OPEN]
-    assert asking.breaker_state is BreakerState.OPEN
+    assert breaker_state(asking) is BreakerState.OPEN
 
 
 def test_the_sdk_steers_any_python_recommender_by_address(
@@ -236,8 +241,6 @@ def test_the_sdk_steers_any_python_recommender_by_address(
 def test_windows_are_judged_by_the_interpreters_clock(
     start_recommender: Start, interpreter: Any, weights: SaeWeights, models: dict[str, str], connect: Any
 ) -> None:
-    from recsae.steering.policies import Window
-
     interpreter.tell("clock 3600")  # seen from there, this replica's clock is an hour behind
     interpreter.hear("set")
     over = Window(end=time.time() + 1800)
