@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.recommender.made_plans import DIM, K, ask, pairs, plans, reason_is, until
 
 from recsae.rpc.client import ClientOptions, channel
@@ -52,6 +54,18 @@ def remote(interpreter: Any, models: dict[str, str]) -> Iterator[Callable[..., R
     yield connected
     for one in made:
         one.close()
+
+
+def exposed(app: RecommenderApp, name: str, **labels: str) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{app.metrics_port}/metrics", timeout=10) as page:
+        families = list(text_string_to_metric_families(page.read().decode()))
+    (value,) = [
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == name and sample.labels == labels
+    ]
+    return float(value)
 
 
 def rows(count: int) -> Any:
@@ -156,11 +170,16 @@ def test_after_a_kill_the_breaker_opens_and_a_new_interpreter_is_found_by_itself
 ) -> None:
     interpreter.give("plans", plans(models["tiny"], weights))
     interpreter.hear("pushed")
-    stub = connect(start_recommender(interpreter=interpreter.address, steering="rpc", steer_timeout_s=5))
+    app = start_recommender(interpreter=interpreter.address, steering="rpc", steer_timeout_s=5)
+    stub = connect(app)
     assert ask(stub, "u-1").receipt.applied
+    assert exposed(app, "recsae_steer_breaker", model="tiny") == BreakerState.CLOSED
     interpreter.kill()
     until(reason_is(stub, "u-1", common_pb2.UNSTEERED_REASON_UNREACHABLE))
     until(reason_is(stub, "u-1", common_pb2.UNSTEERED_REASON_BREAKER_OPEN))
+    assert exposed(app, "recsae_steer_breaker", model="tiny") > BreakerState.CLOSED
+    assert exposed(app, "recsae_steer_calls_total", model="tiny", outcome="unreachable") >= 5
+    assert exposed(app, "recsae_steer_given_seconds_count", model="tiny") > 5
     again = start_interpreter(interpreter.port)
     again.give("encoder", encoder_graph(weights, K))
     again.give("plans", plans(models["tiny"], weights, revision=9))
@@ -245,8 +264,10 @@ def test_windows_are_judged_by_the_interpreters_clock(
     interpreter.hear("set")
     over = Window(end=time.time() + 1800)
     interpreter.give("plans", plans(models["tiny"], weights, window=over))
-    stub = connect(start_recommender(interpreter=interpreter.address))
+    app = start_recommender(interpreter=interpreter.address)
+    stub = connect(app)
     until(lambda: ask(stub, "u-1").receipt.plan_revision == 1)
+    assert exposed(app, "recsae_plan_clock_offset_seconds", model="tiny") == pytest.approx(3600, abs=5)
     assert ask(stub, "u-1").receipt.reason == common_pb2.UNSTEERED_REASON_NONE_MATCHED
     begun = Window(start=time.time() + 1800, end=time.time() + 7200)
     interpreter.give("plans", plans(models["tiny"], weights, revision=2, window=begun))
