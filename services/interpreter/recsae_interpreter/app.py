@@ -66,9 +66,9 @@ class InterpreterApp:
         self._load = partial(load_triple, self._artifacts, embedder=MiniLm.installed())
         self._library = Library(self._load)
         self._board = PlanBoard(norm_budget=settings.norm_budget, kill_switch=settings.kill_switch)
-        self._channels = RedisChannelStore(self._state)
-        self._policies = RedisPolicyStore(self._state)
-        self._edits = RedisLabelEditStore(self._state)
+        self._channels = RedisChannelStore(self._state, settings.state_replicas)
+        self._policies = RedisPolicyStore(self._state, settings.state_replicas)
+        self._edits = RedisLabelEditStore(self._state, settings.state_replicas)
         self._sync = StateSync(self._channels, self._policies, self._edits, self._library, self._board, self._metrics)
         self._watcher = StateWatcher(settings.state_url, self._sync)
         self._metrics.state_age.set_function(lambda: self._watcher.age_s)
@@ -92,7 +92,7 @@ class InterpreterApp:
         """
         settings = self._settings
         with translated("reading its configuration"):
-            if warning := durability_warning(self._state):
+            if warning := durability_warning(self._state, settings.state_replicas):
                 _log.warning("state_not_durable", reason=warning)
         tls = None
         if settings.tls_cert and settings.tls_key:
