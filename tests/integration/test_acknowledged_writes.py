@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
-
+from tests.integration.conftest import RedisServer
 
 from recsae.errors import UnavailableError
 from recsae.steering.kill_switch import KillSwitch
@@ -20,7 +20,6 @@ from recsae.steering.policy_store_redis import RedisPolicyStore
 from recsae.store.acknowledging import AcknowledgedWrites
 from recsae.store.events import Change, RedisTrail
 from recsae.store.redis import connect, durability_warning
-from tests.integration.conftest import RedisServer
 
 NOW = 1_790_000_000.25
 CREATE = Change("me", "policy.create", "because", "r-1", NOW)
@@ -97,7 +96,7 @@ def test_a_write_the_replica_does_not_confirm_is_not_acknowledged_and_its_repeti
         store._writes = AcknowledgedWrites(client, timeout_s=0.3)
         pair.replica.pause()
         try:
-            with pytest.raises(UnavailableError, match="may have happened, but 0 of 1 replicas have it after 0.3 s"):
+            with pytest.raises(UnavailableError, match=r"may have happened, but 0 of 1 replicas have it after 0\.3 s"):
                 store.create(made, CREATE, key)
             # The same call again finds what the first one stored, and still does not call it durable.
             for repetition in (lambda: store.create(made, CREATE, key), lambda: store.repeated(key)):
@@ -129,17 +128,16 @@ def test_waiting_for_none_acknowledges_at_once_and_says_what_a_failover_may_lose
 
 
 def test_a_server_without_waitaof_waits_until_the_replica_received_it_and_is_named(tmp_path: Path) -> None:
-    with running_pair(tmp_path, "--rename-command", "WAITAOF", "") as pair:
-        with connect(pair.primary.url) as client:
-            assert "has no WAITAOF" in durability_warning(client)
-            writes = AcknowledgedWrites(client, timeout_s=0.3)
-            assert writes.run(lambda one: one.incr("n"), "counting") == 1
-            pair.replica.pause()
-            try:
-                with pytest.raises(UnavailableError, match="0 of 1 replicas"):
-                    writes.run(lambda one: one.incr("n"), "counting")
-            finally:
-                pair.replica.resume()
+    with running_pair(tmp_path, "--rename-command", "WAITAOF", "") as pair, connect(pair.primary.url) as client:
+        assert "has no WAITAOF" in durability_warning(client)
+        writes = AcknowledgedWrites(client, timeout_s=0.3)
+        assert writes.run(lambda one: one.incr("n"), "counting") == 1
+        pair.replica.pause()
+        try:
+            with pytest.raises(UnavailableError, match="0 of 1 replicas"):
+                writes.run(lambda one: one.incr("n"), "counting")
+        finally:
+            pair.replica.resume()
 
 
 def test_a_server_that_keeps_no_file_still_acknowledges_and_is_named_at_the_start(redis_url: str) -> None:

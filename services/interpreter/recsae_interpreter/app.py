@@ -16,8 +16,9 @@ from recsae.rpc.routes import Routes, routed_channel
 from recsae.rpc.server import build_server
 from recsae.steering.policy_store_redis import RedisPolicyStore
 from recsae.store.artifacts import ArtifactStore
+from recsae.store.audit_archive import AuditArchive
 from recsae.store.channels_redis import RedisChannelStore
-from recsae.store.events import RedisTrail
+from recsae.store.events import RedisTrail, index_events
 from recsae.store.label_edits_redis import RedisLabelEditStore
 from recsae.store.redis import connect, durability_warning, translated
 from recsae.store.watching import StateWatcher
@@ -94,6 +95,7 @@ class InterpreterApp:
         with translated("reading its configuration"):
             if warning := durability_warning(self._state, settings.state_replicas):
                 _log.warning("state_not_durable", reason=warning)
+            index_events(self._state)
         tls = None
         if settings.tls_cert and settings.tls_key:
             tls = MetricsTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
@@ -134,7 +136,9 @@ class InterpreterApp:
         self.server.add(
             steering_pb2_grpc.add_SteeringServicer_to_server,
             SteeringServicer(
-                PoliciesHandler(self._policies, RedisTrail(self._state), library),
+                PoliciesHandler(
+                    self._policies, RedisTrail(self._state, AuditArchive(self._state, self._artifacts)), library
+                ),
                 PreviewHandler(library, recommender, norm_budget=self._settings.norm_budget),
                 SteerHandler(self._board, library, metrics),
                 self._watch_handler(),

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 
 from recsae.pipeline.triples import Triple
+from recsae.store.acknowledging import AcknowledgedWrites
 from recsae.store.channels import (
     HISTORY_LENGTH,
     PRODUCTION,
@@ -25,7 +26,6 @@ from recsae.store.channels import (
     moved_on,
     nothing_before,
 )
-from recsae.store.acknowledging import AcknowledgedWrites
 from recsae.store.events import EVENTS, RECORD_LUA, REVISION, Change, change_arguments
 from recsae.store.redis import translated
 
