@@ -107,7 +107,11 @@ def test_killed_between_publishing_and_trimming_the_next_run_makes_the_same_arch
 def test_nothing_is_trimmed_when_the_archive_does_not_read_back(redis_url: str, tmp_path: Path) -> None:
     with connect(redis_url) as client:
         write_events(client, 20)
-        spoilt = Interfering(tmp_path, lambda folder: (folder / EVENTS_FILE).write_bytes(b"something else") and None)
+
+        def spoil(archive: Path) -> None:
+            (archive / EVENTS_FILE).write_bytes(b"something else")
+
+        spoilt = Interfering(tmp_path, spoil)
         with pytest.raises(CorruptArtifactError):
             Archiver(client, spoilt, KEPT).run(NOW)
         assert client.xlen(EVENTS) == 20

@@ -142,7 +142,9 @@ class Archiver:
         subjects = sorted({fields["subject"] for _, fields in entries})
         arguments: list[str | int] = [
             *(archive.previous, archive_to_json(archive), archive.first_id, f"{first}-{second + 1}"),
-            *(archive.last_revision, archive.version, *subjects),
+            archive.last_revision,
+            archive.version,
+            *subjects,
         ]
         with translated("trimming archived audit events"):
             return bool(self._move(keys=[EVENTS, ARCHIVES], args=arguments))
