@@ -10,7 +10,18 @@ import typer
 from rich.text import Text
 
 from recsae import __version__
-from recsae.cli.commands import concepts, concepts_identity, data, models, models_connect, platform, runs, sae, steering
+from recsae.cli.commands import (
+    backup,
+    concepts,
+    concepts_identity,
+    data,
+    models,
+    models_connect,
+    platform,
+    runs,
+    sae,
+    steering,
+)
 from recsae.cli.commands.conformance import conformance
 from recsae.cli.commands.demo import demo
 from recsae.cli.commands.doctor import doctor
@@ -42,6 +53,7 @@ concepts_identity.register(concepts.app)
 concepts.register(app)
 app.add_typer(steering.app, name="steer")
 steering.register(app)
+backup.register(app)
 
 
 def _print_version(wanted: bool) -> None:
