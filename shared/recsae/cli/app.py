@@ -14,6 +14,7 @@ from recsae.cli.commands import concepts, concepts_identity, data, models, model
 from recsae.cli.commands.conformance import conformance
 from recsae.cli.commands.demo import demo
 from recsae.cli.commands.doctor import doctor
+from recsae.cli.commands.preview import preview
 from recsae.cli.context import CliContext, default_home
 from recsae.cli.output import console, errors
 from recsae.cli.workspace import Workspace
@@ -41,7 +42,7 @@ app.add_typer(concepts.app, name="concepts")
 concepts_identity.register(concepts.app)
 concepts.register(app)
 app.add_typer(steering.app, name="steer")
-steering.register(app)
+app.command()(preview)
 
 
 def _print_version(wanted: bool) -> None:

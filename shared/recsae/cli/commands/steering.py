@@ -1,4 +1,4 @@
-"""`recsae steer create | list | show | delete | audit` and `recsae preview`: policies on live traffic."""
+"""`recsae steer create | list | show | delete | audit`: policies on live traffic."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from rich.table import Table
 
 from recsae.cli.context import JsonFlag, ModelName, context_of
 from recsae.cli.output import console, print_json, table
-from recsae.cli.subjects import Attributes, Candidates, attribute_values
-from recsae.cli.views import preview as preview_view
 from recsae.errors import InvalidRequestError
 from recsae.v1 import common_pb2, steering_pb2
 
@@ -33,11 +31,6 @@ Handles = Annotated[
     list[str] | None, typer.Option("--handle", help="FACET=DOSE, see `recsae concepts handles`; repeatable")
 ]
 Reason = Annotated[str, typer.Option(help="Why, for the audit trail")]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds `preview` to the root."""
-    app.command()(preview)
 
 
 @app.command()
@@ -159,41 +152,6 @@ def audit(
         for event in reply.events
     ]
     console.print(table("Audit trail, newest first", ["at (UTC)", "who", "what", "to", "why"], rows))
-
-
-def preview(
-    ctx: typer.Context,
-    user: Annotated[str, typer.Argument(help="User id; leave out when --item is given")] = "",
-    item: Annotated[list[str] | None, typer.Option("--item", help="History, repeatable, oldest first")] = None,
-    op: Operations = None,
-    handle: Handles = None,
-    model: ModelName = "",
-    k: Annotated[int, typer.Option(min=1, max=100, help="Length of the lists")] = 10,
-    candidate: Candidates = None,
-    attribute: Attributes = None,
-    json: JsonFlag = False,
-) -> None:
-    """Show before and after for one user; nothing is changed.
-
-    Example: [bold]recsae preview 42 --op c-4f1a90be:add=1.5 --op c-77aa01ff:ablate[/]
-    """
-    if bool(user) == bool(item):
-        raise typer.BadParameter("give either a user id or --item, e.g. `recsae preview 42 --op c-4f1a90be:ablate`")
-    platform = context_of(ctx).platform
-    request = steering_pb2.PreviewRequest(
-        model=model,
-        operations=[parse_operation(text) for text in op or []],
-        handles=[parse_handle(text) for text in handle or []],
-        k=k,
-        candidate_item_ids=candidate or [],
-        attributes=attribute_values(attribute),
-    )
-    if item:
-        request.history.CopyFrom(common_pb2.History(item_ids=item))
-    else:
-        request.user_id = user
-    reply = platform.call(platform.steering.Preview, request)
-    print_json(reply) if json else console.print(preview_view(reply))
 
 
 def parse_operation(text: str) -> steering_pb2.Operation:
