@@ -226,6 +226,23 @@ def test_a_kill_switch_that_cannot_be_read_counts_as_on(redis_url: str) -> None:
     assert {model: switch.on for model, switch in switches.items()} == {"sasrec": True, "": True}
 
 
+def test_pages_of_events_meet_without_a_gap_or_a_repetition(both: Both) -> None:
+    made = policy()
+    both.policies.create(made, CREATE, Idempotency())
+    for number in range(2, 12):
+        both.policies.create(policy(str(number)), CREATE, Idempotency())
+        both.policies.replace(replace(made, revision=number), UPDATE)
+    for subject, count in (("", 21), (made.id, 11)):
+        everything = both.trail.events(subject)
+        assert len(everything) == count
+        pages = [both.trail.events(subject, 4)]
+        while pages[-1]:
+            pages.append(both.trail.events(subject, 4, before_id=pages[-1][-1].id))
+        assert [event for page in pages for event in page] == everything
+    with pytest.raises(InvalidRequestError, match="'newest' is no id of an audit event"):
+        both.trail.events(before_id="newest")
+
+
 def test_fields_of_a_newer_release_do_not_break_reading() -> None:
     made = policy()
     text = policy_to_json(made).replace('"name"', '"colour": "red", "name"', 1)

@@ -145,7 +145,7 @@ class SteeringServicer(steering_pb2_grpc.SteeringServicer):
         self, request: steering_pb2.ListAuditRequest, context: grpc.ServicerContext
     ) -> steering_pb2.ListAuditResponse:
         """Audit events, newest first."""
-        events = self.policies.audit(request.policy_id, request.limit)
+        events = self.policies.audit(request.policy_id, request.limit, request.before_id)
         return steering_pb2.ListAuditResponse(events=[convert_steering.event_message(event) for event in events])
 
     def Preview(

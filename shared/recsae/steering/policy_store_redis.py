@@ -28,6 +28,7 @@ from recsae.steering.policy_store import (
     switch_to_json,
     unknown_policy,
 )
+from recsae.store.acknowledging import AcknowledgedWrites
 from recsae.store.events import EVENTS, RECORD_LUA, REVISION, Change, change_arguments
 from recsae.store.redis import translated
 
@@ -41,6 +42,7 @@ _EVERY_MODEL_FIELD = "*"  # no model is called that: names hold letters, digits 
 # KEYS: events, revision, policies, idempotency key, revision history.
 # ARGV 7..12: policy id, revision it must be stored at (0 = not at all), JSON, fingerprint ("" = no key), key TTL, most
 # revisions kept. Returns what happened, then: the plan revision and the policy JSON, or the revision stored.
+# A repeated call writes too (the key lives on), so that waiting for its write waits for the first one's as well.
 # A policy of a release that kept no history begins its history with what is there.
 _WRITE = (
     RECORD_LUA
@@ -48,7 +50,10 @@ _WRITE = (
 if ARGV[10] ~= '' then
   local known = redis.call('HMGET', KEYS[4], 'fingerprint', 'revision', 'policy')
   if known[1] and known[1] ~= ARGV[10] then return {'key_reused'} end
-  if known[1] then return {'written', known[2], known[3]} end
+  if known[1] then
+    redis.call('EXPIRE', KEYS[4], ARGV[11])
+    return {'written', known[2], known[3]}
+  end
 end
 local before = redis.call('HGET', KEYS[3], ARGV[7])
 local stored = before and cjson.decode(before).revision or '0'
@@ -80,9 +85,10 @@ return tostring(record(before, ARGV[8]))
 class RedisPolicyStore:
     """A `PolicyStore` on the `state` server."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        """`client` decodes responses."""
+    def __init__(self, client: redis.Redis, replicas: int | None = None) -> None:
+        """`client` decodes responses; `replicas` must have a write, as in `AcknowledgedWrites`."""
         self._client: Any = client
+        self._writes = AcknowledgedWrites(client, replicas)
         self._script = client.register_script(_WRITE)
         self._switch = client.register_script(_SWITCH)
 
@@ -106,6 +112,8 @@ class RedisPolicyStore:
             return None
         if fingerprint != idempotency.fingerprint:
             raise key_reused()
+        # Also says that what that call wrote is durable, which it may have given up waiting for.
+        self._writes.run(lambda one: one.expire(KEYS + idempotency.key, _KEY_TTL_S), "confirming an earlier call")
         return Written(policy_from_json(text), int(revision))
 
     def get(self, policy_id: str) -> Policy:
@@ -148,8 +156,12 @@ class RedisPolicyStore:
         """See `PolicyStore`."""
         field = switch.model or _EVERY_MODEL_FIELD
         arguments = [*change_arguments(change, f"kill-switch/{field}"), field, switch_to_json(switch)]
-        with translated(f"setting the kill switch of {switch.model or 'every model'}"):
-            return int(self._switch(keys=[EVENTS, REVISION, KILL_SWITCHES], args=arguments))
+        return int(
+            self._writes.run(
+                lambda one: self._switch(keys=[EVENTS, REVISION, KILL_SWITCHES], args=arguments, client=one),
+                f"setting the kill switch of {switch.model or 'every model'}",
+            )
+        )
 
     def _write(self, policy: Policy, stored_revision: int, change: Change, idempotency: Idempotency) -> Written:
         keys = [EVENTS, REVISION, POLICIES, KEYS + idempotency.key, REVISIONS + policy.id]
@@ -158,8 +170,9 @@ class RedisPolicyStore:
             *(policy.id, str(stored_revision), policy_to_json(policy), idempotency.fingerprint, _KEY_TTL_S),
             REVISIONS_KEPT,
         ]
-        with translated(f"writing policy {policy.name!r}"):
-            outcome, *facts = self._script(keys=keys, args=arguments)
+        outcome, *facts = self._writes.run(
+            lambda one: self._script(keys=keys, args=arguments, client=one), f"writing policy {policy.name!r}"
+        )
         match outcome:
             case "written":
                 return Written(policy_from_json(facts[1]), int(facts[0]))

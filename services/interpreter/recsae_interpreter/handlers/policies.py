@@ -117,11 +117,11 @@ class PoliciesHandler:
         # Somebody changed it in between and the caller said whatever it is: each turn, someone else got on.
         return self.delete(policy_id, 0, reason, info)
 
-    def audit(self, subject: str, limit: int) -> list[AuditEvent]:
-        """Events, newest first; of one policy when named."""
+    def audit(self, subject: str, limit: int, before_id: str = "") -> list[AuditEvent]:
+        """Events, newest first; of one policy when named, only those before an event when it is named."""
         if limit > MOST_EVENTS:
             raise InvalidRequestError(f"limit {limit}; ask for at most {MOST_EVENTS} events")
-        return self._trail.events(subject, limit or DEFAULT_EVENTS)
+        return self._trail.events(subject, limit or DEFAULT_EVENTS, before_id)
 
     def _shown(self, written: Written) -> Written:
         return Written(as_shown(written.policy, self._library.shelf, time()), written.plan_revision)

@@ -135,14 +135,15 @@ def audit(
     ctx: typer.Context,
     policy_id: Annotated[str, typer.Argument(help="Only of this policy")] = "",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most events")] = 20,
+    before: Annotated[str, typer.Option(help="Only events before this one, by its id (see --json)")] = "",
     json: JsonFlag = False,
 ) -> None:
-    """Say who changed what, when and why.
+    """Say who changed what, when and why; archived events too.
 
     Examples: [bold]recsae steer audit --limit 50[/] · [bold]recsae steer audit p-01h2 --json[/]
     """
     platform = context_of(ctx).platform
-    request = steering_pb2.ListAuditRequest(policy_id=policy_id, limit=limit)
+    request = steering_pb2.ListAuditRequest(policy_id=policy_id, limit=limit, before_id=before)
     reply = platform.call(platform.steering.ListAudit, request)
     if json:
         print_json(reply)
