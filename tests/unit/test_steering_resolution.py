@@ -25,7 +25,7 @@ from recsae.steering.policies import (
     new_policy,
 )
 from recsae.steering.resolution import Outcome, resolve
-from recsae.steering.segments import AllOf, AnyOf, Equals, In, Not, Range
+from recsae.steering.segments import AllOf, AnyOf, Attribute, Equals, In, Not, Range
 
 NOW = 1_790_000_000.0
 WIDTH = 5
@@ -168,11 +168,12 @@ def test_what_of_a_segment_does_not_hold_is_named_and_so_is_what_nobody_knows() 
     adult = Not(Range("age", None, 18.0))
     either = AnyOf((Equals("country", "DK"), In("surface", ("home", "search"))))
     stored = [policy(0, scope=Scope(segment=AllOf((either, adult))))]
-    for attributes, words in (
+    cases: list[tuple[dict[str, Attribute], str]] = [
         ({"country": "SE", "surface": "mail"}, "country is SE, not DK, and surface is mail, not one of home, search"),
         ({"country": "DK"}, "age is not known of this request"),
         ({"country": "DK", "age": 12.0}, "age<18 holds, and must not"),
-    ):
+    ]
+    for attributes, words in cases:
         assert told(stored, SteerContext("ann", "r", attributes))["p-0"] == (Outcome.NOT_IN_SCOPE, words)
 
 
