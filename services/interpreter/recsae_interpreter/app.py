@@ -32,9 +32,13 @@ from recsae_interpreter.handlers.concepts import ConceptsHandler
 from recsae_interpreter.handlers.edits import EditsHandler
 from recsae_interpreter.handlers.encode import EncodeHandler
 from recsae_interpreter.handlers.explain import ExplainHandler
+from recsae_interpreter.handlers.kill_switches import KillSwitchesHandler
 from recsae_interpreter.handlers.observe import ObserveHandler
 from recsae_interpreter.handlers.policies import PoliciesHandler
+from recsae_interpreter.handlers.policy_changes import PolicyChanges
+from recsae_interpreter.handlers.policy_import import PolicyImportHandler
 from recsae_interpreter.handlers.preview import PreviewHandler
+from recsae_interpreter.handlers.resolve import ResolveHandler
 from recsae_interpreter.handlers.runs import RunsHandler
 from recsae_interpreter.handlers.steer import SteerHandler
 from recsae_interpreter.handlers.watch import WatchHandler
@@ -139,6 +143,10 @@ class InterpreterApp:
                 PoliciesHandler(
                     self._policies, RedisTrail(self._state, AuditArchive(self._state, self._artifacts)), library
                 ),
+                PolicyChanges(self._policies, library),
+                KillSwitchesHandler(self._policies, library),
+                PolicyImportHandler(self._policies, library),
+                ResolveHandler(self._policies, library, self._board),
                 PreviewHandler(library, recommender, norm_budget=self._settings.norm_budget),
                 SteerHandler(self._board, library, metrics),
                 self._watch_handler(),

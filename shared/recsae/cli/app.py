@@ -18,13 +18,18 @@ from recsae.cli.commands import (
     models,
     models_connect,
     platform,
+    policy_files,
     runs,
     sae,
     steering,
+    steering_change,
+    steering_kill,
+    steering_look,
 )
 from recsae.cli.commands.conformance import conformance
 from recsae.cli.commands.demo import demo
 from recsae.cli.commands.doctor import doctor
+from recsae.cli.commands.preview import preview
 from recsae.cli.context import CliContext, default_home
 from recsae.cli.output import console, errors
 from recsae.cli.workspace import Workspace
@@ -51,8 +56,10 @@ app.add_typer(sae.app, name="sae")
 app.add_typer(concepts.app, name="concepts")
 concepts_identity.register(concepts.app)
 concepts.register(app)
+for part in (steering_look, steering_change, steering_kill, policy_files):
+    part.register(steering.app)
 app.add_typer(steering.app, name="steer")
-steering.register(app)
+app.command()(preview)
 backup.register(app)
 
 
