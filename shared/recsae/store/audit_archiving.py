@@ -67,6 +67,23 @@ class Kept:
     batch: int = 5_000
 
 
+class AuditLength:
+    """How long the audit stream is."""
+
+    def __init__(self, client: redis.Redis, kept: Kept) -> None:
+        """`client` may decode responses or not."""
+        self._client: Any = client
+        self._kept = kept
+
+    def events(self) -> int:
+        """Events in Redis."""
+        return int(self._client.xlen(EVENTS))
+
+    def overdue(self) -> int:
+        """Events that should have been archived by their number."""
+        return max(0, self.events() - self._kept.newest - self._kept.batch)
+
+
 class Archiver:
     """Archives what need not stay in Redis. Any number of them may run at once."""
 
