@@ -107,12 +107,13 @@ def test_a_draft_and_a_policy_in_shadow_may_be_outside_the_safe_range_and_a_live
     with pytest.raises(FailedPreconditionError, match="outside the safe range"):
         platform.create(1.2)
     refusal = "'otto' has role operator, and allow_outside_safe_range needs admin; stay within the safe range, or ask"
-    for attempt in (
+    attempts: list[Callable[[], Policy]] = [
         lambda: platform.move(shadow, LIVE, allow=True),
         lambda: platform.create(1.2, allow=True),
         lambda: platform.create(1.0, allow=True),
         lambda: platform.update(shadow, 1.2, allow=True),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(PermissionDeniedError, match=refusal):
             attempt()
     live = platform.move(shadow, LIVE, allow=True, info=ADMIN)
