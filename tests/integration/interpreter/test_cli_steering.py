@@ -97,12 +97,13 @@ def test_a_policy_is_written_shown_changed_and_undone_in_the_words_people_use(re
     assert (edited["revision"], edited["priority"], edited["operations"][0]["value"]) == ("2", 7, 0.5)
     recsae("edit", policy_id, "--everyone", "--rollout", "100", "--start", "2020-01-01", "--reason", "all")
     assert "everyone" in recsae("show", policy_id)
-    assert "is live at revision 4" in recsae("live", policy_id, "--revision", "3", "--reason", "go").replace("\n", " ")
+    assert "is live at revision 4" in recsae("live", policy_id, "--revision", "3", "--reason", "go")
     assert "is at revision 4, the change was made from 3" in recsae.refused("pause", policy_id, "--revision", "3")
-    recsae("pause", policy_id)
+    assert "is paused (lunch) at revision 5" in recsae("pause", policy_id, "--reason", "lunch")
+    assert f"{policy_id} is paused: lunch" in recsae("list")
     recsae("shadow", policy_id, "--reason", "look first")
     revisions = recsae("revisions", policy_id)
-    for words in ("draft", "live", "paused: paused on the command line", "shadow"):
+    for words in ("draft", "live", "paused", "shadow"):
         assert words in revisions
     recsae("revert", policy_id, "--to", "1")
     back = recsae.json("show", policy_id)
