@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from recsae.rpc.settings import Port, ServiceSettings
+from recsae.rpc.settings import Port, RedisUrl, ServiceSettings
 from recsae.steering.plans import DEFAULT_NORM_BUDGET
 
 
@@ -16,7 +16,9 @@ class InterpreterSettings(ServiceSettings):
 
     port: Port = Field(default=50052, description="Port of the gRPC server; 0 = a free one.")
     metrics_port: Port = Field(default=9102, description="Port of the metrics endpoint; 0 = a free one.")
-    state_url: str = Field(default="redis://127.0.0.1:6390/0", description="Server of policies, audit and channels.")
+    state_url: RedisUrl = Field(
+        default="redis://127.0.0.1:6390/0", description="Server of policies, audit and channels."
+    )
     state_replicas: int | None = Field(
         default=None,
         ge=0,
@@ -24,7 +26,7 @@ class InterpreterSettings(ServiceSettings):
         description="Replicas of that server that must have a policy, edit or promotion on disk before it is "
         "acknowledged; unset = one where one is connected, 0 = none.",
     )
-    bus_url: str = Field(default="redis://127.0.0.1:6391/0", description="Celery's broker.")
+    bus_url: RedisUrl = Field(default="redis://127.0.0.1:6391/0", description="Celery's broker.")
     recommenders: str = Field(
         default="127.0.0.1:50051",
         description="Address of the recommender; `address,model=address,...` where models have one of their own.",
