@@ -157,6 +157,26 @@ def test_moves_and_changes_that_cannot_be_say_why_over_the_wire(steering: Steeri
     assert "which is final" in refused(lambda: steering.move(gone.policy.id, LIVE))[1]
 
 
+def test_only_an_admin_puts_in_force_what_is_not_known_to_be_safe(
+    start_interpreter: Start, stubs: Start, promote: Start
+) -> None:
+    promote(0)
+    tokens = "otto:operator:0123456789abcdef,ada:admin:fedcba9876543210"
+    stub = stubs(start_interpreter(tokens=tokens).server.port).steering
+    otto, ada = ((("authorization", f"Bearer {one.rpartition(':')[2]}"),) for one in tokens.split(","))
+    window = window_message(Window(end=time.time() + 600))
+    policy = steering_pb2.Policy(name="test", model=MODEL, operations=[add(3.0)], window=window, state=SHADOW)
+    made = stub.CreatePolicy(steering_pb2.CreatePolicyRequest(policy=policy, reason="because"), metadata=otto).policy
+    assert "c-0-3:add=3 lies outside the safe range -2 to 2" in made.outside_safe_range
+    live = steering_pb2.SetPolicyStateRequest(
+        policy_id=made.id, state=LIVE, reason="because", allow_outside_safe_range=True
+    )
+    code, words = refused(lambda: stub.SetPolicyState(live, metadata=otto))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "principal 'otto' has role operator, and allow_outside_safe_range needs admin" in words
+    assert stub.SetPolicyState(live, metadata=ada).policy.state == LIVE
+
+
 def test_every_write_with_a_key_is_done_once(steering: Steering) -> None:
     policy = steering.create(add(1.0)).policy
     edited = steering.get(policy.id)
