@@ -17,7 +17,7 @@ from recsae.steering.segment_words import segment_text
 from recsae.steering.wire import segment_from
 from recsae.v1 import steering_pb2
 
-_SHOWN_USERS, _SHOWN_SEGMENT = 3, 60
+_SHOWN_USERS, _SHOWN_SEGMENT, _NAME = 3, 60, 28
 _COLOURS = {
     "live": "green", "shadow": "cyan", "draft": "dim", "paused": "yellow", "suspended": "bold red",
     "expired": "dim", "reverted": "dim",
@@ -25,27 +25,27 @@ _COLOURS = {
 
 
 def policies(found: Iterable[steering_pb2.Policy]) -> RenderableType:
-    """A list of policies."""
+    """A list of policies, and why they are in their states where that is not plain."""
+    found = list(found)
     rows = [
         (
-            policy.id,
-            escape(policy.name),
+            f"{escape(shortened(policy.name, _NAME))}\n[dim]{policy.id}[/]",
             state(policy),
             operations(policy.operations),
-            escape(scope_words(policy.scope, _SHOWN_USERS, _SHOWN_SEGMENT)),
-            until(policy),
+            _for_whom(policy),
             str(policy.priority),
         )
         for policy in found
     ]
-    return table("Policies", ["policy", "name", "state", "operations", "for", "until (UTC)", ">priority"], rows)
+    columns = ["policy", "state", "operations", "for, until (UTC)", ">priority"]
+    return Group(_unbroken(table("Policies", columns, rows)), *_reasons(found))
 
 
 def policy_detail(policy: steering_pb2.Policy) -> RenderableType:
     """Everything about one policy."""
     made_for = f" for dictionary {policy.dictionary_version}" if policy.dictionary_version else ""
     lines = [
-        ("state", state(policy)),
+        ("state", f"{state(policy)}{': ' if policy.state_reason else ''}{escape(policy.state_reason)}"),
         ("model", escape(policy.model)),
         ("operations", operations(policy.operations)),
         ("for", escape(scope_words(policy.scope))),
@@ -76,19 +76,16 @@ def revisions(found: Iterable[steering_pb2.Policy]) -> RenderableType:
     """The revisions of a policy, newest first."""
     rows = [
         (
-            str(one.revision),
-            moment(one.updated_at),
+            f"{one.revision}  {escape(shortened(one.name, _NAME))}\n[dim]{moment(one.updated_at)}[/]",
             state(one),
-            escape(one.name),
             operations(one.operations),
-            escape(scope_words(one.scope, _SHOWN_USERS, _SHOWN_SEGMENT)),
-            until(one),
+            _for_whom(one),
+            str(one.priority),
         )
         for one in found
     ]
-    return table(
-        "Revisions, newest first", [">rev", "at (UTC)", "state", "name", "operations", "for", "until (UTC)"], rows
-    )
+    columns = ["revision", "state", "operations", "for, until (UTC)", ">priority"]
+    return _unbroken(table("Revisions, newest first", columns, rows))
 
 
 def kill_banner(switches: Sequence[steering_pb2.KillSwitch]) -> RenderableType | None:
@@ -127,10 +124,33 @@ def with_banner(switches: Sequence[steering_pb2.KillSwitch], shown: RenderableTy
 
 
 def state(policy: steering_pb2.Policy) -> str:
-    """The state and its reason, coloured."""
-    name = steering_pb2.PolicyState.Name(policy.state).removeprefix("POLICY_STATE_").lower()
-    coloured = f"[{_COLOURS[name]}]{name}[/]" if name in _COLOURS else name
-    return f"{coloured}: {escape(policy.state_reason)}" if policy.state_reason else coloured
+    """The state, coloured."""
+    name = _state_name(policy)
+    return f"[{_COLOURS[name]}]{name}[/]" if name in _COLOURS else name
+
+
+def _state_name(policy: steering_pb2.Policy) -> str:
+    return steering_pb2.PolicyState.Name(policy.state).removeprefix("POLICY_STATE_").lower()
+
+
+def _reasons(found: Iterable[steering_pb2.Policy]) -> list[Text]:
+    return [
+        Text.assemble((f"{one.id} is {_state_name(one)}: ", "bold"), one.state_reason)
+        for one in found
+        if one.state_reason
+    ]
+
+
+def _for_whom(policy: steering_pb2.Policy) -> str:
+    whom = escape(scope_words(policy.scope, _SHOWN_USERS, _SHOWN_SEGMENT))
+    return f"{whom}\n[dim]{until(policy) or 'no end'}[/]"
+
+
+def _unbroken(shown: Table) -> Table:
+    """Ids, states and operations stand in one piece."""
+    for column in shown.columns[:3]:
+        column.no_wrap = True
+    return shown
 
 
 def operations(found: Iterable[steering_pb2.Operation]) -> str:

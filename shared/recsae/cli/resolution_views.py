@@ -6,10 +6,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from recsae.cli.output import table
+from recsae.cli.output import shortened, table
 from recsae.cli.policy_views import operation
 from recsae.v1 import steering_pb2
 
+_NAME = 28
 # Sign and colour of each outcome: what takes effect, what only would, what does not.
 _LOOKS = {
     "applies": ("●", "green"),
@@ -27,22 +28,23 @@ def resolution(reply: steering_pb2.ResolvePoliciesResponse) -> RenderableType:
     rows = [
         (
             str(place),
-            f"{escape(verdict.name)}\n[dim]{verdict.ref.policy_id}[/]",
+            f"{escape(shortened(verdict.name, _NAME))}\n[dim]{verdict.ref.policy_id}[/]",
             str(verdict.priority),
             _outcome(verdict),
-            escape(verdict.reason),
-            _operations(verdict),
+            "\n".join([escape(verdict.reason), *_operations(verdict)]),
         )
         for place, verdict in enumerate(reply.verdicts, start=1)
     ]
     title = f"Policies of {escape(reply.model)} for this request, in the order of application"
-    columns = [">#", "policy", ">priority", "outcome", "why", "operations"]
-    return Group(_head(reply), table(title, columns, rows), _foot(reply))
+    shown = table(title, [">#", "policy", ">priority", "outcome", "why, and its operations"], rows)
+    for column in shown.columns[:4]:
+        column.no_wrap = True
+    return Group(_head(reply), shown, _foot(reply))
 
 
 def _head(reply: steering_pb2.ResolvePoliciesResponse) -> Text:
     if not reply.kill_switch:
-        return Text("")
+        return Text("", end="")
     return Text("Steering is switched off: nothing below takes effect.\n", "bold white on red")
 
 
@@ -65,12 +67,12 @@ def _outcome(verdict: steering_pb2.PolicyVerdict) -> str:
     return f"[{colour}]{sign} {name}[/]"
 
 
-def _operations(verdict: steering_pb2.PolicyVerdict) -> str:
+def _operations(verdict: steering_pb2.PolicyVerdict) -> list[str]:
     lines = []
     for one in verdict.operations:
         label = f" ({escape(one.label)})" if one.label else ""
         if one.won_by.policy_id == verdict.ref.policy_id:
             lines.append(f"[green]✓[/] {operation(one.operation)}{label}")
         else:
-            lines.append(f"[yellow]✗[/] [dim]{operation(one.operation)}{label} kept by {one.won_by.policy_id}[/]")
-    return "\n".join(lines)
+            lines.append(f"[yellow]✗[/] [dim]{operation(one.operation)}{label}: {one.won_by.policy_id} keeps it[/]")
+    return lines

@@ -167,7 +167,7 @@ def suspension(policy: Policy, basis: Basis, newest: Basis | None = None) -> str
     # Of sixteen concepts that are gone the first few say enough.
     more = f" and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
     named = "; ".join(reasons[:_MOST_REASONS]) + more
-    return f"{named} (promoted: {basis.triple.dictionary_version}); look at it, then make the policy again or delete it"
+    return f"{named} (promoted: {basis.triple.dictionary_version}); look at it, then update the policy or delete it"
 
 
 def _no_longer_safe(policy: Policy, basis: Basis) -> str:

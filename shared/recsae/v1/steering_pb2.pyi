@@ -327,7 +327,7 @@ class CreatePolicyRequest(_message.Message):
     @_builtins.property
     def policy(self) -> Global___Policy:
         """name, model, operations, scope, window, priority and state (DRAFT, SHADOW or LIVE; not set = LIVE) are read;
-        everything else is the server's.
+        everything else is the server's. Only a live one needs an end, and has to be within the safe range.
         """
 
     @_builtins.property
@@ -523,7 +523,7 @@ class UpdatePolicyRequest(_message.Message):
     """As in CreatePolicyRequest."""
     @_builtins.property
     def policy(self) -> Global___Policy:
-        """Its id; name, operations, scope, window and priority are read, and replace what it said."""
+        """Its id; name, operations, scope, window and priority are read, and replace what it said. Its model may be left out."""
 
     @_builtins.property
     def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandleOperation]:
@@ -577,7 +577,12 @@ Global___UpdatePolicyResponse: _TypeAlias = UpdatePolicyResponse  # noqa: Y015
 
 @_typing.final
 class SetPolicyStateRequest(_message.Message):
-    """Asks to move a policy to another state."""
+    """Asks to move a policy to another state.
+
+    Draft and shadow go to each other, shadow and live too, and a draft goes live; live and shadow can be paused, and what
+    is paused goes to any of the three. A policy in the state asked for stays as it is. What goes live is checked like a
+    new live one. What has ended does not move; an update of its window brings an expired one back.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from recsae.cli.commands.steering import (
     Handles,
@@ -64,7 +65,8 @@ def edit(
 ) -> None:
     """Change what a policy says; only what is given changes, and who was in its rollout stays in it.
 
-    Operations and handles that are given replace all there were. Of a change in between you are told.
+    Operations and handles that are given replace all there were. A change in between is refused. A suspended policy is
+    taken for the dictionary as it is now: look at its concepts first.
 
     Examples: [bold]recsae steer edit p-01h2 --rollout 50 --reason "looks good"[/] ·
     [bold]recsae steer edit p-01h2 --op c-4f1a90be:add=0.2 --until 2026-12-24 --revision 3 --reason "a bit more"[/]
@@ -220,7 +222,8 @@ def _move(
 
 def _say_from(policy: steering_pb2.Policy, plan_revision: int) -> None:
     warn_outside(policy)
+    why = f" ({escape(policy.state_reason)})" if policy.state_reason else ""
     console.print(
-        f"{policy.id} is {state(policy)} at revision {policy.revision}, from plan revision {plan_revision}. "
+        f"{policy.id} is {state(policy)}{why} at revision {policy.revision}, from plan revision {plan_revision}. "
         f"Undo: recsae steer revert {policy.id}"
     )
