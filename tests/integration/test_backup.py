@@ -218,13 +218,44 @@ def test_a_restore_cut_short_changes_nothing_and_can_be_done_again(
         back_up(client, tmp_path / "state.gz")
         client.flushall()
         # What a restore killed before its last step leaves: a part of the copy beside the state.
-        client.set("recsae-restore:recsae:unfinished", "x")
+        client.set("recsae-restore:1700000000:abcd:recsae:unfinished", "x")
         redis_server.kill()
         redis_server.start()
         assert state_revision(client) is None
         restore(client, tmp_path / "state.gz", artifacts, actor="me", reason="x")
         assert everything(client, artifacts) == wanted
         assert client.exists("recsae:unfinished") == 0
+        assert list(client.scan_iter("recsae-restore:*")) == []
+
+
+def test_of_two_restores_at_once_one_is_put_into_place_whole(
+    redis_url: str, artifacts: ArtifactStore, tmp_path: Path
+) -> None:
+    barrier = threading.Barrier(2)
+    done: list[str] = []
+
+    def run() -> None:
+        with connect(redis_url) as own:
+            barrier.wait()
+            try:
+                restore(own, tmp_path / "state.gz", artifacts, actor="me", reason="x")
+                done.append("restored")
+            except (ConflictError, FailedPreconditionError):
+                done.append("refused")
+
+    with connect(redis_url) as client:
+        fill(client, artifacts)
+        wanted = everything(client, artifacts)
+        back_up(client, tmp_path / "state.gz")
+        for _ in range(5):
+            client.flushall()
+            threads = [threading.Thread(target=run) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sorted(done[-2:]) == ["refused", "restored"]
+            assert everything(client, artifacts) == wanted
 
 
 def test_a_watcher_of_the_replaced_state_takes_the_restored_one_for_newer(

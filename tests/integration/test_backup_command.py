@@ -54,8 +54,8 @@ def test_a_backup_is_restored_over_a_newer_state_which_is_kept_beside_it(
     switched(redis_url, on=True)
     with connect(redis_url) as client:
         RedisChannelStore(client).point("sasrec", "production", Triple("a" * 16, "b" * 16, "c" * 16), CHANGE)
-    code, out, _ = recsae("backup", str(file), "--state-url", redis_url)
-    assert (code, "0 policies, 2 audit events" in out) == (0, True)
+    code, out, _ = recsae("backup", str(file), "--state-url", redis_url, "--check-archives")
+    assert (code, "0 policies, 2 audit events" in out, "0 archived" in out) == (0, True, True)
     assert recsae("backup", str(file), "--state-url", redis_url)[0] == 1, "it overwrites nothing unasked"
     switched(redis_url, on=False)
     code, _, err = recsae("restore", str(file), "--state-url", redis_url)

@@ -1,15 +1,17 @@
 """Puts a backup in the place of what a `state` server holds, in one step, or not at all.
 
 Everything is first written beside the state, under other names; one script then takes the old state away, renames the
-new one into place and records the event. Cut short before that, the state is as it was. The revision goes up to the
+new one into place and records the event. Cut short before that, the state is as it was, and the next restore takes away
+what is left of the copy once it is an hour old. The revision goes up to the
 next million, above what any replica can have seen since the backup was made, so whoever watches it takes the restored
 state for newer than its own. Not here: the file (`recsae.store.state_file`).
 """
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,7 +28,8 @@ from recsae.store.events import EVENTS, RECORD_LUA, REVISION, SUBJECTS, Change, 
 from recsae.store.redis import translated
 from recsae.store.state_file import Manifest, StoredKey, read_events, read_keys, read_manifest
 
-_STAGED = "recsae-restore:"
+_STAGED = "recsae-restore:"  # then the time and a word of this restore's own, so that two at once do not meet
+_OLD_COPY_S = 3600.0
 _PAGE = 200
 _PIECE = 1_000
 _GAP = 1_000_000
@@ -93,9 +96,10 @@ def restore(
         raise _not_empty()
     missing = missing_artifacts(manifest, artifacts)
     now = time.time()
+    staged = f"{_STAGED}{int(now)}:{secrets.token_hex(4)}:"
     with translated("writing the backup beside the state"):
-        _clear(client)
-        _stage(client, path, int(now * 1000))
+        _clear(client, lambda key: int(key.split(":")[1]) < now - _OLD_COPY_S)
+        _stage(client, path, staged, int(now * 1000))
     script = client.register_script(_SWITCH)
     change = Change(actor, "state.restore", reason, "", now)
     arguments: list[str | int] = [
@@ -103,7 +107,7 @@ def restore(
         manifest.revision,
         "" if replaced is None else replaced,
         _GAP,
-        _STAGED,
+        staged,
         manifest.sha256,
         PREFIX,
         *LEFT_OUT,
@@ -114,7 +118,7 @@ def restore(
     if outcome == "restored":
         return Restored(manifest, int(revision), missing)
     with translated("taking the unused copy away"):
-        _clear(client)
+        _clear(client, lambda key: key.startswith(staged))
     if outcome == "not_empty":
         raise _not_empty()
     raise ConflictError(
@@ -140,27 +144,27 @@ def _left_out(key: str) -> bool:
     return key.startswith(LEFT_OUT) and not key.startswith(EVENTS)
 
 
-def _clear(client: Any) -> None:
-    for keys in _pages(client.scan_iter(f"{_STAGED}*", count=1000)):
+def _clear(client: Any, which: Callable[[str], bool]) -> None:
+    for keys in _pages(filter(which, client.scan_iter(f"{_STAGED}*", count=1000))):
         client.unlink(*keys)
 
 
-def _stage(client: Any, path: Path, now_ms: int) -> None:
+def _stage(client: Any, path: Path, staged: str, now_ms: int) -> None:
     for keys in _pages(read_keys(path), 20):
         with client.pipeline(transaction=False) as pipeline:
             for key in keys:
                 if key.expires_at_ms is None or key.expires_at_ms > now_ms:
-                    _write_key(pipeline, key)
+                    _write_key(pipeline, staged, key)
             pipeline.execute()
     for events in _pages(read_events(path)):
         with client.pipeline(transaction=False) as pipeline:
             for event in events:
-                _write_event(pipeline, event)
+                _write_event(pipeline, staged, event)
             pipeline.execute()
 
 
-def _write_key(pipeline: Any, key: StoredKey) -> None:
-    name = _STAGED + key.key
+def _write_key(pipeline: Any, staged: str, key: StoredKey) -> None:
+    name = staged + key.key
     if key.kind == "string":
         pipeline.set(name, key.value)
     for piece in () if key.kind == "string" else _pages(key.value, _PIECE):
@@ -177,10 +181,10 @@ def _write_key(pipeline: Any, key: StoredKey) -> None:
         pipeline.pexpireat(name, key.expires_at_ms)
 
 
-def _write_event(pipeline: Any, event: Entry) -> None:
+def _write_event(pipeline: Any, staged: str, event: Entry) -> None:
     event_id, fields = event
-    pipeline.xadd(_STAGED + EVENTS, fields, id=event_id)
-    pipeline.zadd(f"{_STAGED}{SUBJECTS}{fields['subject']}", {event_id: int(fields["revision"])})
+    pipeline.xadd(staged + EVENTS, fields, id=event_id)
+    pipeline.zadd(f"{staged}{SUBJECTS}{fields['subject']}", {event_id: int(fields["revision"])})
 
 
 def _pages(values: Iterable[T], size: int = _PAGE) -> Iterator[list[T]]:
