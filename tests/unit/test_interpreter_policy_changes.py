@@ -297,3 +297,14 @@ def test_what_wins_is_said_with_labels_switches_and_what_all_of_it_costs_togethe
     platform.switches.set("toy", on=True, reason="stop", info=OPERATOR)
     assert platform.resolve("toy", SteerContext("ann"), None).kill_switch
     assert platform.resolve("toy", SteerContext("ann"), FAR).verdicts == ()
+
+
+def test_a_repeated_create_is_answered_even_when_it_would_be_refused_by_now(
+    tmp_path: Path, platform: Platform, wide: Triple
+) -> None:
+    made = platform.create(1.0, key="once")
+    later = measured(tmp_path, "toy", wide, record(0.5), refresh=True)
+    platform = Platform(library_of(tmp_path, {"toy": later}), platform.store)
+    with pytest.raises(FailedPreconditionError, match="outside the safe range"):
+        platform.create(1.0)
+    assert platform.create(1.0, key="once").id == made.id
