@@ -1,36 +1,25 @@
-"""Messages of `recsae.v1.Steering` to and from the handlers' values. Nothing here computes."""
+"""Messages of previews, plans and the audit trail to and from the handlers' values. Nothing here computes.
+
+Not here: policies and kill switches (`convert_policies`).
+"""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import to_tensor
 from recsae.steering.delta import Steered
 from recsae.steering.matching import SteerContext
 from recsae.steering.plans import PlanSet
-from recsae.steering.wire import attributes_from, draft_from, operations_from, timestamp
+from recsae.steering.wire import attributes_from, operations_from, timestamp
 from recsae.steering.wire_plans import plan_set_message, receipt_message, triple_message
 from recsae.store.events import AuditEvent
 from recsae.v1 import steering_pb2
 from recsae_interpreter.convert import item_message
 from recsae_interpreter.convert_effects import safe_range_message
-from recsae_interpreter.handlers.policies import CreateQuery, HandleDose
+from recsae_interpreter.convert_policies import context_from, handles_from
 from recsae_interpreter.handlers.preview import Preview, PreviewQuery
 from recsae_interpreter.handlers.watch import Heartbeat
 from recsae_interpreter.readings import Subject
-
-
-def create_query(request: steering_pb2.CreatePolicyRequest) -> CreateQuery:
-    """The handler's query for a request."""
-    return CreateQuery(
-        draft=draft_from(request.policy),
-        reason=request.reason,
-        idempotency_key=request.idempotency_key,
-        request=request.SerializeToString(deterministic=True),
-        handles=_handles(request.handles),
-        allow_outside_safe_range=request.allow_outside_safe_range,
-    )
 
 
 def event_message(event: AuditEvent) -> steering_pb2.AuditEvent:
@@ -60,7 +49,7 @@ def preview_query(request: steering_pb2.PreviewRequest, info: RequestInfo) -> Pr
         ),
         candidates=list(request.candidate_item_ids),
         k=request.k,
-        handles=_handles(request.handles),
+        handles=handles_from(request.handles),
         deadline=info.deadline,
     )
 
@@ -93,10 +82,7 @@ def preview_response(found: Preview) -> steering_pb2.PreviewResponse:
 
 def contexts_from(request: steering_pb2.SteerRequest) -> list[SteerContext]:
     """The context of each row of a request."""
-    return [
-        SteerContext(context.user_id, context.request_id, attributes_from(context.attributes))
-        for context in request.contexts
-    ]
+    return [context_from(context) for context in request.contexts]
 
 
 def steer_response(steered: Steered) -> steering_pb2.SteerResponse:
@@ -112,7 +98,3 @@ def watch_response(event: PlanSet | Heartbeat) -> steering_pb2.WatchPlansRespons
     if isinstance(event, Heartbeat):
         return steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=event.revision))
     return steering_pb2.WatchPlansResponse(plans=plan_set_message(event))
-
-
-def _handles(messages: Iterable[steering_pb2.HandleOperation]) -> tuple[HandleDose, ...]:
-    return tuple(HandleDose(message.facet, message.dose) for message in messages)
