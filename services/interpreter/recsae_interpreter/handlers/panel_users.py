@@ -1,0 +1,139 @@
+"""Whom a panel is of: users named, users of a segment, or users of the recommender's store as it lists them.
+
+Segments are judged where attributes are kept: they travel there, and the attributes never travel here. Not here: what
+is tried on them (`preview_panel`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
+from recsae.rpc.deadline import Deadline
+from recsae.steering.segments import Segment, validate_segment
+from recsae_interpreter.handlers.compare import check_version
+from recsae_interpreter.loading import LoadedTriple
+from recsae_interpreter.readings import Reading, Subject, UserPage
+from recsae_interpreter.recommender import Recommender
+
+MOST_USERS = 2_000
+DEFAULT_USERS = 200
+LEAST_USERS = 2
+# A rare segment of a large store: a quarter of a million users are looked at, then those found have to do.
+_MOST_PAGES = 64
+# Stored users are embedded one by one; a few at a time hide the round trips and leave the recommender room for others.
+_USERS_AT_ONCE = 8
+_READINGS_AT_ONCE = 128
+# Items of histories in one call: half a megabyte or so.
+_ITEMS_AT_ONCE = 50_000
+
+
+@dataclass(frozen=True)
+class Who:
+    """Users named, or those of a segment (None = of the whole store); at most `most`, 0 = all named, else 200."""
+
+    user_ids: tuple[str, ...] = ()
+    segment: Segment | None = None
+    most: int = 0
+
+
+def check_who(who: Who) -> None:
+    """InvalidRequestError for a panel that is too small or too large, or names a user twice."""
+    if who.most > MOST_USERS or len(who.user_ids) > MOST_USERS:
+        raise InvalidRequestError(
+            f"{max(who.most, len(who.user_ids)):,} users were asked for; a panel takes {LEAST_USERS} to {MOST_USERS:,}"
+        )
+    if who.most == 1 or len(who.user_ids) == 1:
+        raise InvalidRequestError(f"one user is no panel; ask for {LEAST_USERS} or more, or preview the user alone")
+    repeated = len(who.user_ids) - len(set(who.user_ids))
+    if repeated or not all(who.user_ids):
+        what = f"names {repeated} users twice" if repeated else "holds an empty user id"
+        raise InvalidRequestError(f"the panel {what}; name each user once")
+    if who.segment is not None:
+        validate_segment(who.segment)
+
+
+class PanelUsers:
+    """Finds the users of a panel and reads them."""
+
+    def __init__(self, recommender: Recommender, loaded: LoadedTriple, deadline: Deadline) -> None:
+        """Of one model version; every call ends with `deadline`."""
+        self._recommender, self._loaded, self._deadline = recommender, loaded, deadline
+
+    def readings(self, who: Who) -> Iterator[list[Reading]]:
+        """All users in batches of bounded size, users who are gone since they were listed left out.
+
+        NotFoundError for a user named whom the recommender does not know, FailedPreconditionError when fewer than two
+        are found.
+        """
+        user_ids = list(who.user_ids[: who.most or None]) or self._listed(who)
+        if len(user_ids) < LEAST_USERS:
+            where = "match the segment" if who.segment is not None else "are in the recommender's history store"
+            raise FailedPreconditionError(
+                f"{len(user_ids)} users {where}; a panel needs {LEAST_USERS}: widen it, or name users"
+            )
+        with ThreadPoolExecutor(_USERS_AT_ONCE, thread_name_prefix="panel") as pool:
+            for at in range(0, len(user_ids), _READINGS_AT_ONCE):
+                batch = user_ids[at : at + _READINGS_AT_ONCE]
+                found = pool.map(lambda one: self._read(one, named=bool(who.user_ids)), batch)
+                yield [reading for reading in found if reading is not None]
+
+    def before_newest(self, readings: Sequence[Reading]) -> tuple[list[Reading], list[str]]:
+        """Users before their newest item, and that item; of those who had others before it, and not the same one.
+
+        Both are empty where nobody had.
+        """
+        usable = [one for one in readings if one.position > 1 and one.history[-1] not in one.history[:-1]]
+        if not usable:
+            return [], []
+        model, version = self._loaded.model, self._loaded.triple.model_version
+        earlier: list[Reading] = []
+        for few in _together([Subject(one.user_id, one.history[:-1]) for one in usable]):
+            earlier += self._recommender.embed_subjects(model, version, few, self._deadline)
+        return earlier, [one.history[-1] for one in usable]
+
+    def _listed(self, who: Who) -> list[str]:
+        most = who.most or DEFAULT_USERS
+        found: dict[str, None] = {}
+        cursor = ""
+        for _ in range(_MOST_PAGES):
+            page = UserPage(
+                self._loaded.model,
+                self._loaded.triple.model_version,
+                limit=most - len(found),
+                cursor=cursor,
+                segment=who.segment,
+            )
+            listed = self._recommender.users(page, self._deadline)
+            found |= dict.fromkeys(listed.user_ids[: most - len(found)])
+            cursor = listed.next_cursor
+            if not cursor or len(found) >= most:
+                break
+        return list(found)
+
+    def _read(self, user_id: str, *, named: bool) -> Reading | None:
+        try:
+            reading = self._recommender.embed(self._loaded.model, Subject(user_id), self._deadline)
+        except NotFoundError:
+            if named:
+                raise
+            return None
+        check_version(reading.model_version, self._loaded.triple.model_version)
+        return replace(reading, user_id=user_id)
+
+
+def _together(subjects: Sequence[Subject]) -> Iterator[list[Subject]]:
+    """Subjects in calls of bounded size; one alone is never cut."""
+    part: list[Subject] = []
+    held = 0
+    for one in subjects:
+        size = len(one.history or ())
+        if part and held + size > _ITEMS_AT_ONCE:
+            yield part
+            part, held = [], 0
+        part.append(one)
+        held += size
+    if part:
+        yield part
