@@ -34,6 +34,7 @@ from recsae_interpreter.handlers.explain import ExplainHandler
 from recsae_interpreter.handlers.observe import ObserveHandler
 from recsae_interpreter.handlers.policies import PoliciesHandler
 from recsae_interpreter.handlers.preview import PreviewHandler
+from recsae_interpreter.handlers.preview_panel import PreviewPanelHandler
 from recsae_interpreter.handlers.runs import RunsHandler
 from recsae_interpreter.handlers.steer import SteerHandler
 from recsae_interpreter.handlers.watch import WatchHandler
@@ -136,6 +137,7 @@ class InterpreterApp:
             SteeringServicer(
                 PoliciesHandler(self._policies, RedisTrail(self._state), library),
                 PreviewHandler(library, recommender, norm_budget=self._settings.norm_budget),
+                PreviewPanelHandler(library, recommender, self._policies.get, norm_budget=self._settings.norm_budget),
                 SteerHandler(self._board, library, metrics),
                 self._watch_handler(),
                 library,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -77,7 +78,7 @@ class Catalogue:
 
     def save(self, folder: Path) -> None:
         """Writes `catalogue.safetensors` into a dictionary's folder."""
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "counts": np.ascontiguousarray(self.counts, np.int64),
             "offsets": np.ascontiguousarray(self.offsets, np.int64),
             "carried": np.ascontiguousarray(self.carried, np.int32),

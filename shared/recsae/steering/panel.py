@@ -90,7 +90,8 @@ def places_held(lists: Ints, member: Bools) -> Doubles:
     """Share of each list's items that are `member` [items], float64 [n]; 0 of an empty list."""
     filled = lists >= 0
     held = (member[np.where(filled, lists, 0)] & filled).sum(axis=1) if len(member) else np.zeros(len(lists))
-    return np.divide(held, filled.sum(axis=1), out=np.zeros(len(lists)), where=filled.any(axis=1))
+    share: Doubles = np.divide(held, filled.sum(axis=1), out=np.zeros(len(lists)), where=filled.any(axis=1))
+    return share
 
 
 def mean_value(lists: Ints, values: Doubles) -> Doubles:
@@ -101,14 +102,16 @@ def mean_value(lists: Ints, values: Doubles) -> Doubles:
     found = np.where(filled, values[np.where(filled, lists, 0)], np.nan)
     known = np.isfinite(found)
     total = np.where(known, found, 0.0).sum(axis=1)
-    return np.divide(total, known.sum(axis=1), out=np.full(len(lists), np.nan), where=known.any(axis=1))
+    mean: Doubles = np.divide(total, known.sum(axis=1), out=np.full(len(lists), np.nan), where=known.any(axis=1))
+    return mean
 
 
 def weights(lists: Ints, items: int) -> Doubles:
     """The part of the lists that each item holds, float64 [items]: every list counts 1 / n and its items alike."""
     filled = lists >= 0
     each = np.repeat(1.0 / np.maximum(1, filled.sum(axis=1)), filled.sum(axis=1)) / max(1, len(lists))
-    return np.bincount(lists[filled], weights=each, minlength=items)
+    held: Doubles = np.bincount(lists[filled], weights=each, minlength=items).astype(np.float64)
+    return held
 
 
 def coverage(before: Ints, after: Ints, items: int, catalogue: int) -> Pair:

@@ -11,21 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsae.concepts.catalogue import Catalogue
 from recsae.datasets.facet_names import BOTH, LIKE
 from recsae.recommenders.metrics import ndcg_gains, ranks_in_lists
-from recsae.steering.panel import (
-    Pair,
-    coverage,
-    mean_value,
-    most_changed,
-    moves,
-    paired,
-    places_held,
-    weights,
-)
+from recsae.steering.panel import Moves, Pair, coverage, mean_value, most_changed, paired, places_held, weights
 from recsae_interpreter.handlers.panel_lists import Ints, ItemNumbers, Lists
+from recsae_interpreter.handlers.preview import MovedItem
 from recsae_interpreter.readings import ScoredItem
 
 MOST_FACETS = 10
@@ -38,14 +31,6 @@ class FacetShift:
 
     facet: str
     share: Pair
-
-
-@dataclass(frozen=True)
-class MovedItem:
-    """An item of the steered list and its rank before, from 1; 0 = it was not in the list."""
-
-    item: ScoredItem
-    rank_before: int
 
 
 @dataclass(frozen=True)
@@ -106,15 +91,14 @@ def shown_of(before: Ints, after: Ints, numbers: ItemNumbers, items: int) -> Pai
     return coverage(before, after, len(numbers), items)
 
 
-def gains(lists: Lists, hidden: Sequence[str], numbers: ItemNumbers, k: int) -> np.ndarray[tuple[int], np.dtype]:
+def gains(lists: Lists, hidden: Sequence[str], numbers: ItemNumbers, k: int) -> NDArray[np.float64]:
     """NDCG@k of each user's hidden item, float64 [n]; lists are one longer than `k`, so that ties cost."""
     targets = np.array([numbers.number_of.get(one, -2) for one in hidden], np.int64)
     return ndcg_gains(ranks_in_lists(lists.items, lists.scores, targets), k)
 
 
-def examples(user_ids: Sequence[str], before: Lists, after: Lists, numbers: ItemNumbers) -> list[Example]:
+def examples(user_ids: Sequence[str], before: Lists, after: Lists, numbers: ItemNumbers, found: Moves) -> list[Example]:
     """Lists of the users whose list changed most: fewest items in common, then the longest moves."""
-    found = moves(before.items, after.items)
     order = np.lexsort((np.arange(len(user_ids)), -np.nan_to_num(found.moved), found.overlap))
     ids = numbers.ids
 

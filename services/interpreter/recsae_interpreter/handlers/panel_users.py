@@ -32,23 +32,29 @@ _ITEMS_AT_ONCE = 50_000
 
 @dataclass(frozen=True)
 class Who:
-    """Users named, or those of a segment (None = of the whole store); at most `most`, 0 = all named, else 200."""
+    """Users named (None = none are), or those of a segment (None = of the whole store).
 
-    user_ids: tuple[str, ...] = ()
+    At most `most` of them, 0 = everybody named, else 200.
+    """
+
+    user_ids: tuple[str, ...] | None = None
     segment: Segment | None = None
     most: int = 0
 
 
 def check_who(who: Who) -> None:
     """InvalidRequestError for a panel that is too small or too large, or names a user twice."""
-    if who.most > MOST_USERS or len(who.user_ids) > MOST_USERS:
+    asked = [
+        count for count in (who.most or None, None if who.user_ids is None else len(who.user_ids)) if count is not None
+    ]
+    if any(not LEAST_USERS <= count <= MOST_USERS for count in asked):
         raise InvalidRequestError(
-            f"{max(who.most, len(who.user_ids)):,} users were asked for; a panel takes {LEAST_USERS} to {MOST_USERS:,}"
+            f"{min(asked) if min(asked) < LEAST_USERS else max(asked):,} users were asked for; a panel takes "
+            f"{LEAST_USERS} to {MOST_USERS:,}"
         )
-    if who.most == 1 or len(who.user_ids) == 1:
-        raise InvalidRequestError(f"one user is no panel; ask for {LEAST_USERS} or more, or preview the user alone")
-    repeated = len(who.user_ids) - len(set(who.user_ids))
-    if repeated or not all(who.user_ids):
+    named = who.user_ids or ()
+    repeated = len(named) - len(set(named))
+    if repeated or not all(named):
         what = f"names {repeated} users twice" if repeated else "holds an empty user id"
         raise InvalidRequestError(f"the panel {what}; name each user once")
     if who.segment is not None:
@@ -68,7 +74,8 @@ class PanelUsers:
         NotFoundError for a user named whom the recommender does not know, FailedPreconditionError when fewer than two
         are found.
         """
-        user_ids = list(who.user_ids[: who.most or None]) or self._listed(who)
+        named = who.user_ids is not None
+        user_ids = list(who.user_ids[: who.most or None]) if who.user_ids is not None else self._listed(who)
         if len(user_ids) < LEAST_USERS:
             where = "match the segment" if who.segment is not None else "are in the recommender's history store"
             raise FailedPreconditionError(
@@ -77,7 +84,7 @@ class PanelUsers:
         with ThreadPoolExecutor(_USERS_AT_ONCE, thread_name_prefix="panel") as pool:
             for at in range(0, len(user_ids), _READINGS_AT_ONCE):
                 batch = user_ids[at : at + _READINGS_AT_ONCE]
-                found = pool.map(lambda one: self._read(one, named=bool(who.user_ids)), batch)
+                found = pool.map(lambda one: self._read(one, named=named), batch)
                 yield [reading for reading in found if reading is not None]
 
     def before_newest(self, readings: Sequence[Reading]) -> tuple[list[Reading], list[str]]:

@@ -56,7 +56,7 @@ class PanelQuery:
 
 @dataclass(frozen=True)
 class PanelPreview:
-    """What it did. None = not known: of a dictionary without a catalogue, of histories too short, of doses not measured.
+    """What it did. None = not known: the dictionary keeps no catalogue, histories are too short, doses not measured.
 
     `delta_share`: mean over users of the largest share a row changed by, and the least and the largest of them.
     """
@@ -201,7 +201,7 @@ def _measured(
         outside_safe_range="",
         refused=dict(tried.refused),
         delta_share=Estimate(float(share.mean()), float(share.min()), float(share.max())),
-        examples=examples(user_ids, tried.before, tried.after, trial.numbers),
+        examples=examples(user_ids, tried.before, tried.after, trial.numbers, found),
     )
 
 
@@ -225,8 +225,8 @@ def _facet(query: PanelQuery, uses: tuple[HandleUse, ...], loaded: LoadedTriple)
 def _asked(facet: str, catalogue: Catalogue | None, version: str) -> str:
     if catalogue is None:
         raise FailedPreconditionError(
-            f"dictionary {version} keeps no facets of its items, so shares of {facet!r} are not known; run a refresh, or "
-            "leave the facet out"
+            f"dictionary {version} keeps no facets of its items, so shares of {facet!r} are not known; run a refresh, "
+            "or leave the facet out"
         )
     if facet not in catalogue.facet_index:
         family = facet.partition("=")[0]
