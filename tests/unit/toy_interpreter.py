@@ -158,7 +158,10 @@ class ToyRecommender:
 
 
 def publish(folder: Path, address: str, *, hook: str = "final", seed: int = 0, **facts: Any) -> Triple:
-    """Publishes an SAE of `address` with random directions and a dictionary of it; `facts`: error_p99, steerable."""
+    """Publishes an SAE of `address` with random directions and a dictionary of it.
+
+    `facts`: error_p99, steerable, and the `catalogue` that lies beside it.
+    """
     rng = np.random.default_rng(seed)
     store = ArtifactStore(str(folder / "store"))
     work = folder / f"work-{address}-{seed}"
@@ -167,6 +170,7 @@ def publish(folder: Path, address: str, *, hook: str = "final", seed: int = 0, *
     zeros = np.zeros(D, np.float32)
     training = TrainingFacts(error_p99=facts.pop("error_p99", 10.0), mean_norm=1.0)
     export_sae(SaeWeights(w_dec, np.zeros(WIDTH, np.float32), w_dec, zeros, zeros), K, training, work / "sae")
+    catalogue = facts.pop("catalogue", None)
     config = {"hook": hook, "model": address, **facts}
     sae = store.publish("sae", work / "sae", config=config, lineage={"model": MODEL_VERSION})
     ones = np.ones(WIDTH, np.float32)
@@ -178,6 +182,8 @@ def publish(folder: Path, address: str, *, hook: str = "final", seed: int = 0, *
     (work / "dictionary").mkdir(exist_ok=True)
     arrays = replace(ConceptArrays(ones, ones, ones, ones, ones), p95=p95)
     Dictionary("", MODEL_VERSION, sae, concepts, arrays, {}).save(work / "dictionary")
+    if catalogue is not None:
+        catalogue.save(work / "dictionary")
     lineage = {"model": MODEL_VERSION, "sae": sae}
     version = store.publish("dictionary", work / "dictionary", config={"model": address, "hook": hook}, lineage=lineage)
     return Triple(MODEL_VERSION, sae, version)
