@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
@@ -85,10 +85,9 @@ class PanelUsers:
         with ThreadPoolExecutor(_USERS_AT_ONCE, thread_name_prefix="panel") as pool:
             for at in range(0, len(user_ids), _READINGS_AT_ONCE):
                 batch = user_ids[at : at + _READINGS_AT_ONCE]
-                # With the request's context, so that its id goes along.
-                found = pool.map(
-                    lambda one, context: context.run(self._read, one, named=named), batch, _contexts(batch)
-                )
+                # With the request's context, so that its id goes along; one can be entered once at a time.
+                contexts = [copy_context() for _ in batch]
+                found = pool.map(lambda one, context: context.run(self._read, one, named=named), batch, contexts)
                 yield [reading for reading in found if reading is not None]
 
     def before_newest(self, readings: Sequence[Reading]) -> tuple[list[Reading], list[str]]:
@@ -133,11 +132,6 @@ class PanelUsers:
             return None
         check_version(reading.model_version, self._loaded.triple.model_version)
         return replace(reading, user_id=user_id)
-
-
-def _contexts(of: Sequence[str]) -> list[Context]:
-    """A copy for each: a context can be entered once at a time."""
-    return [copy_context() for _ in of]
 
 
 def _together(subjects: Sequence[Subject]) -> Iterator[list[Subject]]:
