@@ -110,7 +110,7 @@ def test_the_tables_tell_shares_with_intervals_costs_and_examples() -> None:
 def test_what_is_not_known_is_left_out_or_said() -> None:
     bare = response(off_target=[], outside_safe_range="add=9 lies outside", refused={})
     for name in ("target_share", "popularity", "ndcg", "coverage", "expected_loss_upper"):
-        bare.ClearField(name)  # type: ignore[arg-type]
+        bare.ClearField(name)
     words = shown(bare)
     assert "was not measured" in words
     assert "No other facet is known to change." in words

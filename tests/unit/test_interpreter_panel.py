@@ -241,6 +241,11 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(
         panel(library, **query)
 
 
+def test_a_recommender_that_lists_everybody_whatever_the_segment_is_found_out(library: Library) -> None:
+    with pytest.raises(FailedPreconditionError, match="does not read segments"):
+        panel(library, toy(reads_segments=False), who=Who(segment=Equals("letter", "b")))
+
+
 def test_pairs_are_refused_and_hooks_that_can_only_be_read(library: Library, tmp_path: Path) -> None:
     with pytest.raises(FailedPreconditionError, match="preview users one by one"):
         panel(library, toy(rows="pair"))

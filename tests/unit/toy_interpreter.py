@@ -20,7 +20,7 @@ from recsae.recommenders.description import RowKind
 from recsae.rpc.deadline import Deadline
 from recsae.sae.export import TrainingFacts, export_sae
 from recsae.sae.weights import SaeWeights
-from recsae.steering.segments import Equals
+from recsae.steering.segments import Equals, validate_segment
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.channels import PRODUCTION, Channel, ModelChannels
 from recsae_interpreter.library import Library
@@ -65,6 +65,7 @@ class ToyRecommender:
     fixed: Mapping[str, Floats] = field(default_factory=dict)
     ignores_history: bool = False
     stored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reads_segments: bool = True
     calls: list[tuple[str, Any]] = field(default_factory=list)
 
     def describe(self, model: str, model_version: str, deadline: Deadline) -> ModelFacts:
@@ -116,6 +117,8 @@ class ToyRecommender:
     def users(self, page: UserPage, deadline: Deadline) -> UserIds:
         """Three at most on a page; a segment `Equals("letter", x)` holds those whose id begins so."""
         self.calls.append(("users", page))
+        if page.segment is not None and self.reads_segments:
+            validate_segment(page.segment)
         begin = int(page.cursor or 0)
         end = min(begin + 3, len(self.stored))
         wanted = page.segment.value if isinstance(page.segment, Equals) else ""

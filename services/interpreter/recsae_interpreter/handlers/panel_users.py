@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from recsae.rpc.deadline import Deadline
-from recsae.steering.segments import Segment, validate_segment
+from recsae.steering.segments import AllOf, Segment, validate_segment
 from recsae_interpreter.handlers.compare import check_version
 from recsae_interpreter.loading import LoadedTriple
 from recsae_interpreter.readings import Reading, Subject, UserPage
@@ -106,6 +106,8 @@ class PanelUsers:
 
     def _listed(self, who: Who) -> list[str]:
         most = who.most or DEFAULT_USERS
+        if who.segment is not None:
+            self._check_segments()
         found: dict[str, None] = {}
         cursor = ""
         for _ in range(_MOST_PAGES):
@@ -122,6 +124,20 @@ class PanelUsers:
             if not cursor or len(found) >= most:
                 break
         return list(found)
+
+    def _check_segments(self) -> None:
+        """FailedPreconditionError for a recommender that lists everybody whatever segment is asked for.
+
+        It is sent a segment that nothing can be made of: who reads it must refuse it.
+        """
+        model, version = self._loaded.model, self._loaded.triple.model_version
+        try:
+            self._recommender.users(UserPage(model, version, limit=1, segment=AllOf(())), self._deadline)
+        except InvalidRequestError:
+            return
+        raise FailedPreconditionError(
+            "the recommender does not read segments of users, so nobody could be told apart; update it, or name users"
+        )
 
     def _read(self, user_id: str, *, named: bool) -> Reading | None:
         try:

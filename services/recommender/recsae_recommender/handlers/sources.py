@@ -22,6 +22,7 @@ from recsae_recommender.subjects import SubjectReader, needs_history
 
 # Users whose attributes are looked at for one page: about a second where each is a round trip to Redis.
 MOST_SCANNED = 4_096
+_SCANNED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,7 @@ def user_sources(
 def _listed(store: HistoryStore, page: UserPage, limit: int, deadline: Deadline) -> tuple[list[str], str]:
     """Ids of at most `limit` users, and the next cursor. Attributes are read here and go no further.
 
-    Whole pages of the store are judged, each no longer than what is missing, so that its own cursors stay true. It ends
-    when the page is half full: what is left of it would take ever smaller ones.
+    A page of a segment ends with the user who fills it, or when so many users were looked at.
     """
     segment = page.segment
     if segment is None:
@@ -118,12 +118,16 @@ def _listed(store: HistoryStore, page: UserPage, limit: int, deadline: Deadline)
         return list(listed.user_ids), listed.next_cursor
     found: list[str] = []
     cursor, scanned = page.cursor, 0
-    while scanned < MOST_SCANNED and 2 * len(found) < limit:
+    while scanned < MOST_SCANNED:
         limits.check_time(deadline)
-        step = min(limit - len(found), MOST_SCANNED - scanned)
-        listed = store.users(cursor, step)
-        found += [one for one in listed.user_ids if matches(segment, store.attributes(one))]
-        cursor, scanned = listed.next_cursor, scanned + step
+        listed = store.users(cursor, min(_SCANNED_AT_ONCE, MOST_SCANNED - scanned))
+        for place, user_id in enumerate(listed.user_ids, start=1):
+            if matches(segment, store.attributes(user_id)):
+                found.append(user_id)
+            if len(found) == limit:
+                last = place == len(listed.user_ids)
+                return found, listed.next_cursor if last else user_id
+        cursor, scanned = listed.next_cursor, scanned + _SCANNED_AT_ONCE
         if not cursor:
             break
     return found, cursor

@@ -109,7 +109,15 @@ def segment(probe: Probe) -> str:
             f"{len(rows)} users",
             "send only users whose stored attributes match users.segment, or refuse it with FAILED_PRECONDITION",
         )
-    return ""
+    asked = "users of a segment with an empty node"
+    nothing = common_pb2.Segment(all=common_pb2.SegmentList())
+    try:
+        probe.export(users=recommender_pb2.UserPage(limit=1, segment=nothing))
+    except RefusedError as refusal:
+        if refusal.code == "INVALID_ARGUMENT":
+            return ""
+        raise BrokenError(asked, refusal.code, "refuse a segment you cannot read with INVALID_ARGUMENT") from refusal
+    raise BrokenError(asked, "an answer", "refuse a segment you cannot read with INVALID_ARGUMENT")
 
 
 def page_size(probe: Probe) -> int:
