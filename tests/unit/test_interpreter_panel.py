@@ -21,7 +21,7 @@ from recsae.errors import (
 )
 from recsae.rpc.deadline import Deadline
 from recsae.steering.policies import Operation, OperationKind, Policy, PolicyDraft, Window, new_policy
-from recsae.steering.segments import Equals
+from recsae.steering.segments import AllOf, Equals
 from recsae_interpreter.handlers.panel_lists import ItemNumbers
 from recsae_interpreter.handlers.panel_users import Who
 from recsae_interpreter.handlers.preview import PreviewHandler, PreviewQuery
@@ -244,6 +244,12 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(
 def test_a_recommender_that_lists_everybody_whatever_the_segment_is_found_out(library: Library) -> None:
     with pytest.raises(FailedPreconditionError, match="does not read segments"):
         panel(library, toy(reads_segments=False), who=Who(segment=Equals("letter", "b")))
+    recommender = toy()
+    handler = PreviewPanelHandler(library, recommender, no_policy, norm_budget=10.0)
+    for _ in range(2):
+        handler(PanelQuery((ADD,), who=Who(segment=Equals("letter", "b"))))
+    asked = [page.segment for name, page in recommender.calls if name == "users"]
+    assert asked.count(AllOf(())) == 1, "whoever is found to read them is not asked again"
 
 
 def test_pairs_are_refused_and_hooks_that_can_only_be_read(library: Library, tmp_path: Path) -> None:

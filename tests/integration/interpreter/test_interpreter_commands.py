@@ -114,7 +114,7 @@ def recsae(
 
 
 def _said(out: str) -> list[str]:
-    return [line for line in out.splitlines() if "] call_served" not in line and "] plan" not in line]
+    return [line for line in out.splitlines() if "] call_" not in line and "] plan" not in line]
 
 
 def test_layers_show_their_saes_and_which_concepts_correspond(recsae: Callable[..., Outcome]) -> None:

@@ -65,9 +65,15 @@ def check_who(who: Who) -> None:
 class PanelUsers:
     """Finds the users of a panel and reads them."""
 
-    def __init__(self, recommender: Recommender, loaded: LoadedTriple, deadline: Deadline) -> None:
-        """Of one model version; every call ends with `deadline`."""
+    def __init__(
+        self, recommender: Recommender, loaded: LoadedTriple, deadline: Deadline, reading_segments: set[str]
+    ) -> None:
+        """Of one model version; every call ends with `deadline`.
+
+        `reading_segments`: model versions whose recommender is known to read segments; it grows.
+        """
         self._recommender, self._loaded, self._deadline = recommender, loaded, deadline
+        self._reading_segments = reading_segments
 
     def readings(self, who: Who) -> Iterator[list[Reading]]:
         """All users in batches of bounded size, users who are gone since they were listed left out.
@@ -128,12 +134,15 @@ class PanelUsers:
     def _check_segments(self) -> None:
         """FailedPreconditionError for a recommender that lists everybody whatever segment is asked for.
 
-        It is sent a segment that nothing can be made of: who reads it must refuse it.
+        It is sent a segment that nothing can be made of, once: who reads it must refuse it.
         """
         model, version = self._loaded.model, self._loaded.triple.model_version
+        if version in self._reading_segments:
+            return
         try:
             self._recommender.users(UserPage(model, version, limit=1, segment=AllOf(())), self._deadline)
         except InvalidRequestError:
+            self._reading_segments.add(version)
             return
         raise FailedPreconditionError(
             "the recommender does not read segments of users, so nobody could be told apart; update it, or name users"

@@ -97,6 +97,7 @@ class PreviewPanelHandler:
         self._recommender = recommender
         self._policy = policy
         self._norm_budget = norm_budget
+        self._reading_segments: set[str] = set()
 
     def __call__(self, query: PanelQuery) -> PanelPreview:
         """The panel; InvalidRequestError, NotFoundError and FailedPreconditionError as they say.
@@ -118,7 +119,8 @@ class PreviewPanelHandler:
         facts = self._facts(loaded, query.deadline)
         steerer = Steerer(trial_plan(loaded, operations, self._norm_budget), loaded.encoder)
         trial = Trial(self._recommender, steerer, query.deadline)
-        tried, user_ids, ndcg = self._try(trial, PanelUsers(self._recommender, loaded, query.deadline), query, facts, k)
+        users = PanelUsers(self._recommender, loaded, query.deadline, self._reading_segments)
+        tried, user_ids, ndcg = self._try(trial, users, query, facts, k)
         effects = effects_of(loaded)
         return replace(
             _measured(tried, user_ids, trial, facet, loaded, facts),
