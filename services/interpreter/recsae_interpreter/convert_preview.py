@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from recsae.concepts.estimates import Estimate
 from recsae.rpc.request import RequestInfo
 from recsae.steering.panel import Pair
@@ -12,17 +10,12 @@ from recsae.steering.wire_plans import receipt_message, triple_message
 from recsae.v1 import steering_pb2
 from recsae_interpreter.convert import item_message
 from recsae_interpreter.convert_effects import safe_range_message
+from recsae_interpreter.convert_policies import handles_from
 from recsae_interpreter.handlers.panel_facts import Example
 from recsae_interpreter.handlers.panel_users import Who
-from recsae_interpreter.handlers.policies import HandleDose
 from recsae_interpreter.handlers.preview import MovedItem, Preview, PreviewQuery
 from recsae_interpreter.handlers.preview_panel import PanelPreview, PanelQuery
 from recsae_interpreter.readings import Subject
-
-
-def handles_from(messages: Iterable[steering_pb2.HandleOperation]) -> tuple[HandleDose, ...]:
-    """Handles at their doses."""
-    return tuple(HandleDose(message.facet, message.dose) for message in messages)
 
 
 def preview_query(request: steering_pb2.PreviewRequest, info: RequestInfo) -> PreviewQuery:

@@ -1,4 +1,7 @@
-"""Messages of `recsae.v1.Steering` to and from the handlers' values. Nothing here computes."""
+"""Messages of plans and the audit trail to and from the handlers' values. Nothing here computes.
+
+Not here: policies and kill switches (`convert_policies`), previews (`convert_preview`).
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,12 @@ from recsae.rpc.tensors import to_tensor
 from recsae.steering.delta import Steered
 from recsae.steering.matching import SteerContext
 from recsae.steering.plans import PlanSet
-from recsae.steering.wire import attributes_from, draft_from, timestamp
+from recsae.steering.wire import timestamp
 from recsae.steering.wire_plans import plan_set_message, receipt_message
 from recsae.store.events import AuditEvent
 from recsae.v1 import steering_pb2
-from recsae_interpreter.convert_preview import handles_from
-from recsae_interpreter.handlers.policies import CreateQuery
+from recsae_interpreter.convert_policies import context_from
 from recsae_interpreter.handlers.watch import Heartbeat
-
-
-def create_query(request: steering_pb2.CreatePolicyRequest) -> CreateQuery:
-    """The handler's query for a request."""
-    return CreateQuery(
-        draft=draft_from(request.policy),
-        reason=request.reason,
-        idempotency_key=request.idempotency_key,
-        request=request.SerializeToString(deterministic=True),
-        handles=handles_from(request.handles),
-        allow_outside_safe_range=request.allow_outside_safe_range,
-    )
 
 
 def event_message(event: AuditEvent) -> steering_pb2.AuditEvent:
@@ -44,10 +34,7 @@ def event_message(event: AuditEvent) -> steering_pb2.AuditEvent:
 
 def contexts_from(request: steering_pb2.SteerRequest) -> list[SteerContext]:
     """The context of each row of a request."""
-    return [
-        SteerContext(context.user_id, context.request_id, attributes_from(context.attributes))
-        for context in request.contexts
-    ]
+    return [context_from(context) for context in request.contexts]
 
 
 def steer_response(steered: Steered) -> steering_pb2.SteerResponse:

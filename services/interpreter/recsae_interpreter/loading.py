@@ -22,6 +22,7 @@ from recsae.recommenders.address import split_address
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.steering.encoder import OnnxEncoder
 from recsae.steering.plans import Basis
+from recsae.steering.safety import judged
 from recsae.store.artifacts import Artifact, ArtifactStore
 from recsae.store.label_edits import LabelEdit
 
@@ -138,6 +139,9 @@ def _basis(model: str, triple: Triple, hook: str, sae: SparseAutoencoder, dictio
         p95=dictionary.arrays.p95,
         w_dec=sae.w_dec,
         doubt=dictionary.doubt,
+        outside_safe_range=lambda operations: judged(
+            operations, dictionary.handles, lambda concept_id: dictionary.by_id(concept_id).causal
+        ),
     )
 
 

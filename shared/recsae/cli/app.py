@@ -10,7 +10,20 @@ import typer
 from rich.text import Text
 
 from recsae import __version__
-from recsae.cli.commands import concepts, concepts_identity, data, models, models_connect, platform, runs, sae, steering
+from recsae.cli.commands import (
+    concepts,
+    concepts_identity,
+    data,
+    models,
+    models_connect,
+    platform,
+    runs,
+    sae,
+    steering,
+    steering_change,
+    steering_kill,
+    steering_look,
+)
 from recsae.cli.commands.conformance import conformance
 from recsae.cli.commands.demo import demo
 from recsae.cli.commands.doctor import doctor
@@ -41,6 +54,8 @@ app.add_typer(sae.app, name="sae")
 app.add_typer(concepts.app, name="concepts")
 concepts_identity.register(concepts.app)
 concepts.register(app)
+for part in (steering_look, steering_change, steering_kill):
+    part.register(steering.app)
 app.add_typer(steering.app, name="steer")
 app.command()(preview)
 

@@ -258,7 +258,7 @@ class Policy(_message.Message):
     dictionary_version: _builtins.str
     """Dictionary its concepts were named for; empty for policies of releases that did not write it down."""
     outside_safe_range: _builtins.str
-    """Why it was not known to be safe when it was made with `allow_outside_safe_range`; empty = it was."""
+    """Why it is not known to be safe; empty = it was when it was last written. Of a live policy an admin allowed it."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
         """1 to 16 changes, each concept at most once."""
@@ -323,11 +323,11 @@ class CreatePolicyRequest(_message.Message):
     idempotency_key: _builtins.str
     """Makes a repeated call return the first call's policy; at most 64 characters; empty = none."""
     allow_outside_safe_range: _builtins.bool
-    """True takes operations that were not measured to be safe; the policy and its audit event say so."""
+    """True takes operations that were not measured to be safe; the policy and its audit event say so. Needs role admin."""
     @_builtins.property
     def policy(self) -> Global___Policy:
         """name, model, operations, scope, window, priority and state (DRAFT, SHADOW or LIVE; not set = LIVE) are read;
-        everything else is the server's.
+        everything else is the server's. Only a live one needs an end, and has to be within the safe range.
         """
 
     @_builtins.property
@@ -523,7 +523,7 @@ class UpdatePolicyRequest(_message.Message):
     """As in CreatePolicyRequest."""
     @_builtins.property
     def policy(self) -> Global___Policy:
-        """Its id; name, operations, scope, window and priority are read, and replace what it said."""
+        """Its id; name, operations, scope, window and priority are read, and replace what it said. Its model may be left out."""
 
     @_builtins.property
     def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandleOperation]:
@@ -577,7 +577,12 @@ Global___UpdatePolicyResponse: _TypeAlias = UpdatePolicyResponse  # noqa: Y015
 
 @_typing.final
 class SetPolicyStateRequest(_message.Message):
-    """Asks to move a policy to another state."""
+    """Asks to move a policy to another state.
+
+    Draft and shadow go to each other, shadow and live too, and a draft goes live; live and shadow can be paused, and what
+    is paused goes to any of the three. A policy in the state asked for stays as it is. What goes live is checked like a
+    new live one. What has ended does not move; an update of its window brings an expired one back.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -804,12 +809,15 @@ class ResolvePoliciesResponse(_message.Message):
     TRIPLE_FIELD_NUMBER: _builtins.int
     KILL_SWITCH_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
     plan_revision: _builtins.int
     """Revision of the policies looked at."""
     kill_switch: _builtins.bool
     """True when a kill switch is on, so that nothing applies whatever the verdicts."""
     model: _builtins.str
     """Address of the model that was meant."""
+    outside_safe_range: _builtins.str
+    """Why the operations that apply are, together, not known to be safe, in a sentence; empty = they are."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyVerdict]:
         """Every policy of the model that has not ended, in the order of application."""
@@ -826,10 +834,11 @@ class ResolvePoliciesResponse(_message.Message):
         triple: _common_pb2.Triple | None = ...,
         kill_switch: _builtins.bool = ...,
         model: _builtins.str = ...,
+        outside_safe_range: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kill_switch", b"kill_switch", "model", b"model", "plan_revision", b"plan_revision", "triple", b"triple", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kill_switch", b"kill_switch", "model", b"model", "outside_safe_range", b"outside_safe_range", "plan_revision", b"plan_revision", "triple", b"triple", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,6 +16,7 @@ from tests.integration.interpreter.conftest import (
     MAX_HISTORY,
     MODEL,
     N_ITEMS,
+    N_USERS,
     WIDTH,
     Published,
     publish_triple,
@@ -194,6 +195,10 @@ def test_a_preview_of_many_users_is_told_in_tables_drawn_and_given_as_json(
     assert (told["users"], told["facet"], len(told["examples"][0]["before"])) == (3, "genre=Horror", 5)
     listed = recsae("preview", "--users", "4", "--handle", "genre=Horror=0.5", "-m", "several", "--json").json
     assert (listed["users"], len(listed["off_target"]) <= 2) == (4, True)
+    danes = recsae("preview", "--segment", "country=DK", "--handle", "genre=Horror=0.5", "-m", "several", "--json").json
+    assert danes["users"] == len(range(0, N_USERS, 3))
+    unread = recsae("preview", "--segment", "country=", "--op", f"c-{SEED}-3:add=2", "-m", "several")
+    assert (unread.code, "segment" in unread.err) == (1, True)
     pairs = recsae("preview", "--users", "4", "--op", f"c-{SEED}-3:add=2", "-m", "pairs")
     assert "preview users one by one" in " ".join(pairs.err.split())
 

@@ -21,7 +21,13 @@ from recsae.steering.policies import Operation, OperationKind, Scope, Window, va
 from recsae.steering.receipts import PolicyRef, Receipt
 from recsae.steering.safety import expanded, outside_safe_range
 from recsae_interpreter.handlers.candidates import Candidates, check_candidates
-from recsae_interpreter.handlers.policies import HandleDose, check_concepts, check_steerable, effects_of, handle_uses
+from recsae_interpreter.handlers.policy_checks import (
+    HandleDose,
+    check_concepts,
+    check_steerable,
+    effects_of,
+    handle_uses,
+)
 from recsae_interpreter.library import Library
 from recsae_interpreter.loading import LoadedTriple
 from recsae_interpreter.readings import Floats, HeadRows, Reading, ScoredItem, Subject

@@ -23,11 +23,17 @@ from recsae.steering.delta import Steerer
 from recsae.steering.expected_cost import loss_upper
 from recsae.steering.panel import Pair, mean_over, moves, paired
 from recsae.steering.policies import Operation, Policy, validate_operations
-from recsae.steering.safety import HandleUse, expanded, outside_safe_range
+from recsae.steering.safety import HandleUse, expanded, outside_safe_range, told_apart
 from recsae_interpreter.handlers.panel_facts import Example, FacetShift, ItemFacts, examples, gains, shown_of
 from recsae_interpreter.handlers.panel_lists import Trial, Tried
 from recsae_interpreter.handlers.panel_users import PanelUsers, Who, check_who
-from recsae_interpreter.handlers.policies import HandleDose, check_concepts, check_steerable, effects_of, handle_uses
+from recsae_interpreter.handlers.policy_checks import (
+    HandleDose,
+    check_concepts,
+    check_steerable,
+    effects_of,
+    handle_uses,
+)
 from recsae_interpreter.handlers.preview import list_length, trial_plan
 from recsae_interpreter.library import Library
 from recsae_interpreter.loading import LoadedTriple
@@ -122,11 +128,13 @@ class PreviewPanelHandler:
         users = PanelUsers(self._recommender, loaded, query.deadline, self._reading_segments)
         tried, user_ids, ndcg = self._try(trial, users, query, facts, k)
         effects = effects_of(loaded)
+        # Handles of a stored policy are written out in it, and were measured as a whole.
+        alone, uses = told_apart(operations, loaded.dictionary.handles) if query.policy_id else (query.operations, uses)
         return replace(
             _measured(tried, user_ids, trial, facet, loaded, facts),
             ndcg=ndcg,
-            expected_loss_upper=loss_upper(query.operations, uses, effects),
-            outside_safe_range=outside_safe_range(query.operations, uses, effects),
+            expected_loss_upper=loss_upper(alone, uses, effects),
+            outside_safe_range=outside_safe_range(alone, uses, effects),
         )
 
     def _of_policy(self, query: PanelQuery) -> PanelQuery:
