@@ -38,6 +38,7 @@ from recsae_interpreter.handlers.policies import PoliciesHandler
 from recsae_interpreter.handlers.policy_changes import PolicyChanges
 from recsae_interpreter.handlers.policy_import import PolicyImportHandler
 from recsae_interpreter.handlers.preview import PreviewHandler
+from recsae_interpreter.handlers.preview_panel import PreviewPanelHandler
 from recsae_interpreter.handlers.resolve import ResolveHandler
 from recsae_interpreter.handlers.runs import RunsHandler
 from recsae_interpreter.handlers.steer import SteerHandler
@@ -148,6 +149,7 @@ class InterpreterApp:
                 PolicyImportHandler(self._policies, library),
                 ResolveHandler(self._policies, library, self._board),
                 PreviewHandler(library, recommender, norm_budget=self._settings.norm_budget),
+                PreviewPanelHandler(library, recommender, self._policies.get, norm_budget=self._settings.norm_budget),
                 SteerHandler(self._board, library, metrics),
                 self._watch_handler(),
                 library,

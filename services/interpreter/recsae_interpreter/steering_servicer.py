@@ -13,13 +13,14 @@ from recsae.errors import InvalidRequestError
 from recsae.rpc.request import require_request
 from recsae.steering.wire import policy_message, seconds
 from recsae.v1 import steering_pb2, steering_pb2_grpc
-from recsae_interpreter import convert_policies, convert_policy_import, convert_steering
+from recsae_interpreter import convert_policies, convert_policy_import, convert_preview, convert_steering
 from recsae_interpreter.convert import activations_of
 from recsae_interpreter.handlers.kill_switches import KillSwitchesHandler
 from recsae_interpreter.handlers.policies import PoliciesHandler
 from recsae_interpreter.handlers.policy_changes import PolicyChanges
 from recsae_interpreter.handlers.policy_import import PolicyImportHandler
 from recsae_interpreter.handlers.preview import PreviewHandler
+from recsae_interpreter.handlers.preview_panel import PreviewPanelHandler
 from recsae_interpreter.handlers.resolve import ResolveHandler
 from recsae_interpreter.handlers.steer import SteerHandler
 from recsae_interpreter.handlers.watch import WatchHandler
@@ -42,6 +43,7 @@ class SteeringServicer(steering_pb2_grpc.SteeringServicer):
     imports: PolicyImportHandler
     resolve: ResolveHandler
     preview: PreviewHandler
+    panel: PreviewPanelHandler
     steer: SteerHandler
     watch: WatchHandler
     library: Library
@@ -161,9 +163,13 @@ class SteeringServicer(steering_pb2_grpc.SteeringServicer):
         self, request: steering_pb2.PreviewRequest, context: grpc.ServicerContext
     ) -> steering_pb2.PreviewResponse:
         """Before and after for one user."""
-        return convert_steering.preview_response(
-            self.preview(convert_steering.preview_query(request, require_request()))
-        )
+        return convert_preview.preview_response(self.preview(convert_preview.preview_query(request, require_request())))
+
+    def PreviewPanel(
+        self, request: steering_pb2.PreviewPanelRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.PreviewPanelResponse:
+        """Before and after for many users."""
+        return convert_preview.panel_response(self.panel(convert_preview.panel_query(request, require_request())))
 
     def Steer(self, request: steering_pb2.SteerRequest, context: grpc.ServicerContext) -> steering_pb2.SteerResponse:
         """Steers activations."""

@@ -14,7 +14,8 @@ from recsae.recommenders.hook_messages import SIDES, hook_info
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
-from recsae.steering.wire import attributes_from
+from recsae.steering.segments import validate_segment
+from recsae.steering.wire import attributes_from, segment_from
 from recsae.steering.wire_plans import receipt_message
 from recsae.v1 import common_pb2, recommender_pb2
 from recsae_recommender.handlers.embed import EmbeddedSubject, EmbedQuery
@@ -116,7 +117,7 @@ def export_query(request: recommender_pb2.ExportActivationsRequest, info: Reques
         case "subjects":
             source = GivenSubjects([_subject(one) for one in request.subjects.subjects])
         case "users":
-            source = UserPage(request.users.cursor, request.users.limit)
+            source = _user_page(request.users)
         case "items":
             source = ItemPage(request.items.cursor, request.items.limit)
         case _:
@@ -204,6 +205,13 @@ def _batch(
             common_pb2.NamedTensor(name=name, tensor=to_tensor(tensor)) for name, tensor in passthrough.items()
         ],
     )
+
+
+def _user_page(message: recommender_pb2.UserPage) -> UserPage:
+    segment = segment_from(message.segment) if message.HasField("segment") else None
+    if segment is not None:
+        validate_segment(segment)
+    return UserPage(message.cursor, message.limit, segment)
 
 
 def _subject(message: recommender_pb2.Subject) -> GivenSubject:

@@ -44,7 +44,9 @@ class HistoryStore(Protocol):
         """Attributes for segments; empty for an unknown user."""
 
     def users(self, cursor: str, limit: int) -> UserPage:
-        """At most `limit` (>= 1) users with a history, in order of their ids; `cursor` "" = from the start.
+        """At most `limit` (>= 1) users with a history, in order of their ids, after `cursor`; "" = from the start.
+
+        Any id may be a cursor: a page can be gone on from any of its users.
 
         A user who has a history throughout is on exactly one page, whatever is appended meanwhile; a page may be
         short, even empty, before the last.

@@ -1434,6 +1434,9 @@ class PreviewResponse(_message.Message):
     OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    ENTERED_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    LEFT_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
     overlap: _builtins.float
     """Shared items of the two lists over k, 0 to 1."""
     outside_safe_range: _builtins.str
@@ -1442,6 +1445,8 @@ class PreviewResponse(_message.Message):
     """Rows the operations were applied to: 1, one per interest, or one per candidate ranked."""
     model: _builtins.str
     """Address of the model and hook that answered."""
+    moved: _builtins.float
+    """Mean absolute move in ranks of the items that are in both lists; 0 where there is none."""
     @_builtins.property
     def triple(self) -> _common_pb2.Triple:
         """Versions both lists were computed from."""
@@ -1464,6 +1469,14 @@ class PreviewResponse(_message.Message):
         is strongest.
         """
 
+    @_builtins.property
+    def entered_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Items of `after` that were not in `before`, best first."""
+
+    @_builtins.property
+    def left_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Items of `before` that are not in `after`, best first."""
+
     def __init__(
         self,
         *,
@@ -1476,10 +1489,13 @@ class PreviewResponse(_message.Message):
         outside_safe_range: _builtins.str = ...,
         rows: _builtins.int = ...,
         model: _builtins.str = ...,
+        entered_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        left_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        moved: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "model", b"model", "outside_safe_range", b"outside_safe_range", "overlap", b"overlap", "receipt", b"receipt", "rows", b"rows", "strengths", b"strengths", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "entered_item_ids", b"entered_item_ids", "left_item_ids", b"left_item_ids", "model", b"model", "moved", b"moved", "outside_safe_range", b"outside_safe_range", "overlap", b"overlap", "receipt", b"receipt", "rows", b"rows", "strengths", b"strengths", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1743,7 +1759,7 @@ class PreviewPanelResponse(_message.Message):
 
     @_builtins.property
     def delta_share(self) -> Global___PanelEstimate:
-        """Largest and mean share of the change over the activation."""
+        """Share of the change over the activation: mean over users of what changed, and the least and the largest."""
 
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___PanelExample]:
