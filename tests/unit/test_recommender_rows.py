@@ -106,7 +106,7 @@ def test_pairs_of_unequal_lists_are_ranked_as_each_list_alone(pairs: OnnxRecomme
         for row, one, names in zip(rows, crossing, ids, strict=True)
     ]
     assert together == alone
-    assert [len(one) for one in together] == [3, 1, 2]
+    assert [len(one.indices) for one in together] == [3, 1, 2]
 
 
 def test_a_user_without_attributes_is_looked_up_once_and_no_list_of_users_is_read(tmp_path: Path) -> None:
