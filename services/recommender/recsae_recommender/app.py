@@ -12,6 +12,7 @@ from recsae.store.histories import open_history_store
 from recsae.telemetry.metrics import MetricsServer, MetricsTls, RecommenderMetrics, RpcMetrics, new_registry
 from recsae.telemetry.observing import Sample
 from recsae.v1 import recommender_pb2_grpc
+from recsae_recommender.exposures import open_exposures
 from recsae_recommender.handlers.embed import EmbedHandler
 from recsae_recommender.handlers.export import ExportHandler
 from recsae_recommender.handlers.items import ItemsHandler
@@ -44,6 +45,7 @@ class RecommenderApp:
         self._metrics = RecommenderMetrics(self._registry)
         self._interpreter = channel(settings.interpreter, settings.client_options()) if settings.interpreter else None
         self._observer = self._make_observer()
+        self._exposures = open_exposures(settings, self._metrics)
         self._subjects: dict[str, SubjectReader] = {}
         self._steerings: list[ModelSteering] = []
         self._models = ModelTable([self._make_model(name, version) for name, version in settings.model_versions()])
@@ -72,6 +74,8 @@ class RecommenderApp:
         """Drains the server, then ends what it used, in reverse order."""
         self.server.drain()
         self._models.close()
+        if self._exposures is not None:
+            self._exposures.close()
         for steering in self._steerings:
             steering.close()
         if self._observer is not None:
@@ -119,7 +123,7 @@ class RecommenderApp:
         models = self._models
         self.server.add(
             recommender_pb2_grpc.add_RecommenderServicer_to_server,
-            RecommenderServicer(RecommendHandler(models, self._metrics), RankHandler(models)),
+            RecommenderServicer(RecommendHandler(models, self._metrics, self._exposures), RankHandler(models)),
             RECOMMENDER,
         )
         self.server.add(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,12 +44,14 @@ Matched = tuple[PlanPolicy, ...]
 class Steered:
     """`activation` float32 [n, d] (the very array given when no row changed), one receipt per row.
 
-    `error` is what went wrong unforeseen, for the log; the rows concerned say ERROR.
+    `error` is what went wrong unforeseen, for the log; the rows concerned say ERROR. `shadows` maps a request to the
+    activations float32 [rows, d] that matching policies in shadow would have made of its rows.
     """
 
     activation: Floats
     receipts: tuple[Receipt, ...]
     error: Exception | None = None
+    shadows: Mapping[int, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
