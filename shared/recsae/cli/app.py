@@ -14,6 +14,7 @@ from recsae.cli.commands import concepts, concepts_identity, data, models, model
 from recsae.cli.commands.conformance import conformance
 from recsae.cli.commands.demo import demo
 from recsae.cli.commands.doctor import doctor
+from recsae.cli.commands.experiment import experiment
 from recsae.cli.context import CliContext, default_home
 from recsae.cli.output import console, errors
 from recsae.cli.workspace import Workspace
@@ -42,6 +43,7 @@ concepts_identity.register(concepts.app)
 concepts.register(app)
 app.add_typer(steering.app, name="steer")
 steering.register(app)
+app.command()(experiment)
 
 
 def _print_version(wanted: bool) -> None:
