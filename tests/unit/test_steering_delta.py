@@ -302,3 +302,14 @@ def test_a_decoder_row_that_is_no_unit_vector_is_refused() -> None:
     wrong = compile_plan([policy(("c-1", OperationKind.ADD, 1.0))], scaled, revision=1, now=NOW)
     with pytest.raises(InvalidRequestError, match="unit vector"):
         verify_plan(wrong, model="m", model_version="a" * 16)
+
+
+def test_a_plan_that_was_changed_on_its_way_is_refused() -> None:
+    message = plan_message(plan(policy(("c-1", OperationKind.ADD, 1.2))))
+    assert len(message.digest) == 64
+    assert plan_from(message).revision == 5
+    message.policies[0].operations[0].value *= 2
+    with pytest.raises(InvalidRequestError, match="changed on its way; ask for the plans again"):
+        plan_from(message)
+    message.ClearField("digest")  # of a sender that makes none
+    assert plan_from(message).revision == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -77,7 +78,8 @@ def plans(draw: st.DrawFn) -> tuple[PlanPolicy, ...]:
 
 
 def tried_one_by_one(policies: Sequence[PlanPolicy], context: SteerContext, now: float) -> Match:
-    live, shadow, together, held_out = [], [], [], []
+    live, shadow, together = list[PlanPolicy](), list[PlanPolicy](), list[PlanPolicy]()
+    held_out = list[PolicyRef]()
     for policy in policies:
         scope = policy.scope
         if not policy.window.contains(now) or (scope.user_ids and context.user_id not in scope.user_ids):
@@ -140,8 +142,6 @@ def test_what_a_segment_demands_is_necessary_and_where_exact_also_sufficient(
 @settings(max_examples=200, deadline=None)
 @given(st.floats(0, 100), st.text(max_size=8), st.text(min_size=1, max_size=8))
 def test_comparing_bytes_says_who_is_in_a_rollout(percent: float, salt: str, key: str) -> None:
-    import hashlib
-
     digest = hashlib.sha256(f"{salt}\0{key}".encode()).digest()
     assert (digest < rollout_limit(percent)) is in_rollout(percent, salt, key, "")
     exact = rollout_position(salt, key) * 100

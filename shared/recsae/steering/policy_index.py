@@ -105,9 +105,9 @@ class AttributeIndex:
         # Most values have the same few policies: one int for all of them keeps long lists of values small.
         shared: dict[Places, Places] = {}
         found: dict[bool, dict[Attribute, Places]] = {True: {}, False: {}}
-        for flag, value in named.keys() | barred.keys():
-            members = (named.get((flag, value), 0) | self._known) & ~barred.get((flag, value), 0)
-            found[flag][value] = shared.setdefault(members, members)
+        for one in named.keys() | barred.keys():
+            members = (named.get(one, 0) | self._known) & ~barred.get(one, 0)
+            found[one[0]][one[1]] = shared.setdefault(members, members)
         self._flags, self._values = found[True], found[False]
         spans = [(place, span) for place, condition in conditions.items() for span in condition.spans]
         self._steps = Steps(spans, self._known) if spans else None

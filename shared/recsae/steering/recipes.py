@@ -123,4 +123,5 @@ def _latents_at(indices: NDArray[Any], values: Floats, latents: NDArray[np.int64
     """Values of m latents in n rows, float64 [m, n], 0 where they do not fire."""
     held = np.where(indices == latents[:, None, None], values, np.float32(0))
     # Propagates NaN on purpose: a broken encoder must be seen, not clipped to silence.
-    return np.maximum.reduce(held, axis=2, initial=0).astype(np.float64)
+    values_at: Doubles = np.maximum.reduce(held, axis=2, initial=0).astype(np.float64)
+    return values_at
