@@ -24,7 +24,9 @@ _FOUND = 0.05
 
 def experiment_view(experiment: Experiment, wanted: Sequence[str], limit: int) -> RenderableType:
     """Quality always, facets `wanted` always, of the others the `limit` that changed most and are no accident."""
-    parts: list[RenderableType] = [_arms(experiment)]
+    named = f"{experiment.policy_id} {experiment.name}".strip()
+    source = "replayed traffic" if experiment.source == "replay" else "exposure log"
+    parts: list[RenderableType] = [f"[bold]{escape(named)}[/], {source}", _arms(experiment)]
     for one in experiment.comparisons:
         parts += _comparison(experiment, one, wanted, limit)
     for revision, (mean, low, high) in experiment.overlaps.items():
@@ -43,9 +45,8 @@ def _arms(experiment: Experiment) -> Table:
         (f"[dim]in no arm: {escape(reason.replace('_', ' '))}[/]", "", f"[dim]{count:,}[/]")
         for reason, count in sorted(experiment.outside.items(), key=lambda one: -one[1])
     ]
-    named = f"{experiment.policy_id} {experiment.name}".strip()
-    title = f"{escape(named)}, {'replayed traffic' if experiment.source == 'replay' else 'exposure log'}"
-    return table(title, ["arm", ">revision", ">users"], [*rows, *outside])
+    counted = ">users" if experiment.source == "replay" else ">users (in no arm: exposures)"
+    return table("Arms", ["arm", ">revision", counted], [*rows, *outside])
 
 
 def _comparison(experiment: Experiment, one: Comparison, wanted: Sequence[str], limit: int) -> Iterable[RenderableType]:

@@ -107,7 +107,7 @@ def platform(
 
 
 def make(platform: Platform, name: str, *, shadow: bool = False, rollout: float = 50.0) -> steering_pb2.Policy:
-    """A policy for Danes that has reached the recommender."""
+    """A policy for Danes that has reached the recommender; one in shadow is about other concepts than a live one."""
     window = common_pb2.TimeWindow()
     window.end.FromSeconds(int(time.time()) + 3600)
     segment = common_pb2.Segment()
@@ -116,7 +116,9 @@ def make(platform: Platform, name: str, *, shadow: bool = False, rollout: float 
     policy = steering_pb2.Policy(
         name=name,
         model=MODEL,
-        operations=[steering_pb2.Operation(concept_id=f"c-0-{at}", kind=add, value=1.5) for at in (1, 2)],
+        operations=[
+            steering_pb2.Operation(concept_id=f"c-0-{at}", kind=add, value=1.5) for at in ((3, 4) if shadow else (1, 2))
+        ],
         scope=steering_pb2.Scope(rollout_percent=rollout, segment=segment),
         window=window,
         state=steering_pb2.POLICY_STATE_SHADOW if shadow else steering_pb2.POLICY_STATE_LIVE,
