@@ -134,7 +134,7 @@ def serve() -> Iterator[Serve]:
     def start(
         fails: Callable[[str], grpc.StatusCode | None],
     ) -> tuple[Recommender, recommender_pb2_grpc.RecommenderStub]:
-        server, servicer = grpc.server(futures.ThreadPoolExecutor(32)), Recommender(fails)
+        server, servicer = grpc.server(futures.ThreadPoolExecutor(32)), Recommender(fails)  # type: ignore[abstract]  # Rank is not asked for
         recommender_pb2_grpc.add_RecommenderServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()

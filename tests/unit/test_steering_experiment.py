@@ -197,6 +197,13 @@ def test_adjusting_takes_away_what_other_policies_do_to_both_arms() -> None:
     assert widths[Comparing.ADJUSTED] < widths[Comparing.ARMS] / 5
 
 
+def test_responses_refused_in_one_arm_alone_are_said() -> None:
+    both = {Place(role, 1): arm(50) for role in (Role.APPLIED, Role.HELD_OUT)}
+    (sentence,) = doubts(both, [], ["hr@10"], {"over_norm_budget": 7, "none_matched": 90})
+    assert sentence.startswith("7 responses were to be steered")
+    assert doubts({Place(Role.APPLIED, 1): arm(50)}, [], ["hr@10"], {"over_norm_budget": 7}) == []
+
+
 def test_small_arms_and_wide_intervals_are_said_with_what_it_would_take() -> None:
     random = np.random.default_rng(2)
     arms = {Place(role, 3): Arm((random.random((20, 1)) < 0.2) * 1.0) for role in (Role.APPLIED, Role.HELD_OUT)}

@@ -98,6 +98,9 @@ def open_exposures(settings: RecommenderSettings, metrics: RecommenderMetrics) -
     """The log the settings ask for, None when they ask for none; FailedPreconditionError when it cannot be written."""
     if not settings.exposures or settings.exposure_sample == 0:
         return None
+    key = settings.pseudonym_key()
+    if not key:
+        _log.warning("exposures_without_key", remedy="set pseudonym_key_file: pseudonyms then join over restarts")
     log = ExposureLog(
         SegmentWriter(Path(settings.exposures), retention_days=settings.exposure_retention_days),
         share=settings.exposure_sample,
@@ -105,4 +108,4 @@ def open_exposures(settings: RecommenderSettings, metrics: RecommenderMetrics) -
         on_written=metrics.exposures_written.inc,
         on_dropped=lambda reason, records: metrics.exposures_dropped.labels(reason).inc(records),
     )
-    return Exposures(log, settings.pseudonym_key(), metrics)
+    return Exposures(log, key, metrics)

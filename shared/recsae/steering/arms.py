@@ -17,6 +17,8 @@ from recsae.steering.receipts import PolicyRef, UnsteeredReason
 WANTED_SHARE = 0.1
 _FEW_UNITS = 30
 _OTHERS_ALONE = "other_policies_alone"
+# Reasons that meet those in the rollout alone.
+_REFUSED = (UnsteeredReason.OVER_NORM_BUDGET, UnsteeredReason.INVALID_CHANGE, UnsteeredReason.ERROR)
 
 
 class Role(StrEnum):
@@ -97,13 +99,27 @@ def comparisons(arms: Mapping[Place, Arm]) -> list[Comparison]:
     return made
 
 
-def doubts(arms: Mapping[Place, Arm], made: Sequence[Comparison], measures: Sequence[str]) -> list[str]:
-    """What these users cannot show, a sentence each: arms that are too small, quality intervals that are too wide."""
+def doubts(
+    arms: Mapping[Place, Arm],
+    made: Sequence[Comparison],
+    measures: Sequence[str],
+    outside: Mapping[str, int] | None = None,
+) -> list[str]:
+    """What these users cannot show, a sentence each: small arms, quality intervals too wide, one arm alone thinned.
+
+    `outside` counts what is in no arm by reason.
+    """
     small = [
         f"{len(arm)} users of revision {place.revision} are in arm {place.role}: too few to say anything"
         for place, arm in arms.items()
         if len(arm) < _FEW_UNITS
     ]
+    refused = sum((outside or {}).get(reason.value, 0) for reason in _REFUSED)
+    if refused and any(place.role is Role.HELD_OUT for place in arms):
+        small.append(
+            f"{refused} responses were to be steered and were not ({', '.join(reason.value for reason in _REFUSED)}): "
+            "nobody held out is left out for that, so the arms may differ by who that happens to"
+        )
     return small + [
         sentence
         for one in made

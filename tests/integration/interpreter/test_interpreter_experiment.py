@@ -124,7 +124,7 @@ def make(platform: Platform, name: str, *, shadow: bool = False, rollout: float 
         state=steering_pb2.POLICY_STATE_SHADOW if shadow else steering_pb2.POLICY_STATE_LIVE,
     )
     request = steering_pb2.CreatePolicyRequest(policy=policy, reason="a test")
-    reply = platform.steering.CreatePolicy(request, timeout=20)
+    reply: steering_pb2.CreatePolicyResponse = platform.steering.CreatePolicy(request, timeout=20)
     deadline = time.monotonic() + 20
     while (
         platform.recommender.Recommend(

@@ -30,6 +30,8 @@ from recsae.steering.experiment import Doubles, facet_shares, mean_interval, qua
 from recsae.steering.wire import scope_from
 from recsae.v1 import steering_pb2
 
+_MOST_REPLAYED, _MOST_LOGGED = 1_000, 50_000
+
 
 def experiment(
     ctx: typer.Context,
@@ -37,7 +39,9 @@ def experiment(
     log: Annotated[
         Path | None, typer.Option(help="Compare what this exposure log says was shown, instead of replaying users")
     ] = None,
-    users: Annotated[int, typer.Option(min=4, help="Most users")] = 1_000,
+    users: Annotated[
+        int, typer.Option(min=0, help="Most users; 0 = 1,000 to replay, 50,000 of a log", show_default=False)
+    ] = 0,
     k: Annotated[int, typer.Option(min=1, max=100, help="Length of the lists compared")] = 10,
     facet: Annotated[
         list[str] | None, typer.Option("--facet", help="Facet to show whether it changed or not; repeatable")
@@ -65,14 +69,14 @@ def experiment(
         check_plot_file(plot)
     wanted = facet or []
     if log is not None:
-        found = _logged(policy_id, log, _facets(context, model, data, wanted), users)
+        found = _logged(policy_id, log, _facets(context, model, data, wanted), users or _MOST_LOGGED)
     else:
         platform = context.platform
         asked_for = steering_pb2.GetPolicyRequest(policy_id=policy_id)
         policy = platform.call(platform.steering.GetPolicy, asked_for).policy
         _check_state(policy)
         dataset, facets = _facets(context, policy.model, data, wanted)
-        test = users_to_ask(dataset, scope_from(policy.scope), policy.salt, users, seed)
+        test = users_to_ask(dataset, scope_from(policy.scope), policy.salt, users or _MOST_REPLAYED, seed)
         question = Question(policy.model, policy_id, k + 1, timeout, attribute_values(attribute))
         answers = _replayed(context, question, test, _index(dataset), concurrency, quiet=json)
         found = _of_replay(policy_id, policy.name, answers, test, facets, k)
@@ -132,7 +136,7 @@ def _of_replay(policy_id: str, name: str, answers: Replayed, test: TestUsers, fa
     }
     measures = (f"hr@{k}", f"ndcg@{k}", *facets.names)
     made = comparisons(arms)
-    notes = doubts(arms, made, measures)
+    notes = doubts(arms, made, measures, answers.outside)
     if answers.others:
         notes.append(
             f"{answers.others} users it applied to were steered by other policies too: `paired` shows all of it, "
@@ -163,7 +167,7 @@ def _logged(policy_id: str, folder: Path, known: tuple[Dataset, Facets], most_us
         raise FailedPreconditionError(f"no line of {folder} can be read ({dict(reader.skipped)}); name another folder")
     arms = dict(sorted(units.arms().items()))
     made = comparisons(arms)
-    notes = doubts(arms, made, facets.names)
+    notes = doubts(arms, made, facets.names, units.outside)
     if own_keys:
         notes.append(
             f"{own_keys} exposures have pseudonyms of one process: who was shown lists by several counts several "
