@@ -206,10 +206,12 @@ def test_responses_refused_in_one_arm_alone_are_said() -> None:
 
 def test_small_arms_and_wide_intervals_are_said_with_what_it_would_take() -> None:
     random = np.random.default_rng(2)
-    arms = {Place(role, 3): Arm((random.random((20, 1)) < 0.2) * 1.0) for role in (Role.APPLIED, Role.HELD_OUT)}
+    arms = {
+        Place(role, 3): Arm((random.random((20, 1)) < 0.2).astype(np.float64)) for role in (Role.APPLIED, Role.HELD_OUT)
+    }
     found = doubts(arms, comparisons(arms), ["ndcg@10"])
     assert [sentence for sentence in found if "arm applied: too few" in sentence]
     (wide,) = [sentence for sentence in found if "ndcg@10" in sentence]
     assert "one of 10 % takes about" in wide
-    large = {place: Arm((random.random((200_000, 1)) < 0.2) * 1.0) for place in arms}
+    large = {place: Arm((random.random((200_000, 1)) < 0.2).astype(np.float64)) for place in arms}
     assert doubts(large, comparisons(large), ["ndcg@10"]) == []
