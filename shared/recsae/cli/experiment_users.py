@@ -79,10 +79,10 @@ def facets_of(dataset: Dataset, wanted: Sequence[str] = ()) -> Facets:
     place = {name: at for at, name in enumerate(table.names)}
     for name in wanted:
         if name not in place:
+            family = name.partition("=")[0]
+            near = [one for one in table.names if one.startswith(f"{family}=")] or table.names
             families = ", ".join(list(dict.fromkeys(table.families))[:_SHOWN])
-            raise InvalidRequestError(
-                f"there is no facet {name!r}; there are facets of {families}, e.g. {_some(table.names)}"
-            )
+            raise InvalidRequestError(f"there is no facet {name!r}; facets are of {families}, e.g. {_some(near)}")
     plain = [at for at, family in enumerate(table.families) if family not in ("title", CROSSED, LIKE)]
     carried = np.asarray(table.matrix.sum(axis=0)).ravel()
     first = [place[name] for name in wanted]

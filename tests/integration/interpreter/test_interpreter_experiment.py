@@ -236,5 +236,5 @@ def test_the_log_compares_what_was_shown_and_leaves_replayed_users_out(platform:
 
 def test_a_policy_in_shadow_is_not_replayed_and_the_command_says_what_to_do(platform: Platform) -> None:
     policy = make(platform, "Not yet", shadow=True)
-    with pytest.raises(AssertionError, match=r"is shadow, .*--log"):
+    with pytest.raises(AssertionError, match=r"in state shadow, .*--log"):
         platform.recsae("experiment", policy.id)
