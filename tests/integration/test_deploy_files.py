@@ -24,7 +24,11 @@ DEPLOY = ROOT / "deploy"
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 TOOLS = Path(sys.executable).parent
 PROMETHEUS = "Debian: apt-get install prometheus"
-SECRETS = {"RECSAE_TOKEN": "0123456789abcdef", "GRAFANA_PASSWORD": "secret"}
+SECRETS = {
+    "RECSAE_TOKEN": "0123456789abcdef",
+    "RECSAE_PLATFORM_TOKEN": "fedcba9876543210",
+    "GRAFANA_PASSWORD": "secret",
+}
 
 
 def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -51,9 +55,11 @@ def compose() -> dict[str, Any]:
 
 
 def test_compose_asks_for_secrets_instead_of_inventing_them() -> None:
-    done = run(TOOLS / "docker-compose", "config", "--quiet", RECSAE_TOKEN="", GRAFANA_PASSWORD="")
-    assert done.returncode != 0
-    assert "RECSAE_TOKEN" in done.stderr
+    for secret in SECRETS:
+        command = (TOOLS / "docker-compose", "--profile", "command", "config", "--quiet")
+        done = run(*command, **(SECRETS | {secret: ""}))
+        assert done.returncode != 0
+        assert secret in done.stderr
 
 
 def test_compose_has_every_part_of_the_platform(compose: dict[str, Any]) -> None:
@@ -98,6 +104,24 @@ def test_compose_sets_only_what_services_read(
     known: set[str] = set(getattr(importlib.import_module(module), name).model_fields)
     given = {variable.removeprefix(prefix).lower() for variable in compose[service]["environment"]}
     assert given - known == set()
+
+
+@pytest.mark.parametrize(
+    ("service", "prefix", "role"),
+    [("recommender", "RECSAE_RECOMMENDER_", "viewer"), ("interpreter", "RECSAE_INTERPRETER_", "operator")],
+)
+def test_services_of_the_compose_file_know_each_others_and_the_commands_token(
+    compose: dict[str, Any], service: str, prefix: str, role: str
+) -> None:
+    gate = ServiceSettings(tokens=compose[service]["environment"][f"{prefix}TOKENS"]).gate()
+
+    def role_of(name: str, variable: str) -> str:
+        bearer = {"authorization": f"Bearer {compose[name]['environment'][variable]}"}
+        return str(gate.admit("/recsae.v1.Recommender/Recommend", bearer).role)
+
+    assert role_of("recsae", "RECSAE_TOKEN") == "admin"
+    for peer in ("recommender", "interpreter", "worker"):
+        assert role_of(peer, f"RECSAE_{peer.upper()}_PEER_TOKEN") == role
 
 
 def test_example_of_secrets_names_every_variable_of_the_compose_file() -> None:

@@ -4,112 +4,31 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # type: ignore[import-untyped]
+from tests.integration.small_server import MARKER, SERVICE, Running, get, health_of, small_servers, wait_until
 
-from recsae.errors import ConflictError, FailedPreconditionError, NotFoundError, UnauthenticatedError
-from recsae.rpc.client import ClientOptions, channel
-from recsae.rpc.request import current_request
-from recsae.rpc.server import RpcServer, build_server
+from recsae.errors import ConflictError, FailedPreconditionError, NotFoundError
+from recsae.rpc.client import ClientOptions
+from recsae.rpc.server import build_server
 from recsae.rpc.settings import ServiceSettings
 from recsae.rpc.status import error_from
 from recsae.telemetry.logging import configure_logging
 from recsae.telemetry.metrics import MetricsServer, RpcMetrics, new_registry
-from recsae.v1 import steering_pb2, steering_pb2_grpc
-
-SERVICE = "recsae.v1.Steering"
-MARKER = "user-marker-4711"
-
-
-class Steering(steering_pb2_grpc.SteeringServicer):
-    """A small real servicer whose behaviour a test chooses by the policy id."""
-
-    def __init__(self) -> None:
-        self.draining = threading.Event()
-        self.release = threading.Event()
-        self.entered = threading.Semaphore(0)
-        self.seen: list[Any] = []
-
-    def GetPolicy(
-        self, request: steering_pb2.GetPolicyRequest, context: grpc.ServicerContext
-    ) -> steering_pb2.GetPolicyResponse:
-        self.seen.append((current_request(), context.invocation_metadata()))
-        if request.policy_id == "missing":
-            raise NotFoundError("no policy 'missing'; list them first")
-        if request.policy_id == "broken":
-            raise KeyError(MARKER)
-        if request.policy_id == "wait":
-            self.entered.release()
-            self.release.wait(30)
-        return steering_pb2.GetPolicyResponse(policy=steering_pb2.Policy(id=request.policy_id))
-
-    def WatchPlans(
-        self, request: steering_pb2.WatchPlansRequest, context: grpc.ServicerContext
-    ) -> Iterator[steering_pb2.WatchPlansResponse]:
-        yield steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=1))
-        self.draining.wait(30)
-
-
-@dataclass
-class Running:
-    server: RpcServer
-    servicer: Steering
-    registry: Any
-    channels: list[grpc.Channel] = field(default_factory=list)
-
-    def channel(self, options: ClientOptions | None = None) -> grpc.Channel:
-        made = channel(f"127.0.0.1:{self.server.port}", options)
-        self.channels.append(made)
-        return made
-
-    def stub(self, options: ClientOptions | None = None) -> steering_pb2_grpc.SteeringStub:
-        return steering_pb2_grpc.SteeringStub(self.channel(options))
+from recsae.v1 import steering_pb2
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Running]]:
-    running: list[Running] = []
-
-    def begin(**values: Any) -> Running:
-        registry = new_registry()
-        settings = ServiceSettings(**({"drain_probe_s": 0, "drain_grace_s": 5} | values))
-        server = build_server(settings, RpcMetrics(registry))
-        servicer = Steering()  # type: ignore[abstract]  # the methods left out answer UNIMPLEMENTED
-        servicer.draining = server.draining
-        server.add(steering_pb2_grpc.add_SteeringServicer_to_server, servicer, SERVICE)
-        server.start()
-        server.mark_ready()
-        running.append(Running(server, servicer, registry))
-        return running[-1]
-
-    yield begin
-    for one in running:
-        one.servicer.release.set()
-        one.server.drain()
-        for opened in one.channels:
-            opened.close()
-
-
-def health_of(running: Running, service: str = SERVICE) -> int:
-    stub = health_pb2_grpc.HealthStub(running.channel())
-    return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status)
-
-
-def get(policy_id: str) -> steering_pb2.GetPolicyRequest:
-    return steering_pb2.GetPolicyRequest(policy_id=policy_id)
+    with small_servers() as begin:
+        yield begin
 
 
 def test_request_id_and_trace_come_in_and_go_out(start: Callable[..., Running]) -> None:
@@ -173,18 +92,6 @@ def test_unimplemented_method_says_so(start: Callable[..., Running]) -> None:
         start().stub().ListAudit(steering_pb2.ListAuditRequest(), timeout=5)
     assert isinstance(failed.value, grpc.Call)
     assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-def test_token_is_demanded_of_everyone_but_health_checks(start: Callable[..., Running]) -> None:
-    running = start(tokens="alice:0123456789abcdef")
-    for options in (ClientOptions(), ClientOptions(token="0123456789abcdeX")):
-        with pytest.raises(grpc.RpcError) as failed:
-            running.stub(options).GetPolicy(get("p"), timeout=5)
-        assert isinstance(error_from(failed.value), UnauthenticatedError)
-    assert running.servicer.seen == []
-    assert health_of(running) == health_pb2.HealthCheckResponse.SERVING
-    running.stub(ClientOptions(token="0123456789abcdef")).GetPolicy(get("p"), timeout=5)
-    assert running.servicer.seen[0][0].principal == "alice"
 
 
 def test_overload_is_refused_at_once_while_health_still_answers(start: Callable[..., Running]) -> None:
@@ -291,33 +198,3 @@ def test_metrics_count_calls_by_method_and_code(start: Callable[..., Running]) -
     assert f'recsae_rpc_requests_total{{code="NOT_FOUND",method="{method}"}} 1.0' in text
     assert f'recsae_rpc_duration_seconds_count{{method="{method}"}} 2.0' in text
     assert MARKER not in text
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command: apt-get install openssl")
-def test_mutual_tls_admits_only_holders_of_a_certificate(start: Callable[..., Running], tmp_path: Path) -> None:
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    running = start(tls_cert=certificate, tls_key=key, tls_client_ca=certificate)
-    known = ClientOptions(ca=certificate, certificate=certificate, key=key)
-    assert running.stub(known).GetPolicy(get("p"), timeout=5).policy.id == "p"
-    for stranger in (ClientOptions(ca=certificate), ClientOptions()):
-        with pytest.raises(grpc.RpcError) as failed:
-            running.stub(stranger).GetPolicy(get("p"), timeout=5)
-        assert isinstance(failed.value, grpc.Call)
-        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
-
-
-def wait_until(claim: Callable[[], bool], seconds: float = 10) -> None:
-    """Polls for facts that only the server's internals tell."""
-    until = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < until, "it never became true"
-        time.sleep(0.002)

@@ -12,7 +12,9 @@ import pytest
 import typer
 
 from recsae.cli import app as cli
+from recsae.cli.commands.platform import addresses_table
 from recsae.cli.output import console, errors
+from recsae.cli.workspace import Addresses, Workspace
 from recsae.recommenders.synthetic import tiny_bundle
 
 
@@ -181,6 +183,29 @@ def test_status_says_that_a_platform_elsewhere_does_not_answer(recsae: Recsae) -
     assert outcome.json == {
         name: {"address": nobody, "state": "unavailable"} for name in ("recommender", "interpreter")
     }
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
+def test_status_shows_where_the_stores_are_without_their_passwords(
+    recsae: Recsae, tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    workspace, nobody = Workspace(tmp_path / "workspace"), "127.0.0.1:1"
+    metrics = dict.fromkeys(("recommender", "interpreter", "worker"), nobody)
+    addresses = Addresses(nobody, nobody, f"redis://:s3cret@{nobody}/0", f"redis://us:s3cret@{nobody}/1", metrics)
+    with workspace.claim.held():
+        workspace.write_addresses(addresses)
+        outcome = recsae("status", *form)
+    assert outcome.code == 1
+    assert all(f"redis://***@{nobody}/{number}" in outcome.out for number in (0, 1))
+    assert "s3cret" not in outcome.out + outcome.err
+
+
+def test_what_runs_is_shown_without_passwords(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = dict.fromkeys(("recommender", "interpreter", "worker"), "m:1")
+    console.print(addresses_table(Addresses("r:1", "i:1", "redis://:s3cret@s:1/0", "redis://:s3cret@b:1/0", metrics)))
+    shown = capsys.readouterr().out
+    assert "redis://***@s:1/0" in shown
+    assert "s3cret" not in shown
 
 
 def test_down_is_fine_when_nothing_runs(recsae: Recsae) -> None:

@@ -154,6 +154,20 @@ def test_calls_without_the_token_are_refused_and_health_checks_are_not() -> None
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+@pytest.mark.parametrize("form", ["{}", "shop:{}", "shop:viewer:{}"])
+def test_a_token_is_its_secret_in_every_form_it_may_be_written(form: str) -> None:
+    secret = "t" * 24
+    with Exporter(Sum()).serve(tokens=[form.format(secret)]) as served:
+        address = f"127.0.0.1:{served.port}"
+        with (
+            channel(address, ClientOptions(token=secret)) as known,
+            channel(address, ClientOptions(token=f"viewer:{secret}")) as stranger,
+        ):
+            assert RecommenderClient(known).describe("").name == "sum"
+            with pytest.raises(UnauthenticatedError, match="not one of this server's"):
+                RecommenderClient(stranger).describe("")
+
+
 def test_several_models_share_an_address_by_name() -> None:
     first, second = Exporter(Sum()), Exporter(Sum(DotProduct(VECTORS[1:]), name="other"))
     with serve([first, second], "127.0.0.1:0") as served, channel(f"127.0.0.1:{served.port}") as opened:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from recsae.rpc.settings import Port, ServiceSettings
+from recsae.rpc.settings import Port, RedisUrl, ServiceSettings
 from recsae.steering.plans import DEFAULT_NORM_BUDGET
 
 
@@ -16,8 +16,10 @@ class InterpreterSettings(ServiceSettings):
 
     port: Port = Field(default=50052, description="Port of the gRPC server; 0 = a free one.")
     metrics_port: Port = Field(default=9102, description="Port of the metrics endpoint; 0 = a free one.")
-    state_url: str = Field(default="redis://127.0.0.1:6390/0", description="Server of policies, audit and channels.")
-    bus_url: str = Field(default="redis://127.0.0.1:6391/0", description="Celery's broker.")
+    state_url: RedisUrl = Field(
+        default="redis://127.0.0.1:6390/0", description="Server of policies, audit and channels."
+    )
+    bus_url: RedisUrl = Field(default="redis://127.0.0.1:6391/0", description="Celery's broker.")
     recommenders: str = Field(
         default="127.0.0.1:50051",
         description="Address of the recommender; `address,model=address,...` where models have one of their own.",

@@ -25,11 +25,14 @@ class RecommenderSettings(ServiceSettings):
         description="Models served, `name=version` separated by commas; the first one is the default.",
     )
     history: str = Field(
-        default="", description="History store: `file:<folder>` or `redis://...`; empty = requests carry histories."
+        default="",
+        description="History store: `file:<folder>` or `redis://...`; empty = requests carry histories.",
+        repr=False,  # may hold a password
     )
     histories: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
         default=(),
         description="History stores of single models, `name=url` separated by commas; the others read `history`.",
+        repr=False,
     )
     pseudonym_key_file: Path | None = Field(
         default=None,
@@ -80,7 +83,8 @@ class RecommenderSettings(ServiceSettings):
         for history in self.histories:
             name, _, url = history.partition("=")
             if not url or name not in served:
-                raise ValueError(f"histories: {history!r} is not `name=url` of a model out of {', '.join(served)}")
+                shown = f"{name!r} names" if url else "one is not `name=url` or names"  # a URL may hold a password
+                raise ValueError(f"histories: {shown} no model out of {', '.join(served)}")
         return self
 
     def history_of(self, model: str) -> str:

@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from recsae.concepts.llm.options import LlmOptions
 from recsae.errors import InvalidRequestError
-from recsae.rpc.settings import Port, ServiceSettings
+from recsae.rpc.settings import Port, RedisUrl, ServiceSettings
 from recsae.sae.execution import Backend, Execution, Nomination
 
 
@@ -19,8 +19,10 @@ class WorkerSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="RECSAE_WORKER_", extra="ignore", frozen=True)
 
     metrics_port: Port = Field(default=9103, description="Port of the exporter's metrics endpoint; 0 = a free one.")
-    state_url: str = Field(default="redis://127.0.0.1:6390/0", description="Redis or Valkey with records and leases.")
-    bus_url: str = Field(default="redis://127.0.0.1:6391/0", description="Redis or Valkey the tasks travel over.")
+    state_url: RedisUrl = Field(
+        default="redis://127.0.0.1:6390/0", description="Redis or Valkey with records and leases."
+    )
+    bus_url: RedisUrl = Field(default="redis://127.0.0.1:6391/0", description="Redis or Valkey the tasks travel over.")
     recommender: str = Field(
         default="127.0.0.1:50051",
         description="Address activations are read from; `address,model=address,...` where models have their own.",

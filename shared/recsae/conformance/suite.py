@@ -27,6 +27,7 @@ _REMEDIES = {
     DEADLINE_EXCEEDED: "answer in time, or refuse with RESOURCE_EXHAUSTED what takes too long",
     "UNAVAILABLE": "see whether the service runs there and takes plaintext or TLS as this call did",
     "UNAUTHENTICATED": "give a token: recsae --token",
+    "PERMISSION_DENIED": "give a token whose role may read: recsae --token",
     "RESOURCE_EXHAUSTED": "name in max_export_rows what fits an answer",
     "INTERNAL": "the server's own log has the error",
     "UNKNOWN": "the server's own log has the error",

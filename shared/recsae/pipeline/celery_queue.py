@@ -7,6 +7,7 @@ from kombu.exceptions import OperationalError
 
 from recsae.errors import UnavailableError
 from recsae.pipeline.contracts import Task, queue_of, task_name, to_payload
+from recsae.store.urls import readable_url
 
 
 class CeleryTaskQueue:
@@ -19,7 +20,7 @@ class CeleryTaskQueue:
     @classmethod
     def connect(cls, bus_url: str) -> CeleryTaskQueue:
         """A queue on the broker at `bus_url`, e.g. "redis://127.0.0.1:6391/0"; connects on the first send."""
-        app = Celery("recsae-sender", broker=bus_url, set_as_current=False)
+        app = Celery("recsae-sender", broker=readable_url(bus_url), set_as_current=False)
         app.conf.update(
             task_ignore_result=True,
             broker_transport_options={"socket_timeout": 5.0, "socket_connect_timeout": 2.0},

@@ -1,56 +1,116 @@
-"""Bearer tokens: from settings to the principal of a call. Roles and permissions are not decided here."""
+"""The gate of a server: who calls (bearer token or client certificate), may they call this, and not too often.
+
+A pure object that knows no gRPC server: the one interceptor asks it before a call queues, on the path of every
+recommendation, so that `admit` costs two look-ups and keeps nothing per call. Not here: reading principals from
+settings (`recsae.rpc.principals`), the table of roles (`recsae.rpc.roles`), counting (`recsae.rpc.quotas`).
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
 
-from recsae.errors import UnauthenticatedError
-from recsae.rpc.request import ANONYMOUS, AUTHORIZATION_KEY
+from recsae.errors import PermissionDeniedError, UnauthenticatedError
+from recsae.rpc.principals import NOBODY_ASKED, Principal, Token, certificate_name, check_names, digest_of
+from recsae.rpc.quotas import Limits, Quota, Refused
+from recsae.rpc.request import AUTHORIZATION_KEY
+from recsae.rpc.roles import ROLES, Role
 
 _SCHEME = "bearer "
+# Callers write one secret in few ways ("Bearer x", "bearer x"); more than this are looked up by digest each time.
+_MOST_HEADERS = 1024
 
 
-class Secret(Protocol):
-    """A value that does not print itself, as pydantic's `SecretStr`."""
-
-    def get_secret_value(self) -> str:
-        """The value."""
+def _uncounted(_principal: str, _limit: str) -> None:
+    """For servers without metrics."""
 
 
-class TokenAuthenticator:
-    """Finds the principal that a call's `authorization` metadata proves."""
+class Gate:
+    """Admits calls: a token when one is sent, else the client certificate; no credentials configured = everyone."""
 
-    def __init__(self, tokens: Sequence[Secret]) -> None:
-        """Tokens are `name:secret` or a bare secret, whose principal is named by its hash. None = all may call."""
-        # Looked up by digest: the time taken says nothing about how much of a guess was right.
-        self._principals = dict(_principal(token.get_secret_value()) for token in tokens)
+    def __init__(
+        self,
+        tokens: Sequence[Token] = (),
+        certificates: Mapping[str, Principal] | None = None,
+        limits: Limits | None = None,
+        refused: Refused = _uncounted,
+    ) -> None:
+        """`certificates` are principals by the name in their certificate; `refused` counts refusals by the limits.
 
-    def principal(self, metadata: Mapping[str, str]) -> str:
-        """The principal; "anonymous" when no tokens are configured; UnauthenticatedError else."""
-        if not self._principals:
-            return ANONYMOUS
-        given = metadata.get(AUTHORIZATION_KEY, "")
-        if not given.lower().startswith(_SCHEME):
+        InvalidRequestError when a name has one role by token and another by certificate.
+        """
+        limits = limits or Limits()
+        self._certificates = dict(certificates or {})
+        principals = [*(token.principal for token in tokens), *self._certificates.values()]
+        check_names(principals)
+        self._open = not principals
+        self._by_digest = {token.digest: token.principal for token in tokens}
+        # Keyed by the whole header: a dict compares strings only once their salted 64-bit hashes agree, so that time
+        # tells a guesser nothing. Only headers with a valid secret get in.
+        self._by_header: dict[str, Principal] = {}
+        names = dict.fromkeys(principal.name for principal in principals or [NOBODY_ASKED])
+        self._quotas = {name: Quota(name, limits, refused) for name in names} if limits.any else {}
+        self.holds_calls = limits.in_flight > 0
+        """True when calls in flight are limited, so that `enter` and `leave` have to be told of them."""
+
+    def admit(self, method: str, metadata: Mapping[str, str]) -> Principal:
+        """The principal that the `authorization` metadata proves, when it may call `method` now.
+
+        UnauthenticatedError, PermissionDeniedError or ResourceExhaustedError else.
+        """
+        header = metadata.get(AUTHORIZATION_KEY, "")
+        principal = self._by_header.get(header) or self._recognised(header)
+        return self._allowed(method, principal)
+
+    def asks_certificate(self, metadata: Mapping[str, str]) -> bool:
+        """True when no token came and a certificate may do: `admit_peer` then decides, once the call runs."""
+        return bool(self._certificates) and AUTHORIZATION_KEY not in metadata
+
+    def admit_peer(self, method: str, peer: Mapping[str, Iterable[bytes]]) -> Principal:
+        """As `admit`, for the client certificate in gRPC's authentication context."""
+        name = certificate_name(peer)
+        principal = self._certificates.get(name)
+        if principal is None:
+            raise UnauthenticatedError(
+                f"no bearer token came, and the client certificate's name {name[:128]!r} is not one of this server's "
+                "principals; send metadata 'authorization: Bearer <token>' or have the name added to tls_principals"
+            )
+        return self._allowed(method, principal)
+
+    def enter(self, principal: Principal) -> None:
+        """Holds a call of the principal until `leave`; ResourceExhaustedError when it holds as many as it may."""
+        if self.holds_calls:
+            self._quotas[principal.name].enter()
+
+    def leave(self, principal: Principal) -> None:
+        """Ends what `enter` began."""
+        if self.holds_calls:
+            self._quotas[principal.name].leave()
+
+    def _recognised(self, header: str) -> Principal:
+        if self._open:
+            return NOBODY_ASKED
+        if header[: len(_SCHEME)].lower() != _SCHEME:
             raise UnauthenticatedError("no bearer token came; send metadata 'authorization: Bearer <token>'")
-        principal = self._principals.get(_digest(given[len(_SCHEME) :].strip()))
+        principal = self._by_digest.get(digest_of(header[len(_SCHEME) :].strip()))
         if principal is None:
             raise UnauthenticatedError("the bearer token is not one of this server's; ask its operator for one")
+        if len(self._by_header) < _MOST_HEADERS:
+            self._by_header[header] = principal
+        return principal
+
+    def _allowed(self, method: str, principal: Principal) -> Principal:
+        needed = ROLES.get(method)
+        if needed is None or principal.role < needed:
+            raise PermissionDeniedError(_too_low(method, principal, needed))
+        if self._quotas:
+            self._quotas[principal.name].take()
         return principal
 
 
-def secret_of(token: str) -> str:
-    """The secret of a `name:secret` or bare token."""
-    name, colon, secret = token.partition(":")
-    return secret if colon else name
-
-
-def _principal(token: str) -> tuple[bytes, str]:
-    name, colon, _ = token.partition(":")
-    digest = _digest(secret_of(token))
-    return digest, name if colon else f"token-{digest.hex()[:8]}"
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+def _too_low(method: str, principal: Principal, needed: Role | None) -> str:
+    if needed is None:
+        return f"{method} has no role, so nobody may call it; put it into the table of recsae.rpc.roles"
+    return (
+        f"principal {principal.name!r} is {principal.role}, and {method} needs {needed}: call it with a token or "
+        f"certificate of role {needed}, or have the role of {principal.name!r} raised where the server is configured"
+    )

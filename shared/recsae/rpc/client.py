@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,7 +53,7 @@ class ClientOptions:
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     timeout_s: float = 10.0
     """For unary calls that name none."""
     stream_timeout_s: float = 7200.0
@@ -165,7 +165,7 @@ class _Outgoing(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
 class _CallDetails(grpc.ClientCallDetails):
     method: str
     timeout: float | None
-    metadata: Any
+    metadata: Any = field(repr=False)  # has the token
     credentials: grpc.CallCredentials | None
     wait_for_ready: bool | None
     compression: grpc.Compression | None

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from recsae.errors import DeadlineExceededError
 
 DEFAULT_MARGIN_S = 0.005
+# A call without a deadline says that centuries remain, which no lock of Python's would wait for.
+_LONGEST_S = 366 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float | None) -> Deadline:
-        """The deadline `seconds` from now; None = no end."""
-        return cls(None if seconds is None else time.monotonic() + seconds)
+        """The deadline `seconds` from now; None, and more than a year, = no end."""
+        return cls(None if seconds is None or seconds > _LONGEST_S else time.monotonic() + seconds)
 
     def remaining(self) -> float | None:
         """Seconds left, negative once it has passed; None = no end."""

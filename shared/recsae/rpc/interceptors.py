@@ -1,8 +1,8 @@
 """The one interceptor of a server: who calls, is there room, in which lane, and what to record.
 
-Refusals (no valid token, no room) are decided before a call queues and answered from the express lane, so that
-an overloaded server still says so at once. Health checks skip all of it but the lane. Not here: what errors mean
-(`recsae.rpc.status`) and how much room there is (`recsae.rpc.lanes`).
+Refusals (no valid token, too low a role, no room) are decided before a call queues and answered from the express
+lane, so that an overloaded server still says so at once. Health checks skip all of it but the lane. Not here: what
+errors mean (`recsae.rpc.status`) and how much room there is (`recsae.rpc.lanes`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from typing import Any
 import grpc
 
 from recsae.errors import RecsaeError
-from recsae.rpc.auth import TokenAuthenticator
+from recsae.rpc.auth import Gate
 from recsae.rpc.calls import CallRecorder
+from recsae.rpc.guarding import guarded
 from recsae.rpc.lanes import Lane, Lanes
+from recsae.rpc.principals import Principal
 from recsae.rpc.request import RequestInfo, request_id_of, traceparent_of
+from recsae.rpc.roles import Role
 
 Handler = grpc.RpcMethodHandler
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
@@ -27,10 +30,10 @@ _HEALTH = "/grpc.health.v1.Health/"
 class CallInterceptor(grpc.ServerInterceptor):
     """Authenticates, sheds, routes and records every call."""
 
-    def __init__(self, lanes: Lanes, authenticator: TokenAuthenticator, recorder: CallRecorder) -> None:
+    def __init__(self, lanes: Lanes, gate: Gate, recorder: CallRecorder) -> None:
         """All three are shared by the server's threads."""
         self._lanes = lanes
-        self._authenticator = authenticator
+        self._gate = gate
         self._recorder = recorder
 
     def intercept_service(
@@ -47,24 +50,28 @@ class CallInterceptor(grpc.ServerInterceptor):
             return _with_behaviour(handler, _passed_on(behaviour), self._lanes.express)
         metadata = {key: value for key, value in handler_call_details.invocation_metadata if isinstance(value, str)}
         lane = self._lanes.choose(streaming=handler.request_streaming or handler.response_streaming)
-        principal, refusal = self._admit(metadata, lane)
+        principal, refusal = self._admit(handler_call_details.method, metadata, lane)
         info = RequestInfo(
             request_id=request_id_of(metadata),
             traceparent=traceparent_of(metadata),
-            principal=principal,
+            principal=principal.name if principal else "",
+            role=principal.role if principal else Role.VIEWER,
             method=handler_call_details.method,
         )
         if refusal is not None:
             behaviour, lane = _refusing(refusal), self._lanes.express
+        else:
+            behaviour = guarded(self._gate, principal, behaviour, streaming=handler.response_streaming)
         recorded = self._stream if handler.response_streaming else self._unary
         return _with_behaviour(handler, recorded(behaviour, info), lane)
 
-    def _admit(self, metadata: dict[str, str], lane: Lane) -> tuple[str, RecsaeError | None]:
+    def _admit(self, method: str, metadata: dict[str, str], lane: Lane) -> tuple[Principal | None, RecsaeError | None]:
+        """The principal, None when its certificate will tell once the call runs, or why the call is refused."""
         try:
-            principal = self._authenticator.principal(metadata)
+            principal = None if self._gate.asks_certificate(metadata) else self._gate.admit(method, metadata)
             lane.check_room()
         except RecsaeError as refusal:
-            return "", refusal
+            return None, refusal
         return principal, None
 
     def _unary(self, behaviour: Behaviour, info: RequestInfo) -> Behaviour:

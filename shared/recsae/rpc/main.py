@@ -26,7 +26,11 @@ class App(Protocol):
 
 
 def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App]) -> int:
-    """Serves until SIGTERM or SIGINT; 1 when it cannot start, with the reason in the log."""
+    """Serves until SIGTERM or SIGINT; 1 when it cannot start, with the reason in the log.
+
+    Of an error nobody foresaw, files and sockets apart, the log has type and places alone, as everywhere: its message
+    may quote a secret.
+    """
     settings = load_settings(kind)
     configure_logging(name, level=settings.log_level, format=settings.log_format)
     log = structlog.get_logger(f"recsae_{name}")
@@ -35,6 +39,13 @@ def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App
         app.start()
     except RecsaeError as error:
         log.error("start_failed", code=error.code, reason=str(error))
+        return 1
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        log.error("start_failed", code="failed_precondition", reason=f"{what}{error.strerror or error}", exc_info=error)
+        return 1
+    except Exception as error:
+        log.error("start_failed", code="internal", exc_info=error)
         return 1
     try:
         log.info("stop_requested", signal=wait_for_stop_signal())

@@ -18,10 +18,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[i
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from recsae.errors import FailedPreconditionError
-from recsae.rpc.auth import TokenAuthenticator
 from recsae.rpc.calls import CallRecorder
 from recsae.rpc.interceptors import CallInterceptor
 from recsae.rpc.lanes import Lanes
+from recsae.rpc.roles import require_roles
 from recsae.rpc.settings import ServiceSettings
 from recsae.telemetry.metrics import RpcMetrics
 
@@ -41,7 +41,8 @@ class RpcServer:
         self._lanes = Lanes(
             unary_threads=settings.max_workers, unary_waiting=settings.max_queue, streams=settings.max_streams
         )
-        interceptor = CallInterceptor(self._lanes, TokenAuthenticator(settings.tokens), CallRecorder(metrics))
+        gate = settings.gate(metrics.count_limited)
+        interceptor = CallInterceptor(self._lanes, gate, CallRecorder(metrics))
         self._server = grpc.server(self._lanes.unary, interceptors=[interceptor], options=_server_arguments(settings))
         self._health = health.HealthServicer(experimental_non_blocking=True)
         self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -58,9 +59,13 @@ class RpcServer:
         self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
 
     def start(self) -> int:
-        """Binds and accepts calls, health NOT_SERVING; returns the port. FailedPreconditionError when it is taken."""
+        """Binds and accepts calls, health NOT_SERVING; returns the port.
+
+        FailedPreconditionError when the port is taken or an RPC has no role.
+        """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        require_roles(names)
         reflection.enable_server_reflection(names, self._server)
         address = f"{self._settings.host}:{self._settings.port}"
         try:

@@ -9,14 +9,24 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from recsae.rpc.auth import secret_of
+from recsae.errors import InvalidRequestError
+from recsae.rpc.auth import Gate
 from recsae.rpc.client import ClientOptions
 from recsae.rpc.loopback import is_loopback
-
-_SHORTEST_SECRET = 16
+from recsae.rpc.principals import read_certificate_principals, read_tokens
+from recsae.rpc.quotas import Limits, Refused
+from recsae.store.urls import readable_url
 
 
 def split_commas(value: object) -> object:
@@ -30,14 +40,24 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+def _readable(url: str) -> str:
+    try:
+        return readable_url(url)
+    except InvalidRequestError as error:
+        raise ValueError(str(error)) from None
+
+
 CommaSeparated = BeforeValidator(split_commas)
+RedisUrl = Annotated[str, AfterValidator(_readable), Field(repr=False)]
+"""A URL that may hold a password: never shown with the settings."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class ServiceSettings(BaseSettings):
     """What every service reads. Subclasses set `env_prefix` and the defaults of the ports."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    # An error that quoted its input would show a secret.
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     host: str = Field(default="127.0.0.1", description="Address the gRPC server binds.")
     port: Port = Field(default=0, description="Port of the gRPC server; 0 = a free one.")
@@ -49,7 +69,23 @@ class ServiceSettings(BaseSettings):
         default=None, description="CA of client certificates, PEM; set = callers need one."
     )
     tokens: Annotated[tuple[SecretStr, ...], NoDecode, CommaSeparated] = Field(
-        default=(), description="Bearer tokens callers may use, `name:secret` or `secret`, separated by commas."
+        default=(),
+        description="Bearer tokens callers may use, `name:role:secret` with a role out of viewer, operator and admin, "
+        "separated by commas; none and no `tls_principals` = everyone on this machine is an admin.",
+    )
+    tls_principals: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
+        default=(),
+        description="Callers known by their client certificate, `name=role` with its common name (or first "
+        "alternative name), separated by commas; they need no token, and one they send wins.",
+    )
+    principal_rate: float = Field(
+        default=0, ge=0, le=1e6, description="Calls a second each principal may make in the long run; 0 = no limit."
+    )
+    principal_burst: int = Field(
+        default=100, ge=1, le=1_000_000, description="Calls at once after a pause that `principal_rate` allows."
+    )
+    principal_in_flight: int = Field(
+        default=0, ge=0, le=100_000, description="Calls each principal may hold, open streams included; 0 = no limit."
     )
     peer_ca: Path | None = Field(default=None, description="CA that other services' certificates are checked by, PEM.")
     peer_cert: Path | None = Field(default=None, description="Client certificate shown to other services, PEM.")
@@ -74,10 +110,21 @@ class ServiceSettings(BaseSettings):
 
     @field_validator("tokens")
     @classmethod
-    def _secrets_are_long(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(secret_of(token.get_secret_value())) < _SHORTEST_SECRET for token in tokens):
-            raise ValueError(f"a token is shorter than {_SHORTEST_SECRET} characters; try `openssl rand -hex 24`")
+    def _tokens_are_read(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        try:
+            read_tokens([token.get_secret_value() for token in tokens])
+        except InvalidRequestError as error:
+            raise ValueError(str(error)) from None
         return tokens
+
+    @field_validator("tls_principals")
+    @classmethod
+    def _principals_are_read(cls, principals: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            read_certificate_principals(principals)
+        except InvalidRequestError as error:
+            raise ValueError(str(error)) from None
+        return principals
 
     @model_validator(mode="after")
     def _credentials_agree(self) -> Self:
@@ -88,10 +135,14 @@ class ServiceSettings(BaseSettings):
             raise ValueError(f"{prefix}PEER_CERT and {prefix}PEER_KEY belong together; set both or none")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError(f"{prefix}TLS_CLIENT_CA needs {prefix}TLS_CERT and {prefix}TLS_KEY")
-        if not is_loopback(self.host) and (self.tls_cert is None or not self.tokens):
+        if self.tls_principals and self.tls_client_ca is None:
+            raise ValueError(
+                f"{prefix}TLS_PRINCIPALS needs {prefix}TLS_CLIENT_CA, by which client certificates are checked"
+            )
+        if not is_loopback(self.host) and (self.tls_cert is None or not (self.tokens or self.tls_principals)):
             raise ValueError(
                 f"{prefix}HOST={self.host} can be reached from other machines: set TLS ({prefix}TLS_CERT and "
-                f"{prefix}TLS_KEY) and bearer tokens ({prefix}TOKENS), or bind 127.0.0.1"
+                f"{prefix}TLS_KEY) and who may call ({prefix}TOKENS or {prefix}TLS_PRINCIPALS), or bind 127.0.0.1"
             )
         if not is_loopback(self.metrics_host) and self.tls_client_ca is None:
             raise ValueError(
@@ -99,6 +150,21 @@ class ServiceSettings(BaseSettings):
                 f"certificates ({prefix}TLS_CERT, {prefix}TLS_KEY and {prefix}TLS_CLIENT_CA), or bind 127.0.0.1"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_role_per_name(self) -> Self:
+        try:
+            self.gate()
+        except InvalidRequestError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def gate(self, refused: Refused | None = None) -> Gate:
+        """Who may call this service; `refused` counts refusals by the limits, by principal and limit."""
+        limits = Limits(self.principal_rate, self.principal_burst, self.principal_in_flight)
+        tokens = read_tokens([token.get_secret_value() for token in self.tokens])
+        certificates = read_certificate_principals(self.tls_principals)
+        return Gate(tokens, certificates, limits, refused) if refused else Gate(tokens, certificates, limits)
 
     def client_options(self) -> ClientOptions:
         """How this service calls others."""

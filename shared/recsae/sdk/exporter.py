@@ -86,7 +86,9 @@ class Exporter:
     ) -> Serving:
         """Serves from threads of its own until `stop()`; other machines need `credentials` (TLS) and `tokens`.
 
-        FailedPreconditionError when the address is taken, InvalidRequestError when it is public and bare.
+        A token is a secret of 16 characters or more, `name:secret` or `name:role:secret` as services write them; each
+        may call everything an exporter serves. FailedPreconditionError when the address is taken, InvalidRequestError
+        when it is public and bare.
         """
         return serve([self], address, credentials=credentials, tokens=tokens)
 

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from recsae.errors import FailedPreconditionError, InvalidRequestError, UnauthenticatedError
-from recsae.rpc.auth import TokenAuthenticator
+from recsae.errors import FailedPreconditionError, InvalidRequestError, RecsaeError
+from recsae.rpc.auth import Gate
 from recsae.rpc.loopback import is_loopback
+from recsae.rpc.principals import SHORTEST_SECRET, Principal, Token, digest_of
+from recsae.rpc.roles import HEALTH, Role
+from recsae.rpc.status import status_code
 from recsae.sdk.servicers import ACTIVATION_EXPORTER, RECOMMENDER, ExporterServicer, Models, RankServicer
 from recsae.telemetry.event_log import event_log
 from recsae.v1 import recommender_pb2_grpc
@@ -27,7 +30,6 @@ _log = event_log(__name__)
 _THREADS = 8
 _MOST_CALLS = 128
 _MOST_BYTES = 64 << 20
-_SHORTEST_TOKEN = 16
 _GRACE_S = 5.0
 # grpc ends a server that nobody holds any more; ours run until they are stopped.
 _RUNNING: set[Serving] = set()
@@ -108,8 +110,8 @@ def serve(
 
 def _check_address(address: str, credentials: grpc.ServerCredentials | None, tokens: Sequence[str]) -> None:
     host = address.rsplit(":", 1)[0]
-    if any(len(token) < _SHORTEST_TOKEN for token in tokens):
-        raise InvalidRequestError(f"a token is shorter than {_SHORTEST_TOKEN} characters; try secrets.token_hex(24)")
+    if any(len(token.rpartition(":")[2]) < SHORTEST_SECRET for token in tokens):
+        raise InvalidRequestError(f"a token is shorter than {SHORTEST_SECRET} characters; try secrets.token_hex(24)")
     if not (address.startswith("unix:") or is_loopback(host)) and (credentials is None or not tokens):
         raise InvalidRequestError(
             f"{address} can be reached from other machines: give serve() `credentials` "
@@ -138,41 +140,42 @@ def _add_reflection(server: grpc.Server, services: Sequence[str]) -> None:
     reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server)
 
 
-class _Token:
-    """A secret that does not print itself."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def get_secret_value(self) -> str:
-        return self._value
-
-
 class _Tokens(grpc.ServerInterceptor):
     """Refuses calls without one of the tokens, health checks apart."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        self._authenticator = TokenAuthenticator([_Token(token) for token in tokens])
+        self._gate = Gate([_token(text) for text in dict.fromkeys(tokens)])
 
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        if handler_call_details.method.startswith("/grpc.health.v1.Health/"):
-            return continuation(handler_call_details)
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(f"/{HEALTH}/"):
+            return handler
         metadata = {
             str(key): value for key, value in handler_call_details.invocation_metadata if isinstance(value, str)
         }
         try:
-            self._authenticator.principal(metadata)
-        except UnauthenticatedError as refusal:
-            return _refusing(str(refusal))
-        return continuation(handler_call_details)
+            self._gate.admit(method, metadata)
+        except RecsaeError as refusal:
+            return _refusing(refusal)
+        return handler
 
 
-def _refusing(sentence: str) -> grpc.RpcMethodHandler[Any, Any]:
+def _token(text: str) -> Token:
+    """A bare secret, `name:secret` or a service's `name:role:secret`: everything an exporter serves is a viewer's."""
+    name, _, secret = text.rpartition(":")
+    digest = digest_of(secret)
+    return Token(Principal(name or f"token-{digest.hex()[:8]}", Role.VIEWER), digest)
+
+
+def _refusing(refusal: RecsaeError) -> grpc.RpcMethodHandler[Any, Any]:
+    code, sentence = status_code(refusal), str(refusal)
+
     def refuse(_request: Any, context: grpc.ServicerContext) -> Any:
-        context.abort(grpc.StatusCode.UNAUTHENTICATED, sentence)
+        context.abort(code, sentence)
 
     return grpc.unary_unary_rpc_method_handler(refuse)

@@ -143,7 +143,7 @@ class Steerer:
     def _changed(self, own: Floats, recipe: Recipe, latents: _Part) -> Judged | None:
         """Rows with what a recipe does to them; None when their latents are needed and not there."""
         if not recipe.reads_latents:
-            return judged(own, recipe.added, np.full(len(own), recipe.norm), self.plan.norm_budget)
+            return judged(own, recipe.added, [recipe.norm] * len(own), self.plan.norm_budget)
         if latents.codes is None:
             return None
         change, norms = recipe.change(latents.codes, latents.begin, latents.end)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsae.steering.plans import Floats
 from recsae.steering.receipts import UnsteeredReason
-from recsae.steering.recipes import Doubles
+from recsae.steering.recipes import Doubles, lengths_of
 
 # No part of a row is longer than the row: where a row stays below this, no float32 of it overflows.
 _LARGEST = 3e38
@@ -17,53 +18,62 @@ _LARGEST = 3e38
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Changed rows float32 [n, d], the `norms` of their changes and the `lengths` they had before, float64 [n].
+    """Changed rows float32 [n, d], the `norms` of their changes and the `lengths` they had before, n floats each.
 
-    A row is used where it is `kept`: `valid` (finite), `within` the budget, and changed, bool [n] each.
+    A row may be used where it is finite and within the budget; `all_usable`: every row is seen to be so.
     """
 
     rows: Floats
-    norms: Doubles
-    lengths: Doubles
-    valid: NDArray[np.bool_]
-    within: NDArray[np.bool_]
-    kept: NDArray[np.bool_]
+    norms: list[float]
+    lengths: list[float]
+    norm_budget: float
+    all_usable: bool
 
     def used(self, x: Floats) -> Floats:
-        """The rows to go on with, float32 [n, d]: those of `x` where they are not kept, `x` itself when none is."""
-        kept = np.count_nonzero(self.kept)
-        if kept == len(self.kept):
+        """The rows to go on with, float32 [n, d]: those of `x` where they may not be used or nothing changed.
+
+        `x` itself when that is so of all.
+        """
+        if self.all_usable and min(self.norms) > 0:
             return self.rows
-        return np.where(self.kept[:, None], self.rows, x) if kept else x
+        kept: NDArray[np.bool_] = np.array(self.norms) > 0
+        if not self.all_usable:
+            kept &= self._valid & self._within
+        # Adding nothing to a row would still turn its -0.0 into 0.0.
+        return np.where(kept[:, None], self.rows, x) if np.count_nonzero(kept) else x
 
     def telling(self, begin: int, end: int) -> int:
         """The row that speaks for rows begin..end-1: the one changed most, or the first where none may be."""
         if end - begin == 1:
             return begin
-        allowed = (self.valid & self.within)[begin:end]
-        return begin + int(np.where(allowed, self.norms[begin:end], -1.0).argmax())
+        norms = np.array(self.norms[begin:end])
+        allowed = True if self.all_usable else (self._valid & self._within)[begin:end]
+        return begin + int(np.where(allowed, norms, -1.0).argmax())
 
     def reason(self, row: int) -> UnsteeredReason:
         """STEERED, or why the row stays as it was."""
-        if not self.valid[row]:
+        if self.all_usable:
+            return UnsteeredReason.STEERED
+        if not self._valid[row]:
             return UnsteeredReason.INVALID_CHANGE
-        return UnsteeredReason.STEERED if self.within[row] else UnsteeredReason.OVER_NORM_BUDGET
+        return UnsteeredReason.STEERED if self._within[row] else UnsteeredReason.OVER_NORM_BUDGET
 
-    def share(self, row: int, norm: float) -> float:
-        """A norm over the length the row had."""
-        length = float(self.lengths[row])
-        return norm / length if length > 0 else 0.0
+    @cached_property
+    def _valid(self) -> NDArray[np.bool_]:
+        finite: NDArray[np.bool_] = np.isfinite(self.norms) & np.isfinite(self.lengths)
+        return finite & np.isfinite(self.rows).all(axis=1)
+
+    @cached_property
+    def _within(self) -> NDArray[np.bool_]:
+        within: NDArray[np.bool_] = np.array(self.norms) <= self.norm_budget * np.array(self.lengths)
+        return within
 
 
-def judged(x: Floats, change: Doubles, norms: Doubles, norm_budget: float) -> Judged:
-    """Rows `x` float32 [n, d] with `change` float64 [n, d] (or [d], the same for all) of `norms` [n] added."""
+def judged(x: Floats, change: Doubles, norms: list[float], norm_budget: float) -> Judged:
+    """Rows `x` float32 [n, d] with `change` float64 [n, d] (or [d], the same for all) of n `norms` added."""
     wide = x.astype(np.float64)
-    lengths = np.sqrt(np.add.reduce(wide * wide, axis=1))
+    lengths = lengths_of(wide)
     wide += change
-    rows = wide.astype(np.float32)
-    # False of NaN too.
-    valid = lengths + norms < _LARGEST
-    if np.count_nonzero(valid) < len(valid):
-        valid = np.isfinite(norms) & np.isfinite(lengths) & np.isfinite(rows).all(axis=1)
-    within = norms <= norm_budget * lengths
-    return Judged(rows, norms, lengths, valid, within, valid & within & (norms > 0))
+    # The usual case from the ends alone, for whoever passes here passes row by row too. A NaN fails a comparison.
+    all_usable = sum(lengths) + sum(norms) < _LARGEST and max(norms) <= norm_budget * min(lengths)
+    return Judged(wide.astype(np.float32), norms, lengths, norm_budget, all_usable)

@@ -39,9 +39,16 @@ _NOTHING = np.zeros((0, 0), np.float32)
 class LivePlan:
     """Applies what `current` holds to rows of one hook of one model version. Safe to call from several threads."""
 
-    def __init__(self, current: Callable[[], Steerer | UnsteeredReason], model_version: str, hook: str) -> None:
-        """`current` is `PlanFollower.current` or stands for it."""
+    def __init__(
+        self,
+        current: Callable[[], Steerer | UnsteeredReason],
+        model_version: str,
+        hook: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`current` is `PlanFollower.current` or stands for it, and so is `now`: the time windows are judged by."""
         self._current = current
+        self._now = now
         self._bare = Triple(model_version=model_version)
         self._hook = hook
 
@@ -67,7 +74,7 @@ class LivePlan:
         if plan.plan.kill_switch or not plan.plan.policies:
             reason = UnsteeredReason.KILL_SWITCH if plan.plan.kill_switch else UnsteeredReason.NONE_MATCHED
             return Change((), _NOTHING, (self._of_plan(plan, reason),) * len(contexts))
-        now = time.time()
+        now = self._now()
         found = [plan.matcher.match(context, now) for context in contexts]
         receipts = [plan.untouched(match) for match in found]
         matched = {place: match for place, match in enumerate(found) if match.together and rows_each}

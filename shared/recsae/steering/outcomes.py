@@ -14,46 +14,38 @@ from recsae.steering.judging import Judged
 from recsae.steering.matching import Match
 from recsae.steering.plans import Floats, Plan
 from recsae.steering.receipts import PolicyRef, Receipt, ShadowOutcome, UnsteeredReason
-from recsae.steering.recipes import Recipe
+from recsae.steering.recipes import Recipe, lengths_of
 
 
-def receipt_of(
-    plan: Plan,
-    reason: UnsteeredReason,
-    applied: tuple[PolicyRef, ...] = (),
-    norm: float = 0.0,
-    share: float = 0.0,
-    held_out: tuple[PolicyRef, ...] = (),
-) -> Receipt:
-    """A receipt of the plan."""
-    return Receipt(reason, applied, plan.revision, plan.triple, norm, share, held_out)
+def receipt_of(plan: Plan, reason: UnsteeredReason, *, held_out: tuple[PolicyRef, ...] = ()) -> Receipt:
+    """The receipt of a request that nothing was done for, and why."""
+    return Receipt(reason, (), plan.revision, plan.triple, held_out=held_out)
 
 
 def tell(plan: Plan, group: Group, recipe: Recipe, found: Judged, receipts: list[Receipt]) -> None:
     """Writes what the live policies did: of several rows of a request, to the one changed most."""
-    held_out = group.work.none.held_out
+    applied, held_out = recipe.applied, group.work.none.held_out
     for request, begin, end in group.spans:
-        row = found.telling(begin, end)
-        reason = found.reason(row)
+        row = begin if end - begin == 1 else found.telling(begin, end)
+        reason = UnsteeredReason.STEERED if found.all_usable else found.reason(row)
         if reason is UnsteeredReason.STEERED:
-            norm = float(found.norms[row])
-            share = found.share(row, norm)
-            receipts[request] = receipt_of(plan, reason, recipe.applied, norm, share, held_out)
+            norm, length = found.norms[row], found.lengths[row]
+            share = norm / length if length > 0 else 0.0
+            receipts[request] = Receipt(reason, applied, plan.revision, plan.triple, norm, share, held_out)
         else:
-            receipts[request] = receipt_of(plan, reason, (), 0.0, 0.0, held_out)
+            receipts[request] = receipt_of(plan, reason, held_out=held_out)
 
 
 def tell_shadow(group: Group, found: Judged, served: Floats, would_be: Floats, receipts: list[Receipt]) -> None:
     """Adds what the rows would have been with the shadow policies, beside those `served`, float32 [n, d] each."""
-    moved = would_be.astype(np.float64) - served
-    norms = np.sqrt(np.add.reduce(moved * moved, axis=1))
+    norms = lengths_of(would_be.astype(np.float64) - served)
     for request, begin, end in group.spans:
         reason = found.reason(found.telling(begin, end))
         norm = share = 0.0
         if reason is UnsteeredReason.STEERED:
-            row = begin + int(norms[begin:end].argmax())
-            norm = float(norms[row])
-            share = found.share(row, norm)
+            row = max(range(begin, end), key=norms.__getitem__)
+            norm, length = norms[row], found.lengths[row]
+            share = norm / length if length > 0 else 0.0
         shadow = ShadowOutcome(group.work.shadow, norm, share, reason)
         receipts[request] = replace(receipts[request], shadow=shadow)
 

@@ -38,14 +38,17 @@ class Recipe:
     """The operations that won their concept, and the policies they are from.
 
     `added` float64 [d] is the part that is the same for every row, `norm` its length. Of the m operations that read
-    latents: `latents` [m], the `targets` float64 [3, m, 1] by which z' = min(z * factor + offset, cap), their `rows`.
+    latents: `latents` [m, 1, 1], the `steps` z' - z = min(z * slope + offset, most) by slopes, offsets and, where there
+    is one at all, the most, float64 [m, 1] each, and their decoder `rows`.
     """
 
     applied: tuple[PolicyRef, ...]
     added: Doubles
     norm: float
     latents: NDArray[np.int64]
-    targets: Doubles
+    slopes: Doubles
+    offsets: Doubles
+    most: Doubles | None
     rows: tuple[Doubles, ...]
 
     @property
@@ -53,16 +56,18 @@ class Recipe:
         """True when it needs the latents of a row."""
         return bool(self.rows)
 
-    def change(self, codes: LatentCodes, begin: int, end: int) -> tuple[Doubles, Doubles]:
-        """The change float64 [n, d] of the rows whose latents are `codes[begin:end]`, and its norms float64 [n]."""
-        z = _latents_at(codes.indices[begin:end], codes.values[begin:end], self.latents)
-        factors, offsets, caps = self.targets
-        steps = np.minimum(z * factors + offsets, caps) - z
+    def change(self, codes: LatentCodes, begin: int, end: int) -> tuple[Doubles, list[float]]:
+        """The change float64 [n, d] of the rows whose latents are `codes[begin:end]`, and its n norms."""
+        steps = _latents_at(codes.indices[begin:end], codes.values[begin:end], self.latents) * self.slopes
+        steps += self.offsets
+        if self.most is not None:
+            steps = np.minimum(steps, self.most)
         change = steps[0][:, None] * self.rows[0]
-        for step, row in zip(steps[1:], self.rows[1:], strict=True):
-            change += step[:, None] * row
-        change += self.added
-        return change, np.sqrt(np.add.reduce(change * change, axis=1))
+        for place in range(1, len(self.rows)):
+            change += steps[place][:, None] * self.rows[place]
+        if self.norm > 0:
+            change += self.added
+        return change, lengths_of(change)
 
 
 def recipe_of(policies: Sequence[PlanPolicy], dim: int, wide: Callable[[PlanOperation], Doubles]) -> Recipe:
@@ -82,46 +87,64 @@ def recipe_of(policies: Sequence[PlanPolicy], dim: int, wide: Callable[[PlanOper
         if not operation.kind.reads_latents:
             added += operation.value * wide(operation)
     reading = [operation for operation in operations.values() if operation.kind.reads_latents]
+    slopes, offsets, most = np.array([_step(one.kind, one.value) for one in reading]).T.reshape(3, -1, 1)
     return Recipe(
         tuple(applied),
         added,
-        float(np.sqrt(np.add.reduce(added * added))),
-        np.array([operation.latent for operation in reading], np.int64),
-        np.array([_target(operation.kind, operation.value) for operation in reading]).T.reshape(3, -1, 1),
+        lengths_of(added[None])[0],
+        np.array([operation.latent for operation in reading], np.int64)[:, None, None],
+        slopes,
+        offsets,
+        most if np.isfinite(most).any() else None,
         tuple(wide(operation) for operation in reading),
     )
 
 
+def lengths_of(rows: Doubles) -> list[float]:
+    """Euclidean length of each row of float64 [n, d]; each is summed by itself."""
+    lengths: list[float] = np.sqrt(np.vecdot(rows, rows)).tolist()
+    return lengths
+
+
 def latent_values(codes: LatentCodes, latent: int) -> Doubles:
     """Values of one latent, float64 [n], 0 where it does not fire. At most one place of a row holds it: no rounding."""
-    values: Doubles = _latents_at(codes.indices, codes.values, np.array([latent]))[0]
+    values: Doubles = _latents_at(codes.indices, codes.values, np.array([[[latent]]]))[0]
     return values
 
 
 def target_values(kind: OperationKind, value: float, z: Doubles) -> Doubles:
     """The z' of each z, float64 [n], in the same units."""
-    factor, offset, cap = _target(kind, value)
-    return np.minimum(z * factor + offset, cap)
-
-
-def _target(kind: OperationKind, value: float) -> tuple[float, float, float]:
-    """Factor, offset and cap: z' = min(z * factor + offset, cap)."""
     match kind:
         case OperationKind.ABLATE:
-            return 0.0, 0.0, math.inf
+            return np.zeros_like(z)
         case OperationKind.SCALE:
-            return value, 0.0, math.inf
+            return z * value
         case OperationKind.ADD:
-            return 1.0, value, math.inf
+            return z + value
         case OperationKind.SET:
-            return 0.0, value, math.inf
+            return np.full_like(z, value)
         case OperationKind.CAP:
-            return 1.0, 0.0, value
+            return np.minimum(z, value)
+
+
+def _step(kind: OperationKind, value: float) -> tuple[float, float, float]:
+    """`target_values` less z as slope, offset and most: z' - z = min(z * slope + offset, most)."""
+    match kind:
+        case OperationKind.ABLATE:
+            return -1.0, 0.0, math.inf
+        case OperationKind.SCALE:
+            return value - 1.0, 0.0, math.inf
+        case OperationKind.ADD:
+            return 0.0, value, math.inf
+        case OperationKind.SET:
+            return -1.0, value, math.inf
+        case OperationKind.CAP:
+            return -1.0, value, 0.0
 
 
 def _latents_at(indices: NDArray[Any], values: Floats, latents: NDArray[np.int64]) -> Doubles:
-    """Values of m latents in n rows, float64 [m, n], 0 where they do not fire."""
-    held = np.where(indices == latents[:, None, None], values, np.float32(0))
+    """Values of m latents [m, 1, 1] in n rows, float64 [m, n], 0 where they do not fire."""
+    held = np.where(indices == latents, values, np.float32(0))
     # Propagates NaN on purpose: a broken encoder must be seen, not clipped to silence.
-    values_at: Doubles = np.maximum.reduce(held, axis=2, initial=0).astype(np.float64)
-    return values_at
+    found: Doubles = np.maximum.reduce(held, axis=2, initial=0).astype(np.float64)
+    return found

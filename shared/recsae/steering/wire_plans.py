@@ -47,17 +47,21 @@ def triple_from(message: common_pb2.Triple) -> Triple:
 
 
 def receipt_message(receipt: Receipt) -> common_pb2.Receipt:
-    """The message for a receipt."""
-    return common_pb2.Receipt(
-        applied=_ref_messages(receipt.applied),
+    """The message for a receipt. One goes into every response, so what is not there costs nothing here."""
+    message = common_pb2.Receipt(
         reason=_REASONS[receipt.reason],
         plan_revision=receipt.plan_revision,
         triple=triple_message(receipt.triple),
         delta_norm=receipt.delta_norm,
         delta_share=receipt.delta_share,
-        held_out=_ref_messages(receipt.held_out),
-        shadow=None if receipt.shadow is None else _shadow_message(receipt.shadow),
     )
+    for ref in receipt.applied:
+        message.applied.add(policy_id=ref.policy_id, revision=ref.revision)
+    for ref in receipt.held_out:
+        message.held_out.add(policy_id=ref.policy_id, revision=ref.revision)
+    if receipt.shadow is not None:
+        message.shadow.CopyFrom(_shadow_message(receipt.shadow))
+    return message
 
 
 def receipt_from(message: common_pb2.Receipt) -> Receipt:

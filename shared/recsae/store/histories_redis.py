@@ -11,6 +11,7 @@ import redis
 from recsae.datasets.attributes import AttributeValue
 from recsae.errors import UnavailableError
 from recsae.store.histories import LONGEST_HISTORY, TTL_S, UserPage, check_ids, check_limit
+from recsae.store.urls import readable_url
 
 Result = TypeVar("Result")
 
@@ -40,10 +41,11 @@ class RedisHistoryStore:
     def __init__(self, url: str, *, longest: int = LONGEST_HISTORY, ttl_s: int = TTL_S, timeout_s: float = 0.5) -> None:
         """`longest` = items kept per user; `ttl_s` after the last append a history is gone.
 
-        `timeout_s` bounds every call, so that a slow store cannot hold a recommendation.
+        `timeout_s` bounds every call, so that a slow store cannot hold a recommendation. InvalidRequestError for a
+        URL that cannot be read.
         """
         self._redis: Any = redis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+            readable_url(url), decode_responses=True, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
         )
         self._longest, self._ttl_s = longest, ttl_s
         self._page = self._redis.register_script(_PAGE)

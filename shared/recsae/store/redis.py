@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from recsae.errors import UnavailableError
+from recsae.store.urls import readable_url
 
 CONNECT_TIMEOUT_S = 2.0
 SOCKET_TIMEOUT_S = 5.0
@@ -28,9 +29,10 @@ def connect(
     """A client of the server at `url`; connects on first use.
 
     `decode` gives text instead of bytes. `longest_block_s` is the longest a blocking command may wait.
+    InvalidRequestError for a URL that cannot be read.
     """
     return redis.Redis.from_url(
-        url,
+        readable_url(url),
         decode_responses=decode,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=max(timeout_s, longest_block_s + _BLOCK_MARGIN_S),
@@ -44,6 +46,10 @@ def translated(doing: str) -> Iterator[None]:
     """Turns a lost or silent server into UnavailableError naming what was being done; a full one likewise."""
     try:
         yield
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise UnavailableError(
+            f"the state server refused our user name or password while {doing}; check them in its URL"
+        ) from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise UnavailableError(
             f"the state server did not answer while {doing}, which may or may not have happened; "

@@ -47,6 +47,16 @@ class RpcMetrics:
             buckets=_DURATION_BUCKETS_S,
             registry=registry,
         )
+        self.limited = Counter(
+            "recsae_rpc_limited",
+            "Calls refused by the limits of their principal, by principal and limit (rate, in_flight).",
+            ("principal", "limit"),
+            registry=registry,
+        )
+
+    def count_limited(self, principal: str, limit: str) -> None:
+        """Counts one call refused; principals are those of the settings."""
+        self.limited.labels(principal, limit).inc()
 
 
 class RecommenderMetrics:

@@ -26,11 +26,11 @@ FORBIDDEN = ("torch", "scipy", "pyarrow", "pandas", "onnx")
 
 
 class Process:
-    """`python -m recsae_interpreter` and its log lines."""
+    """`python -m recsae_interpreter`, or another service, and its log lines."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], module: str = "recsae_interpreter") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "recsae_interpreter"],
+            [sys.executable, "-m", module],
             env=os.environ | environment,
             stderr=subprocess.PIPE,
             text=True,

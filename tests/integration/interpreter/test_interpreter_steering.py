@@ -246,7 +246,7 @@ def test_the_life_of_a_policy_is_in_the_audit_trail_with_who_and_why(interpreter
 
 def test_the_audit_actor_is_the_authenticated_principal(start_interpreter: Start, stubs: Start, promote: Start) -> None:
     promote(0)
-    steering = stubs(start_interpreter(tokens="ops:0123456789abcdef").server.port).steering
+    steering = stubs(start_interpreter(tokens="ops:operator:0123456789abcdef").server.port).steering
     assert refused(steering.CreatePolicy, create())[0] is grpc.StatusCode.UNAUTHENTICATED
     known = (("authorization", "Bearer 0123456789abcdef"),)
     made = steering.CreatePolicy(create(created_by="somebody else"), metadata=known)

@@ -24,6 +24,7 @@ from recsae.cli.supervisor import Ports, ServingOptions, Supervisor
 from recsae.cli.workspace import Addresses, Workspace
 from recsae.errors import FailedPreconditionError, UnavailableError
 from recsae.rpc.routes import Routes
+from recsae.store.urls import without_password
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan")
 _START_S = 120.0
@@ -136,8 +137,8 @@ def addresses_table(addresses: Addresses) -> Table:
             for name, at in _recommenders(addresses.recommender).items()
         ),
         ("interpreter", addresses.interpreter, addresses.metrics["interpreter"]),
-        ("worker", "celery on " + addresses.bus_url, addresses.metrics["worker"]),
-        ("state", addresses.state_url, ""),
+        ("worker", "celery on " + without_password(addresses.bus_url), addresses.metrics["worker"]),
+        ("state", without_password(addresses.state_url), ""),
     ]
     return table("Running", ["process", "address", "metrics"], rows)
 
@@ -215,10 +216,10 @@ def _states(context: CliContext) -> dict[str, tuple[str, str]]:
     }
     if running is not None and running.interpreter == platform.interpreter_address:
         for name, url in (("state", running.state_url), ("bus", running.bus_url)):
-            states[name] = (url, _in_words(server_pid(url) is not None))
+            states[name] = (without_password(url), _in_words(server_pid(url) is not None))
         # Celery would wait long for a bus that is down.
         states["worker"] = (
-            running.bus_url,
+            without_password(running.bus_url),
             _in_words(states["bus"][1] == "serving" and worker_answers(running.bus_url)),
         )
     return states
