@@ -94,7 +94,8 @@ def _check_state(policy: steering_pb2.Policy) -> None:
         return
     state = steering_pb2.PolicyState.Name(policy.state).removeprefix("POLICY_STATE_").lower()
     raise FailedPreconditionError(
-        f"policy {policy.id} is in state {state}, so no list has it to compare; make it live, or read what was logged with --log"
+        f"policy {policy.id} is in state {state}, so no list has it to compare; make it live, or read what was logged "
+        "with --log"
     )
 
 
