@@ -39,8 +39,13 @@ def contexts(n: int) -> list[SteerContext]:
     return [SteerContext(user_id=f"u-{place}") for place in range(n)]
 
 
-def steer_all(activation: Floats, who: Sequence[SteerContext], sizes: Sequence[int]) -> Steered:
-    return steerer().steer_groups(activation, who, sizes, 0.0)
+def steer_all(activation: Floats, sizes: Sequence[int]) -> Steered:
+    return steerer().steer_groups(activation, contexts(len(sizes)), sizes, 0.0)
+
+
+def steer_each(activation: Floats, places: Sequence[int]) -> Steered:
+    """Requests of one row each."""
+    return steer_all(activation, [1] * len(places))
 
 
 @pytest.mark.parametrize("sizes", [[1, 1, 1, 1], [2, 1, 3, 2]])
@@ -48,8 +53,10 @@ def test_unwanted_rows_stay_bit_for_bit_and_neighbours_are_steered_as_without_th
     x = np.random.default_rng(0).standard_normal((sum(sizes), DIM)).astype(np.float32)
     before = x.copy()
     wanted = np.array([True, False, True, False])
-    found = steer_wanted(steer_all, x, contexts(4), sizes, wanted, VERSION)
-    whole = steer_all(x, contexts(4), sizes)
+    found = steer_wanted(
+        lambda own, places: steer_all(own, [sizes[place] for place in places]), x, sizes, wanted, VERSION
+    )
+    whole = steer_all(x, sizes)
     rows = np.repeat(wanted, sizes)
     assert np.array_equal(x, before)
     assert found.activation[~rows].tobytes() == x[~rows].tobytes()
@@ -65,11 +72,11 @@ def test_a_batch_that_wants_no_steering_at_all_is_the_very_array_and_asks_nobody
     x = np.ones((2, DIM), np.float32)
     asked: list[int] = []
 
-    def steer(activation: Floats, who: Sequence[SteerContext], sizes: Sequence[int]) -> Steered:
-        asked.append(len(who))
-        return steer_all(activation, who, sizes)
+    def steer(activation: Floats, places: Sequence[int]) -> Steered:
+        asked.append(len(places))
+        return steer_each(activation, places)
 
-    found = steer_wanted(steer, x, contexts(2), [1, 1], np.zeros(2, bool), VERSION)
+    found = steer_wanted(steer, x, [1, 1], np.zeros(2, bool), VERSION)
     assert found.activation is x
     assert asked == []
     assert {receipt.reason for receipt in found.receipts} == {UnsteeredReason.NOT_WANTED}
@@ -78,19 +85,19 @@ def test_a_batch_that_wants_no_steering_at_all_is_the_very_array_and_asks_nobody
 def test_where_no_wanted_row_changes_the_very_array_comes_back() -> None:
     x = np.ones((2, DIM), np.float32)
 
-    def steer(activation: Floats, who: Sequence[SteerContext], sizes: Sequence[int]) -> Steered:
-        return Steerer(replace(steerer().plan, policies=())).steer(activation, who, 0.0)
+    def steer(activation: Floats, places: Sequence[int]) -> Steered:
+        return Steerer(replace(steerer().plan, policies=())).steer(activation, contexts(len(places)), 0.0)
 
-    assert steer_wanted(steer, x, contexts(2), [1, 1], np.array([True, False]), VERSION).activation is x
+    assert steer_wanted(steer, x, [1, 1], np.array([True, False]), VERSION).activation is x
 
 
 def test_shadows_and_errors_keep_their_request_when_neighbours_are_left_out() -> None:
     x, error = np.ones((3, DIM), np.float32), RuntimeError("seen")
 
-    def steer(activation: Floats, who: Sequence[SteerContext], sizes: Sequence[int]) -> Steered:
-        return replace(steer_all(activation, who, sizes), error=error, shadows={1: activation[1:2] * 2})
+    def steer(activation: Floats, places: Sequence[int]) -> Steered:
+        return replace(steer_each(activation, places), error=error, shadows={1: activation[1:2] * 2})
 
-    found = steer_wanted(steer, x, contexts(3), [1, 1, 1], np.array([True, False, True]), VERSION)
+    found = steer_wanted(steer, x, [1, 1, 1], np.array([True, False, True]), VERSION)
     assert list(found.shadows) == [2]
     assert found.error is error
 

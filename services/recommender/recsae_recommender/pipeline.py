@@ -74,8 +74,13 @@ class ModelPipeline:
     def _steer(self, rows: EmbeddedRows, jobs: Sequence[Job], contexts: Sequence[SteerContext]) -> Steered:
         if not any(job.bare for job in jobs):
             return self._steering.steer(rows.activation, contexts, rows.sizes)
-        wanted, version = np.array([not job.bare for job in jobs]), self._recommender.version
-        return steer_wanted(self._steering.steer, rows.activation, contexts, rows.sizes, wanted, version)
+
+        def steer(activation: NDArray[np.float32], places: Sequence[int]) -> Steered:
+            own, sizes = [contexts[place] for place in places], [rows.sizes[place] for place in places]
+            return self._steering.steer(activation, own, sizes)
+
+        wanted = np.array([not job.bare for job in jobs])
+        return steer_wanted(steer, rows.activation, rows.sizes, wanted, self._recommender.version)
 
     def _sample(self, rows: EmbeddedRows, receipts: Sequence[Receipt]) -> None:
         """Offers what the trunk computed, before steering: drift asks about the model, not about policies.

@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 
 from recsae.pipeline.triples import Triple
 from recsae.steering.delta import Steered
-from recsae.steering.matching import SteerContext
 from recsae.steering.plans import Floats
 from recsae.steering.receipts import Receipt, UnsteeredReason
 
-Steer = Callable[[Floats, Sequence[SteerContext], Sequence[int]], Steered]
+Steer = Callable[[Floats, Sequence[int]], Steered]
+"""Steers the rows float32 [m, d] of the requests named, in their order."""
 
 
 def steer_wanted(
     steer: Steer,
     activation: Floats,
-    contexts: Sequence[SteerContext],
     sizes: Sequence[int],
     wanted: NDArray[np.bool_],
     model_version: str,
@@ -31,13 +30,13 @@ def steer_wanted(
 
     Request i owns the next `sizes[i]` rows of `activation` float32 [r, d].
     """
-    receipts = [Receipt(UnsteeredReason.NOT_WANTED, triple=Triple(model_version=model_version))] * len(contexts)
+    receipts = [Receipt(UnsteeredReason.NOT_WANTED, triple=Triple(model_version=model_version))] * len(wanted)
     places = np.flatnonzero(wanted).tolist()
     if not places:
         return Steered(activation, tuple(receipts))
     rows = np.repeat(wanted, sizes)
     given = activation[rows]
-    steered = steer(given, [contexts[place] for place in places], [sizes[place] for place in places])
+    steered = steer(given, places)
     for place, receipt in zip(places, steered.receipts, strict=True):
         receipts[place] = receipt
     whole = activation
