@@ -130,6 +130,14 @@ def test_a_shadow_list_that_cannot_be_ranked_costs_that_list_alone(model: OnnxRe
     assert (found.shadow.policies, found.shadow.item_ids, found.shadow.overlap) == (SHADOW.policies, None, None)
 
 
+def test_an_offer_never_raises(model: OnnxRecommender, opened: Opened) -> None:
+    served, _ = ranking(model, RECEIPT, move=0.5)
+    assert served.shadow is not None
+    broken = replace(served.shadow, rows=replace(served.shadow.rows, passthrough=None))  # type: ignore[arg-type]
+    opened.exposures.offer(model, replace(served, shadow=broken), user_id="anna", request_id="r-1")
+    assert opened.count("recsae_exposures_dropped_total", reason="error") == 1
+
+
 def test_without_a_key_pseudonyms_are_this_processs_own_and_say_so(model: OnnxRecommender, tmp_path: Path) -> None:
     found: list[str] = []
     for process in ("one", "two"):

@@ -40,7 +40,12 @@ class Exposures:
 
     def offer(self, recommender: OnnxRecommender, ranking: Ranking, *, user_id: str, request_id: str) -> None:
         """Takes a response to be written in the background; takes microseconds and never raises."""
-        at, shadow = time.time(), ranking.shadow.copied() if ranking.shadow is not None else None
+        try:
+            at, shadow = time.time(), ranking.shadow.copied() if ranking.shadow is not None else None
+        except Exception as error:  # a list that is ready is served, whatever the log has to say
+            self._metrics.exposures_dropped.labels("error").inc()
+            _log.warning("exposure_not_offered", model=recommender.name, exc_info=error)
+            return
         self._log.offer(
             lambda: self._exposure(recommender, ranking, shadow, user_id, request_id, at),
             size=shadow.nbytes if shadow is not None else 0,
