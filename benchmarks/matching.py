@@ -40,7 +40,7 @@ def scopes(mix: str = "mixed") -> Scopes:
 
     Of `everyone at 0.5 %` about 5 hold, which ones depends on the user.
     """
-    made = _MIXES[mix](random.Random(0))
+    made = MIXES[mix](random.Random(0))
     assert len(made) == POLICIES
     return made
 
@@ -97,7 +97,7 @@ def main() -> None:
     line = "{:28} {:>8} {:>9} {:>9} {:>11} {:>9}\n"
     sys.stdout.write(line.format("mix", "matching", "new user", "returning", "one by one", "index ms"))
     result = {}
-    for mix in _MIXES:
+    for mix in MIXES:
         policies = thousand_policies(mix).policies
         begin = time.thread_time()
         matcher = Matcher(policies)
@@ -230,7 +230,7 @@ def _everyone_rolled_out(draw: random.Random) -> Scopes:
     return [(Scope(rollout_percent=0.5), _OPEN)] * POLICIES
 
 
-_MIXES: dict[str, Callable[[random.Random], Scopes]] = {
+MIXES: dict[str, Callable[[random.Random], Scopes]] = {
     "mixed": _mixed,
     "a value each": _one_value_each,
     "an attribute each": _attribute_each,
