@@ -302,3 +302,41 @@ def test_a_decoder_row_that_is_no_unit_vector_is_refused() -> None:
     wrong = compile_plan([policy(("c-1", OperationKind.ADD, 1.0))], scaled, revision=1, now=NOW)
     with pytest.raises(InvalidRequestError, match="unit vector"):
         verify_plan(wrong, model="m", model_version="a" * 16)
+
+
+def test_a_plan_that_was_changed_on_its_way_is_refused() -> None:
+    message = plan_message(plan(policy(("c-1", OperationKind.ADD, 1.2))))
+    assert len(message.digest) == 64
+    assert plan_from(message).revision == 5
+    message.policies[0].operations[0].value *= 2
+    with pytest.raises(InvalidRequestError, match="changed on its way; ask for the plans again"):
+        plan_from(message)
+    message.ClearField("digest")  # of a sender that makes none
+    assert plan_from(message).revision == 5
+
+
+@pytest.mark.parametrize("length", [65, 128])
+def test_receipts_and_bits_are_those_of_each_row_alone_whatever_the_batch(length: int) -> None:
+    random = np.random.default_rng(length)
+    w_dec = np.eye(length, dtype=np.float32)
+    x: Floats = random.standard_normal((40, length)).astype(np.float32)
+    x[7] *= 1e-3  # over the budget
+    x[9, 3] = np.inf
+
+    def encode(rows: Floats) -> Codes:
+        return Codes(np.tile(np.arange(4), (len(rows), 1)), np.maximum(rows[:, :4], 0))
+
+    basis = replace(BASIS, latents={f"c-{one}": one for one in range(4)}, p95=np.ones(4, np.float32), w_dec=w_dec)
+    asked = [("c-0", OperationKind.SCALE, 1.3), ("c-1", OperationKind.ADD, 0.4), ("c-2", OperationKind.CAP, 0.1)]
+    compiled = compile_plan([policy(*asked)], basis, revision=1, now=NOW, norm_budget=0.5)
+    steerer = Steerer(compiled, encode)
+    together = steerer.steer(x, [ANYONE] * 40, NOW)
+    assert {receipt.reason for receipt in together.receipts} == {
+        UnsteeredReason.STEERED,
+        UnsteeredReason.OVER_NORM_BUDGET,
+        UnsteeredReason.INVALID_CHANGE,
+    }
+    for begin, end in [*((row, row + 1) for row in range(40)), (3, 6), (5, 21), (10, 40)]:
+        part = steerer.steer(x[begin:end], [ANYONE] * (end - begin), NOW)
+        assert part.activation.tobytes() == together.activation[begin:end].tobytes()
+        assert part.receipts == together.receipts[begin:end]

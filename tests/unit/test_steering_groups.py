@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recsae.pipeline.triples import Triple
-from recsae.steering import delta
+from recsae.steering import outcomes
 from recsae.steering.delta import Steerer
 from recsae.steering.matching import SteerContext
 from recsae.steering.plans import Plan, PlanOperation, PlanPolicy
@@ -58,13 +58,13 @@ def test_no_match_and_no_rows_leave_the_very_array() -> None:
 
 
 def test_a_request_of_many_rows_makes_one_receipt_not_one_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, receipt = list[Receipt](), delta._receipt
+    made = list[Receipt]()
 
-    def counted(*facts: Any) -> Receipt:
-        made.append(receipt(*facts))
+    def counted(*facts: Any, **more: Any) -> Receipt:
+        made.append(Receipt(*facts, **more))
         return made[-1]
 
-    monkeypatch.setattr(delta, "_receipt", counted)
+    monkeypatch.setattr(outcomes, "Receipt", counted)
     x = np.ones((2_000, 3), np.float32)
     steered = Steerer(_plan(0.5)).steer_groups(x, [SteerContext("anna")] * 2, [500, 1_500], now=1.0)
     assert (steered.activation[:, 1] == 1.5).all()

@@ -13,6 +13,7 @@ from recsae.store.histories import AsideStore, is_remote, open_history_store
 from recsae.telemetry.metrics import MetricsServer, MetricsTls, RecommenderMetrics, RpcMetrics, new_registry
 from recsae.telemetry.observing import Sample
 from recsae.v1 import recommender_pb2_grpc
+from recsae_recommender.exposures import open_exposures
 from recsae_recommender.handlers.embed import EmbedHandler
 from recsae_recommender.handlers.export import ExportHandler
 from recsae_recommender.handlers.items import ItemsHandler
@@ -45,6 +46,7 @@ class RecommenderApp:
         self._metrics = RecommenderMetrics(self._registry)
         self._interpreter = channel(settings.interpreter, settings.client_options()) if settings.interpreter else None
         self._observer = self._make_observer()
+        self._exposures = open_exposures(settings, self._metrics)
         self._lane = BatchLane("recommend", most_held=settings.max_workers + settings.max_queue)
         self._subjects: dict[str, SubjectReader] = {}
         self._steerings: list[ModelSteering] = []
@@ -74,6 +76,8 @@ class RecommenderApp:
         """Drains the server, then ends what it used, in reverse order."""
         self.server.drain()
         self._models.close()
+        if self._exposures is not None:
+            self._exposures.close()
         for steering in self._steerings:
             steering.close()
         if self._observer is not None:
@@ -123,7 +127,7 @@ class RecommenderApp:
         models = self._models
         self.server.add(
             recommender_pb2_grpc.add_RecommenderServicer_to_server,
-            RecommenderServicer(RecommendHandler(models, self._metrics), RankHandler(models)),
+            RecommenderServicer(RecommendHandler(models, self._metrics, self._exposures), RankHandler(models)),
             RECOMMENDER,
             lanes={"Recommend": self._lane},
         )

@@ -41,6 +41,7 @@ def recommend_query(request: recommender_pb2.RecommendRequest, info: RequestInfo
         candidates=list(request.candidate_item_ids),
         include_seen=request.include_seen,
         attributes=attributes_from(request.attributes),
+        without_steering=request.without_steering,
         deadline=info.deadline,
     )
 

@@ -29,6 +29,7 @@ from recsae.cli.commands import (
 from recsae.cli.commands.conformance import conformance
 from recsae.cli.commands.demo import demo
 from recsae.cli.commands.doctor import doctor
+from recsae.cli.commands.experiment import experiment
 from recsae.cli.commands.preview import preview
 from recsae.cli.context import CliContext, default_home
 from recsae.cli.output import console, errors
@@ -60,6 +61,7 @@ for part in (steering_look, steering_change, steering_kill, policy_files):
     part.register(steering.app)
 app.add_typer(steering.app, name="steer")
 app.command()(preview)
+app.command()(experiment)
 backup.register(app)
 
 

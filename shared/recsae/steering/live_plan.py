@@ -39,9 +39,16 @@ _NOTHING = np.zeros((0, 0), np.float32)
 class LivePlan:
     """Applies what `current` holds to rows of one hook of one model version. Safe to call from several threads."""
 
-    def __init__(self, current: Callable[[], Steerer | UnsteeredReason], model_version: str, hook: str) -> None:
-        """`current` is `PlanFollower.current` or stands for it."""
+    def __init__(
+        self,
+        current: Callable[[], Steerer | UnsteeredReason],
+        model_version: str,
+        hook: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`current` is `PlanFollower.current` or stands for it, and so is `now`: the time windows are judged by."""
         self._current = current
+        self._now = now
         self._bare = Triple(model_version=model_version)
         self._hook = hook
 
@@ -67,11 +74,12 @@ class LivePlan:
         if plan.plan.kill_switch or not plan.plan.policies:
             reason = UnsteeredReason.KILL_SWITCH if plan.plan.kill_switch else UnsteeredReason.NONE_MATCHED
             return Change((), _NOTHING, (self._of_plan(plan, reason),) * len(contexts))
-        now = time.time()
-        matched = {place: found for place, one in enumerate(contexts) if (found := plan.match(one, now))}
-        none = self._of_plan(plan, UnsteeredReason.NONE_MATCHED)
-        if not matched or not rows_each:
-            return Change((), _NOTHING, (none,) * len(contexts))
+        now = self._now()
+        found = [plan.matcher.match(context, now) for context in contexts]
+        receipts = [plan.untouched(match) for match in found]
+        matched = {place: match for place, match in enumerate(found) if match.together and rows_each}
+        if not matched:
+            return Change((), _NOTHING, tuple(receipts))
         if plan.plan.hook and plan.plan.hook != self._hook:
             wrong = FailedPreconditionError(
                 f"the plan is for hook {plan.plan.hook!r}, this is hook {self._hook!r}; attach where the SAE learnt"
@@ -79,8 +87,7 @@ class LivePlan:
             return self._unsteered(UnsteeredReason.VERSION_MISMATCH, len(contexts), wrong)
         rows = [place * rows_each + row for place in matched for row in range(rows_each)]
         x = read(rows)
-        steered = plan.apply(x, [found for found in matched.values() for _ in range(rows_each)])
-        receipts = [none] * len(contexts)
+        steered = plan.apply(x, [match for match in matched.values() for _ in range(rows_each)])
         for order, place in enumerate(matched):
             receipts[place] = _of_subject(steered.receipts[order * rows_each : (order + 1) * rows_each])
         changed = [
@@ -99,9 +106,18 @@ class LivePlan:
 
 
 def _of_subject(receipts: Sequence[Receipt]) -> Receipt:
-    """Of a subject's rows the one changed most, else the first: what was refused for all says why."""
+    """Of a subject's rows the one changed most, else the first: what was refused for all says why.
+
+    Beside it stands what shadow policies would have made of the row that they would have changed most.
+    """
     steered = [receipt for receipt in receipts if receipt.reason is UnsteeredReason.STEERED]
-    return max(steered, key=lambda receipt: receipt.delta_norm) if steered else receipts[0]
+    receipt = max(steered, key=lambda one: one.delta_norm) if steered else receipts[0]
+    shadows = [one.shadow for one in receipts if one.shadow is not None]
+    if len(receipts) == 1 or not shadows:
+        return receipt
+    return replace(
+        receipt, shadow=max(shadows, key=lambda one: (one.reason is UnsteeredReason.STEERED, one.delta_norm))
+    )
 
 
 def check_rows(contexts: int, rows: int) -> None:

@@ -1,7 +1,9 @@
-"""Steering plans: the live policies of one model version with every number they need, and how they are compiled.
+"""Steering plans: the policies of one model version with every number they need, and how they are compiled.
 
-What wins where policies meet: policies apply in order of priority (higher first, then the older one), and the first
-matching policy that touches a concept keeps it for that request. Not here: applying a plan (`delta`).
+What wins where policies meet: policies apply in order of priority (higher first, then the older one, then by id), and
+the first matching policy that touches a concept keeps it for that request. The change of all of them together is held
+to the norm budget: over it none is applied. Policies in shadow stand in the same order and only ever take part in what
+is computed beside: live policies apply as if there were none. Not here: applying a plan (`delta`).
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def compile_plan(
     kill_switch: bool = False,
     newest: Basis | None = None,
 ) -> Plan:
-    """The plan of the live policies of this model that the basis can express; suspended ones are left out.
+    """The plan of the live and shadow policies of this model that the basis can express; suspended ones are left out.
 
     `newest` is the production basis, where `basis` is of another version of the model that is still served.
     """
@@ -127,7 +129,7 @@ def compile_plan(
         policy
         for policy in policies
         if policy.model == basis.model
-        and policy.state is PolicyState.LIVE
+        and policy.state in (PolicyState.LIVE, PolicyState.SHADOW)
         and (policy.window.end is None or now < policy.window.end)
         and not suspension(policy, basis, newest)
     ]
@@ -229,4 +231,5 @@ def _compiled(policy: Policy, basis: Basis) -> PlanPolicy:
         scope=policy.scope,
         window=policy.window,
         salt=policy.salt,
+        shadow=policy.state is PolicyState.SHADOW,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 import numpy as np
 
+from recsae.errors import InvalidRequestError
 from recsae.pipeline.triples import Triple
 from recsae.rpc.tensors import from_tensor, to_tensor
 from recsae.steering.plans import Plan, PlanOperation, PlanPolicy, PlanSet
@@ -45,17 +47,21 @@ def triple_from(message: common_pb2.Triple) -> Triple:
 
 
 def receipt_message(receipt: Receipt) -> common_pb2.Receipt:
-    """The message for a receipt."""
-    return common_pb2.Receipt(
-        applied=_ref_messages(receipt.applied),
+    """The message for a receipt. One goes into every response, so what is not there costs nothing here."""
+    message = common_pb2.Receipt(
         reason=_REASONS[receipt.reason],
         plan_revision=receipt.plan_revision,
         triple=triple_message(receipt.triple),
         delta_norm=receipt.delta_norm,
         delta_share=receipt.delta_share,
-        held_out=_ref_messages(receipt.held_out),
-        shadow=None if receipt.shadow is None else _shadow_message(receipt.shadow),
     )
+    for ref in receipt.applied:
+        message.applied.add(policy_id=ref.policy_id, revision=ref.revision)
+    for ref in receipt.held_out:
+        message.held_out.add(policy_id=ref.policy_id, revision=ref.revision)
+    if receipt.shadow is not None:
+        message.shadow.CopyFrom(_shadow_message(receipt.shadow))
+    return message
 
 
 def receipt_from(message: common_pb2.Receipt) -> Receipt:
@@ -78,8 +84,8 @@ def plan_set_message(plans: PlanSet) -> steering_pb2.PlanSet:
 
 
 def plan_message(plan: Plan) -> steering_pb2.SteeringPlan:
-    """The message for a plan."""
-    return steering_pb2.SteeringPlan(
+    """The message for a plan, with its digest."""
+    message = steering_pb2.SteeringPlan(
         revision=plan.revision,
         model=plan.model,
         triple=triple_message(plan.triple),
@@ -90,10 +96,31 @@ def plan_message(plan: Plan) -> steering_pb2.SteeringPlan:
         dim=plan.dim,
         hook=plan.hook,
     )
+    message.digest = plan_digest(message)
+    return message
+
+
+def plan_digest(message: steering_pb2.SteeringPlan) -> str:
+    """SHA-256 of the message's deterministic encoding without a digest, 64 hex digits.
+
+    Other releases of protobuf may encode otherwise, which they do not in practice: fields go by number, there is no map
+    in a plan, and what this release does not know is kept as it came.
+    """
+    bare = message
+    if message.digest:
+        bare = steering_pb2.SteeringPlan()
+        bare.CopyFrom(message)
+        bare.ClearField("digest")
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def plan_from(message: steering_pb2.SteeringPlan) -> Plan:
-    """The plan of a message; InvalidRequestError for malformed tensors, operations or segments."""
+    """The plan of a message; InvalidRequestError for malformed tensors, operations or segments, or another digest."""
+    if message.digest and plan_digest(message) != message.digest:
+        raise InvalidRequestError(
+            f"plan {message.revision} of {message.model} is not what its digest {message.digest[:12]} says: it was "
+            "changed on its way; ask for the plans again"
+        )
     return Plan(
         revision=message.revision,
         model=message.model,

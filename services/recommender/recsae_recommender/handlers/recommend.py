@@ -13,6 +13,7 @@ from recsae.rpc.limits import MOST_ATTRIBUTES, MOST_ITEM_IDS, at_most, list_leng
 from recsae.steering.matching import SteerContext
 from recsae.steering.segments import Attribute
 from recsae.telemetry.metrics import RecommenderMetrics
+from recsae_recommender.exposures import Exposures
 from recsae_recommender.models import ModelTable
 from recsae_recommender.pipeline import Job, Ranking
 from recsae_recommender.ranking import RankAsk
@@ -33,6 +34,7 @@ class RecommendQuery:
     candidates: Sequence[str] = ()
     include_seen: bool = False
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    without_steering: bool = False
     deadline: Deadline = field(default_factory=Deadline)
 
 
@@ -50,10 +52,11 @@ _NO_ITEMS = np.zeros(0, np.int64)
 class RecommendHandler:
     """Ranks items for one user; steering never makes it fail."""
 
-    def __init__(self, models: ModelTable, metrics: RecommenderMetrics) -> None:
-        """Keeps its collaborators."""
+    def __init__(self, models: ModelTable, metrics: RecommenderMetrics, exposures: Exposures | None = None) -> None:
+        """Keeps its collaborators; without `exposures` nothing is logged."""
         self._models = models
         self._metrics = metrics
+        self._exposures = exposures
 
     def __call__(self, query: RecommendQuery) -> Recommendation:
         """The list for the query; InvalidRequestError, NotFoundError, ResourceExhaustedError as they say."""
@@ -66,10 +69,13 @@ class RecommendHandler:
             context=SteerContext(query.user_id, query.request_id, subject.attributes),
             ask=_ask(model.recommender, query, subject, k),
             user=subject.known_as,
+            bare=query.without_steering,
         )
         check_slate(model.recommender, job.ask)
         ranking = model.batcher.submit(job, query.deadline)
         self._metrics.recommended.labels(model.recommender.name, ranking.receipt.reason).inc()
+        if self._exposures is not None and self._exposures.drawn():
+            self._exposures.offer(model.recommender, ranking, user_id=query.user_id, request_id=query.request_id)
         return Recommendation(model.recommender, ranking)
 
 
