@@ -107,8 +107,8 @@ def test_the_index_finds_what_trying_every_policy_finds(
     matcher = Matcher(policies)
     for context in asked * 2:  # the second time from what it kept
         expected = tried_one_by_one(policies, context, now)
-        assert facts(matcher.match(context, now)) == facts(expected)
-        assert (matcher.match(context, now) is NO_MATCH) is (not expected.together and not expected.held_out)
+        assert facts(matcher.find(context, now)) == facts(expected)
+        assert (matcher.find(context, now) is NO_MATCH) is (not expected.together and not expected.held_out)
 
 
 @settings(max_examples=300, deadline=None)
