@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import structlog
 
+from recsae.rpc.batch_lane import BatchLane
 from recsae.rpc.client import channel
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
-from recsae.store.histories import open_history_store
+from recsae.store.histories import AsideStore, is_remote, open_history_store
 from recsae.telemetry.metrics import MetricsServer, MetricsTls, RecommenderMetrics, RpcMetrics, new_registry
 from recsae.telemetry.observing import Sample
 from recsae.v1 import recommender_pb2_grpc
@@ -44,6 +45,7 @@ class RecommenderApp:
         self._metrics = RecommenderMetrics(self._registry)
         self._interpreter = channel(settings.interpreter, settings.client_options()) if settings.interpreter else None
         self._observer = self._make_observer()
+        self._lane = BatchLane("recommend", most_held=settings.max_workers + settings.max_queue)
         self._subjects: dict[str, SubjectReader] = {}
         self._steerings: list[ModelSteering] = []
         self._models = ModelTable([self._make_model(name, version) for name, version in settings.model_versions()])
@@ -102,12 +104,14 @@ class RecommenderApp:
         steering = ModelSteering(recommender, self._interpreter, settings, self._metrics)
         self._steerings.append(steering)
         subjects = self._subjects_of(settings.history_of(name))
-        return serve_model(recommender, steering, self._observe, subjects, settings, self._metrics)
+        return serve_model(recommender, steering, self._observe, subjects, settings, self._metrics, self._lane)
 
     def _subjects_of(self, url: str) -> SubjectReader:
         """One reader per store, however many models share it."""
         if url not in self._subjects:
             store = open_history_store(url) if url else None
+            if store is not None and is_remote(url):
+                store = AsideStore(store, self._lane.aside)
             self._subjects[url] = SubjectReader(store, self._settings.pseudonym_key())
         return self._subjects[url]
 
@@ -121,6 +125,7 @@ class RecommenderApp:
             recommender_pb2_grpc.add_RecommenderServicer_to_server,
             RecommenderServicer(RecommendHandler(models, self._metrics), RankHandler(models)),
             RECOMMENDER,
+            lanes={"Recommend": self._lane},
         )
         self.server.add(
             recommender_pb2_grpc.add_ActivationExporterServicer_to_server,
