@@ -20,7 +20,7 @@ from recsae.steering.receipts import PolicyRef
 from recsae.steering.rollout import rollout_limit, salted
 from recsae.steering.segments import Attribute
 
-# Outcomes kept, a pointer per policy in each, and keys, some hundred bytes; past that they are forgotten and found again.
+# Outcomes kept, a pointer per policy in each, and keys, some hundred bytes; past that they are found again.
 _OUTCOMES = 512
 _KEYS = 8_192
 
