@@ -72,10 +72,10 @@ def test_a_request_whose_candidates_are_all_excluded_has_an_empty_list_alone_and
 ) -> None:
     served = pipeline(pairs, [])
     empty, other = job([4, 5], exclude=[4, 5]), job([6, 7])
-    assert served.serve([empty])[0].items == []
+    assert served.serve([empty])[0].items.indices == []
     alone, beside = served.serve([other])[0].items, served.serve([empty, other])
-    assert beside[0].items == []
-    assert [one.index for one in beside[1].items] == [one.index for one in alone] != []
+    assert beside[0].items.indices == []
+    assert beside[1].items.indices == alone.indices != []
 
 
 def test_a_sample_that_waits_holds_its_own_row_alone(pairs: OnnxRecommender) -> None:
@@ -104,7 +104,7 @@ def test_pairs_of_unequal_lists_are_ranked_as_each_list_alone(pairs: OnnxRecomme
         for row, one, names in zip(rows, crossing, ids, strict=True)
     ]
     assert together == alone
-    assert [len(one) for one in together] == [3, 1, 2]
+    assert [len(one.indices) for one in together] == [3, 1, 2]
 
 
 def test_a_user_without_attributes_is_looked_up_once_and_no_list_of_users_is_read(tmp_path: Path) -> None:

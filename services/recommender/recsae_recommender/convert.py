@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from recsae_recommender.handlers.items import ItemsPage
 from recsae_recommender.handlers.rank import RankedLists, RankQuery
 from recsae_recommender.handlers.recommend import Recommendation, RecommendQuery
 from recsae_recommender.handlers.sources import GivenSubject, GivenSubjects, ItemPage, UserPage, most_rows
-from recsae_recommender.ranking import RankedItem
+from recsae_recommender.ranking import RankedList
 
 _HEADS = {"dot_product": recommender_pb2.HEAD_KIND_DOT_PRODUCT, "opaque": recommender_pb2.HEAD_KIND_OPAQUE}
 
@@ -47,13 +47,11 @@ def recommend_query(request: recommender_pb2.RecommendRequest, info: RequestInfo
 def recommend_response(found: Recommendation, info: RequestInfo) -> recommender_pb2.RecommendResponse:
     """The response for a recommendation."""
     receipt = receipt_message(found.ranking.receipt)
-    return recommender_pb2.RecommendResponse(
-        items=scored_items(found.recommender, found.ranking.items),
-        model=found.recommender.name,
-        triple=receipt.triple,
-        receipt=receipt,
-        request_id=info.request_id,
+    response = recommender_pb2.RecommendResponse(
+        model=found.recommender.name, triple=receipt.triple, receipt=receipt, request_id=info.request_id
     )
+    add_items(response.items.add, found.recommender, found.ranking.items)
+    return response
 
 
 def rank_query(request: recommender_pb2.RankRequest) -> RankQuery:
@@ -73,10 +71,10 @@ def rank_query(request: recommender_pb2.RankRequest) -> RankQuery:
 
 def rank_response(found: RankedLists) -> recommender_pb2.RankResponse:
     """The response for ranked lists."""
-    return recommender_pb2.RankResponse(
-        lists=[recommender_pb2.RankedList(items=scored_items(found.recommender, items)) for items in found.lists],
-        model_version=found.recommender.version,
-    )
+    response = recommender_pb2.RankResponse(model_version=found.recommender.version)
+    for ranked in found.lists:
+        add_items(response.lists.add().items.add, found.recommender, ranked)
+    return response
 
 
 def embed_query(request: recommender_pb2.EmbedRequest) -> EmbedQuery:
@@ -181,15 +179,11 @@ def model_info(recommender: OnnxRecommender) -> recommender_pb2.ModelInfo:
     )
 
 
-def scored_items(recommender: OnnxRecommender, items: Sequence[RankedItem]) -> list[common_pb2.ScoredItem]:
-    """Items with ids and titles."""
+def add_items(add: Callable[..., object], recommender: OnnxRecommender, ranked: RankedList) -> None:
+    """Adds the items of a list, with ids and titles, by a message's own `add`: half the time of copying them in."""
     ids, titles = recommender.bundle.item_ids, recommender.bundle.titles
-    return [
-        common_pb2.ScoredItem(
-            item_id=ids[item.index - 1], score=item.score, title=titles[item.index - 1] if titles else ""
-        )
-        for item in items
-    ]
+    for index, score in zip(ranked.indices, ranked.scores, strict=True):
+        add(item_id=ids[index - 1], score=score, title=titles[index - 1] if titles else "")
 
 
 def _batch(

@@ -13,7 +13,7 @@ from recsae.recommenders.runtime import OnnxRecommender
 from recsae.steering.matching import SteerContext
 from recsae.steering.receipts import Receipt
 from recsae.telemetry.observing import Sample
-from recsae_recommender.ranking import RankAsk, RankedItem, rank_rows
+from recsae_recommender.ranking import RankAsk, RankedList, rank_rows
 from recsae_recommender.rows import EmbeddedRows, embed_rows
 from recsae_recommender.steering import ModelSteering
 
@@ -35,7 +35,7 @@ class Job:
 class Ranking:
     """The list of one request and the receipt of its steering."""
 
-    items: list[RankedItem]
+    items: RankedList
     receipt: Receipt
 
 

@@ -44,6 +44,9 @@ class Recommendation:
     ranking: Ranking
 
 
+_NO_ITEMS = np.zeros(0, np.int64)
+
+
 class RecommendHandler:
     """Ranks items for one user; steering never makes it fail."""
 
@@ -73,8 +76,7 @@ class RecommendHandler:
 def _ask(recommender: OnnxRecommender, query: RecommendQuery, subject: Subject, k: int) -> RankAsk:
     at_most(len(query.exclude), MOST_ITEM_IDS, "exclude_item_ids")
     at_most(len(query.candidates), MOST_ITEM_IDS, "candidate_item_ids")
-    excluded = recommender.bundle.index_of_known(query.exclude)
-    if not query.include_seen:
-        excluded = np.concatenate([excluded, subject.indices])
+    seen = _NO_ITEMS if query.include_seen else subject.indices
+    excluded = np.concatenate([seen, recommender.bundle.index_of_known(query.exclude)]) if query.exclude else seen
     candidates = recommender.bundle.index_of(query.candidates) if query.candidates else None
-    return RankAsk(k=k, exclude=np.unique(excluded), candidates=candidates)
+    return RankAsk(k=k, exclude=excluded, candidates=candidates)
