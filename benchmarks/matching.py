@@ -74,7 +74,7 @@ def match_us(mix: str = "mixed", *, returning: bool = False) -> float:
         asked = requests(0 if returning else turn)
         begin = time.thread_time()
         for context in asked:
-            matcher.match(context, NOW)
+            matcher.find(context, NOW)
         seconds.append((time.thread_time() - begin) / len(asked))
     return statistics.median(seconds[1:]) * 1e6
 
@@ -107,7 +107,7 @@ def main() -> None:
         expected = [one_by_one(policies, context) for context in asked]
         brute = (time.thread_time() - begin) / len(asked)
         for context, wanted in zip(asked, expected, strict=True):
-            assert list(matcher.match(context, NOW).live) == wanted, mix
+            assert list(matcher.find(context, NOW).live) == wanted, mix
             matching.append(len(wanted))
         new, back = match_us(mix), match_us(mix, returning=True)
         numbers = (f"{new:.1f}", f"{back:.1f}", f"{brute * 1e6:.0f}", f"{build * 1e3:.1f}")

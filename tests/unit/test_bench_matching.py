@@ -22,7 +22,7 @@ def test_of_a_thousand_policies_few_match_and_none_has_to_be_tried(mix: str) -> 
 
         matcher._predicates[place] = counted
     for context in requests()[:4]:
-        found = matcher.match(context, NOW)
+        found = matcher.find(context, NOW)
         assert list(found.live) == one_by_one(policies, context)
         assert len(found.live) + len(found.held_out) <= 10
         assert len(found.live) >= 1
