@@ -118,7 +118,8 @@ class Reference:
         pipeline = ModelPipeline(self._recommender, _Fixed(Steerer(plan, self._encoder)), lambda _sample: None)  # type: ignore[arg-type]
         (ranking,) = pipeline.serve([job])
         ids = self._recommender.bundle.item_ids
-        return tuple((ids[item.index - 1], float(np.float32(item.score))) for item in ranking.items)
+        found = zip(ranking.items.indices, ranking.items.scores, strict=True)
+        return tuple((ids[index - 1], float(np.float32(score))) for index, score in found)
 
     def _planned(self, operation: Operation) -> PlanOperation:
         latent = int(operation.concept_id.rsplit("-", 1)[1])

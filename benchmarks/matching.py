@@ -40,7 +40,7 @@ def scopes(mix: str = "mixed") -> Scopes:
 
     Of `everyone at 0.5 %` about 5 hold, which ones depends on the user.
     """
-    made = _MIXES[mix](random.Random(0))
+    made = MIXES[mix](random.Random(0))
     assert len(made) == POLICIES
     return made
 
@@ -74,7 +74,7 @@ def match_us(mix: str = "mixed", *, returning: bool = False) -> float:
         asked = requests(0 if returning else turn)
         begin = time.thread_time()
         for context in asked:
-            matcher.match(context, NOW)
+            matcher.find(context, NOW)
         seconds.append((time.thread_time() - begin) / len(asked))
     return statistics.median(seconds[1:]) * 1e6
 
@@ -97,7 +97,7 @@ def main() -> None:
     line = "{:28} {:>8} {:>9} {:>9} {:>11} {:>9}\n"
     sys.stdout.write(line.format("mix", "matching", "new user", "returning", "one by one", "index ms"))
     result = {}
-    for mix in _MIXES:
+    for mix in MIXES:
         policies = thousand_policies(mix).policies
         begin = time.thread_time()
         matcher = Matcher(policies)
@@ -107,7 +107,7 @@ def main() -> None:
         expected = [one_by_one(policies, context) for context in asked]
         brute = (time.thread_time() - begin) / len(asked)
         for context, wanted in zip(asked, expected, strict=True):
-            assert list(matcher.match(context, NOW).live) == wanted, mix
+            assert list(matcher.find(context, NOW).live) == wanted, mix
             matching.append(len(wanted))
         new, back = match_us(mix), match_us(mix, returning=True)
         numbers = (f"{new:.1f}", f"{back:.1f}", f"{brute * 1e6:.0f}", f"{build * 1e3:.1f}")
@@ -230,7 +230,7 @@ def _everyone_rolled_out(draw: random.Random) -> Scopes:
     return [(Scope(rollout_percent=0.5), _OPEN)] * POLICIES
 
 
-_MIXES: dict[str, Callable[[random.Random], Scopes]] = {
+MIXES: dict[str, Callable[[random.Random], Scopes]] = {
     "mixed": _mixed,
     "a value each": _one_value_each,
     "an attribute each": _attribute_each,

@@ -20,9 +20,10 @@ _READY_S = 20.0
 class RedisServer:
     """A real Redis or Valkey process on a free loopback port that can be killed and started again on its data."""
 
-    def __init__(self, folder: Path) -> None:
-        """Starts it; every write is on disk before it is acknowledged."""
+    def __init__(self, folder: Path, *options: str) -> None:
+        """Starts it with further options; every write is on disk before it is acknowledged."""
         self._folder = folder
+        self._options = options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -42,6 +43,7 @@ class RedisServer:
         """Starts the process on the same folder and port, and waits until it answers."""
         command = [str(find_server_binary()), "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
         command += ["--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "always"]
+        command += self._options
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + _READY_S
         while True:
@@ -58,9 +60,18 @@ class RedisServer:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def pause(self) -> None:
+        """Stops its work without closing a connection, until `resume`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it work again."""
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Ends it."""
         if self._process.poll() is None:
+            self.resume()
             self._process.terminate()
             self._process.wait(timeout=10)
 

@@ -115,6 +115,12 @@ def test_pages_hold_every_user_once_in_order(store: HistoryStore, limit: int) ->
     assert [user for page in pages for user in page.user_ids] == ["alice", "bob", "carol", "ünal"]
 
 
+def test_a_page_goes_on_from_any_of_its_users(store: HistoryStore) -> None:
+    ids = store.users("", 100).user_ids
+    for at, user_id in enumerate(ids):
+        assert store.users(user_id, 100).user_ids == ids[at + 1 :]
+
+
 def test_a_walk_is_not_upset_by_appends(store: HistoryStore) -> None:
     first = store.users("", 2)
     store.append("aaron", ["a"])

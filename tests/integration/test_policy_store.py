@@ -10,9 +10,10 @@ from typing import Protocol
 import pytest
 
 from recsae.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
+from recsae.steering.kill_switch import KillSwitch
 from recsae.steering.policies import Operation, OperationKind, Policy, PolicyDraft, Scope, Window, new_policy, reverted
 from recsae.steering.policy_json import policy_from_json, policy_to_json
-from recsae.steering.policy_store import Idempotency, InMemoryPolicyStore, PolicyStore
+from recsae.steering.policy_store import REVISIONS_KEPT, Idempotency, InMemoryPolicyStore, PolicyStore, switch_from_json
 from recsae.steering.policy_store_redis import RedisPolicyStore
 from recsae.steering.segments import AllOf, Equals, Exists, In, Not, Range
 from recsae.store.events import AuditTrail, Change, RedisTrail
@@ -20,6 +21,7 @@ from recsae.store.redis import connect
 
 NOW = 1_790_000_000.25
 CREATE = Change("me", "policy.create", "because", "r-1", NOW)
+UPDATE = Change("me", "policy.update", "better", "r-3", NOW + 2)
 DELETE = Change("you", "policy.delete", "wrong", "r-2", NOW + 1)
 SEGMENT = AllOf((Equals("country", "DE"), Not(In("age", (1.0, "x", True))), Range("score", 0.5, None), Exists("b")))
 
@@ -160,6 +162,85 @@ def test_events_of_one_subject_are_found_among_many(both: Both) -> None:
         both.policies.create(one, CREATE, Idempotency())
     assert [event.subject for event in both.trail.events(made[2].id)] == [made[2].id]
     assert [event.subject for event in both.trail.events(limit=2)] == [made[4].id, made[3].id]
+
+
+def test_revisions_come_back_newest_first_and_only_so_many_are_kept(both: Both) -> None:
+    made = policy()
+    both.policies.create(made, CREATE, Idempotency())
+    assert both.policies.revisions(made.id) == (made,)
+    versions = [replace(made, revision=number, priority=number) for number in range(2, REVISIONS_KEPT + 3)]
+    for version in versions:
+        both.policies.replace(version, UPDATE)
+    kept = both.policies.revisions(made.id)
+    assert kept == tuple(reversed(versions))[:REVISIONS_KEPT]
+    assert both.policies.get(made.id) == kept[0]
+    with pytest.raises(NotFoundError, match="no policy 'p-1'"):
+        both.policies.revisions("p-1")
+
+
+def test_a_repeated_change_is_made_once_and_its_key_is_known_before_it_is_asked_again(both: Both) -> None:
+    made = policy()
+    both.policies.create(made, CREATE, Idempotency())
+    key = Idempotency.of("k", actor="me", request=b"same")
+    assert both.policies.repeated(key) is None
+    assert both.policies.repeated(Idempotency()) is None
+    changed = replace(made, revision=2, name="Less horror")
+    first = both.policies.replace(changed, UPDATE, key)
+    both.policies.replace(replace(changed, revision=3), UPDATE)
+    assert both.policies.replace(changed, UPDATE, key) == first == both.policies.repeated(key)
+    assert both.trail.revision() == 3
+    with pytest.raises(ConflictError, match="used for another request"):
+        both.policies.repeated(Idempotency.of("k", actor="me", request=b"other"))
+
+
+def test_kill_switches_are_kept_by_model_with_their_events_and_come_with_the_snapshot(both: Both) -> None:
+    every, one = KillSwitch("", True, NOW, "me", "all of it"), KillSwitch("sasrec", True, NOW, "me", "this one")
+    off = replace(every, on=False, at=NOW + 1, reason="fine again")
+    set_it = replace(CREATE, action="killswitch.set")
+    assert [both.policies.set_kill_switch(switch, set_it) for switch in (every, one, off)] == [1, 2, 3]
+    snapshot = both.policies.snapshot()
+    assert (snapshot.revision, snapshot.kill_switches) == (3, {"": off, "sasrec": one})
+    newest, of_model, first = both.trail.events()
+    assert [newest.subject, of_model.subject, first.subject] == [
+        "kill-switch/*", "kill-switch/sasrec", "kill-switch/*",
+    ]  # fmt: skip
+    assert switch_from_json(newest.before_json) == every == switch_from_json(first.after_json)
+    assert (switch_from_json(newest.after_json), first.before_json) == (off, "")
+
+
+def test_a_policy_of_a_release_without_history_begins_its_history_with_what_was_there(redis_url: str) -> None:
+    made = policy()
+    with connect(redis_url) as client:
+        client.hset("recsae:policies", made.id, policy_to_json(made))
+        store = RedisPolicyStore(client)
+        assert store.revisions(made.id) == (made,)
+        changed = replace(made, revision=2, name="Less horror")
+        store.replace(changed, UPDATE)
+        assert store.revisions(made.id) == (changed, made)
+
+
+def test_a_kill_switch_that_cannot_be_read_counts_as_on(redis_url: str) -> None:
+    with connect(redis_url) as client:
+        client.hset("recsae:kill-switches", mapping={"sasrec": "{", "*": '{"on": false}'})
+        switches = RedisPolicyStore(client).snapshot().kill_switches
+    assert {model: switch.on for model, switch in switches.items()} == {"sasrec": True, "": True}
+
+
+def test_pages_of_events_meet_without_a_gap_or_a_repetition(both: Both) -> None:
+    made = policy()
+    both.policies.create(made, CREATE, Idempotency())
+    for number in range(2, 12):
+        both.policies.create(policy(str(number)), CREATE, Idempotency())
+        both.policies.replace(replace(made, revision=number), UPDATE)
+    for subject, count in (("", 21), (made.id, 11)):
+        everything = both.trail.events(subject)
+        assert len(everything) == count
+        pages = [both.trail.events(subject, 4)]
+        while pages[-1]:
+            pages.append(both.trail.events(subject, 4, before_id=pages[-1][-1].id))
+        assert [event for page in pages for event in page] == everything
+    with pytest.raises(InvalidRequestError, match="'newest' is no id of an audit event"):
+        both.trail.events(before_id="newest")
 
 
 def test_fields_of_a_newer_release_do_not_break_reading() -> None:

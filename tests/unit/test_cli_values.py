@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from recsae.cli.commands.steering import parse_duration, parse_operation
+from recsae.cli.commands.steering import parse_operation
+from recsae.cli.policy_windows import parse_duration
 from recsae.cli.ports import Ports
 from recsae.cli.workspace import Addresses, DatasetEntry, ModelEntry, Workspace
 from recsae.errors import FailedPreconditionError, InvalidRequestError

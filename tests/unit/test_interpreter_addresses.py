@@ -37,7 +37,8 @@ from recsae_interpreter.convert import explain_response
 from recsae_interpreter.handlers.encode import EncodeHandler
 from recsae_interpreter.handlers.explain import ExplainHandler, ExplainQuery
 from recsae_interpreter.handlers.observe import Observation, ObserveHandler
-from recsae_interpreter.handlers.policies import CreateQuery, HandleDose, PoliciesHandler
+from recsae_interpreter.handlers.policies import CreateQuery, PoliciesHandler
+from recsae_interpreter.handlers.policy_checks import HandleDose
 from recsae_interpreter.handlers.preview import PreviewHandler, PreviewQuery
 from recsae_interpreter.handlers.runs import RunsHandler
 from recsae_interpreter.handlers.steer import SteerHandler

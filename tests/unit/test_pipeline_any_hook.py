@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from tests.unit.planted_sources import INTERESTS, KEY, MAIN, SUBJECTS, D, PlantedSource, make_world, refresh
 
+from recsae.concepts.catalogue import load_catalogue
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.records import ConceptStatus
+from recsae.datasets.facets import build_facets
 from recsae.datasets.planted_activations import PlantedActivations
 from recsae.pipeline.advance import read_facts
+from recsae.pipeline.lanes import lane_of
 from recsae.pipeline.runs import RunState
 from recsae.pipeline.sources import INTEREST, PAIR, CannotRankError, RankedItems, SourceModel
 from recsae.pipeline.stages.gates import failed_gates
@@ -64,6 +67,23 @@ def test_a_refresh_verifies_most_planted_concepts_whatever_a_row_is(
     assert rightly_verified(world, context) >= 8
     channel = context.platform.channels.read(model.name).channel(PRODUCTION)
     assert channel.triple == context.run.triple, "it was promoted under its address"
+    assert_facets_and_counts_are_published(context)
+
+
+def assert_facets_and_counts_are_published(context: StepContext) -> None:
+    """A preview of many users tells shares of facets by the dictionary alone."""
+    artifact = context.platform.artifacts.fetch("dictionary", context.run.triple.dictionary_version)
+    catalogue = load_catalogue(artifact.folder)
+    assert catalogue is not None
+    data = load_run_data(context, lane_of("describe", context.run.config))
+    items = data.dataset.items
+    facets = build_facets(items, data.histories)
+    assert catalogue.item_ids == items.ids
+    assert catalogue.counts.tolist() == np.bincount(data.histories.items, minlength=items.count + 1)[1:].tolist()
+    assert set(facets.names) <= set(catalogue.facets)
+    for at, name in enumerate(facets.names):
+        carriers = np.flatnonzero(facets.matrix[:, [at]].toarray()[:, 0]) - 1
+        assert catalogue.members(catalogue.facet_index[name]).tolist() == carriers.tolist()
 
 
 def test_interests_are_judged_one_by_one_and_described_together(world: PlantedActivations, tmp_path: Path) -> None:

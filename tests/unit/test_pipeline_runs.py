@@ -9,7 +9,17 @@ from dataclasses import replace
 import pytest
 
 from recsae.errors import ConflictError, FailedPreconditionError, InvalidRequestError, NotFoundError
-from recsae.pipeline.contracts import AdvanceRun, CompareDrift, RunStep, SweepRuns, from_payload, queue_of, to_payload
+from recsae.pipeline.contracts import (
+    AdvanceRun,
+    ArchiveAudit,
+    CompareDrift,
+    RunStep,
+    SweepRuns,
+    Task,
+    from_payload,
+    queue_of,
+    to_payload,
+)
 from recsae.pipeline.run_json import run_from_json, run_to_json
 from recsae.pipeline.run_store import InMemoryRunStore, cancel, start_refresh, update
 from recsae.pipeline.runs import RunConfig, RunState, Stage, ended, new_run
@@ -170,8 +180,10 @@ def test_an_unknown_run_is_not_found() -> None:
         InMemoryRunStore().get("r-0")
 
 
-@pytest.mark.parametrize("task", [AdvanceRun("r"), RunStep("r", "train", ""), SweepRuns(), CompareDrift("m")])
-def test_payloads_come_back_equal(task: AdvanceRun | RunStep | SweepRuns | CompareDrift) -> None:
+@pytest.mark.parametrize(
+    "task", [AdvanceRun("r"), RunStep("r", "train", ""), SweepRuns(), CompareDrift("m"), ArchiveAudit()]
+)
+def test_payloads_come_back_equal(task: Task) -> None:
     assert from_payload(type(task), to_payload(task)) == task  # type: ignore[type-var]
 
 

@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 
 from recsae.datasets.attributes import AttributeValue
-from recsae.errors import DeadlineExceededError, InvalidRequestError, UnavailableError
+from recsae.errors import DeadlineExceededError, FailedPreconditionError, InvalidRequestError, UnavailableError
 from recsae.recommenders.bundle import ModelBundle
 from recsae.recommenders.description import AttributeInput, BundleDescription, Hook, Inputs
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.recommenders.synthetic import tiny_bundle, tiny_family_bundle
 from recsae.rpc.deadline import Deadline
 from recsae.steering.matching import SteerContext
+from recsae.steering.segments import Equals
 from recsae.store.histories import MemoryHistoryStore
 from recsae.store.histories import UserPage as StoredPage
 from recsae.store.pseudonyms import pseudonym
 from recsae.telemetry.metrics import RecommenderMetrics, new_registry
 from recsae.telemetry.observing import Sample
+from recsae_recommender.handlers import sources as sources_of_users
 from recsae_recommender.handlers.export import ExportHandler, ExportQuery
 from recsae_recommender.handlers.rank import RankHandler, RankQuery
 from recsae_recommender.handlers.sources import GivenSubject, GivenSubjects, UserPage, given_sources, user_sources
@@ -72,10 +74,10 @@ def test_a_request_whose_candidates_are_all_excluded_has_an_empty_list_alone_and
 ) -> None:
     served = pipeline(pairs, [])
     empty, other = job([4, 5], exclude=[4, 5]), job([6, 7])
-    assert served.serve([empty])[0].items == []
+    assert served.serve([empty])[0].items.indices == []
     alone, beside = served.serve([other])[0].items, served.serve([empty, other])
-    assert beside[0].items == []
-    assert [one.index for one in beside[1].items] == [one.index for one in alone] != []
+    assert beside[0].items.indices == []
+    assert beside[1].items.indices == alone.indices != []
 
 
 def test_a_sample_that_waits_holds_its_own_row_alone(pairs: OnnxRecommender) -> None:
@@ -104,7 +106,7 @@ def test_pairs_of_unequal_lists_are_ranked_as_each_list_alone(pairs: OnnxRecomme
         for row, one, names in zip(rows, crossing, ids, strict=True)
     ]
     assert together == alone
-    assert [len(one) for one in together] == [3, 1, 2]
+    assert [len(one.indices) for one in together] == [3, 1, 2]
 
 
 def test_a_user_without_attributes_is_looked_up_once_and_no_list_of_users_is_read(tmp_path: Path) -> None:
@@ -159,6 +161,52 @@ def test_users_of_a_model_that_reads_attributes_alone_are_those_with_any() -> No
     store.set_attributes("with", {"country": "DK"})
     sources, _ = user_sources(attributes_alone(), SubjectReader(store), UserPage(), rows_per_user=1)
     assert [(one.user_id, dict(one.attributes)) for one in sources] == [("with", {"country": "DK"})]
+
+
+def danes_and_swedes(users: int, every: int) -> CountingStore:
+    """Users in the order of their ids; each `every`th one is from Denmark, the others from Sweden."""
+    store = CountingStore()
+    for user in range(users):
+        name = f"u{user:04}"
+        store.append(name, ["i1"])
+        store.set_attributes(name, {"country": "SE" if user % every else "DK"})
+    return store
+
+
+DANES = Equals("country", "DK")
+
+
+@pytest.mark.parametrize("limit", [1, 3, 64])
+@pytest.mark.parametrize("every", [1, 2, 40, 1_000])
+def test_pages_of_a_segment_hold_everybody_in_it_once_and_nobody_else(every: int, limit: int) -> None:
+    store = danes_and_swedes(200, every)
+    reader, served = SubjectReader(store), attributes_alone()
+    found: list[str] = []
+    cursor, pages = "", 0
+    while True:
+        sources, cursor = user_sources(served, reader, UserPage(cursor, limit, DANES), rows_per_user=1)
+        assert len(sources) <= limit
+        found += [one.user_id for one in sources]
+        pages += 1
+        if not cursor:
+            break
+    assert found == [f"u{user:04}" for user in range(0, 200, every)]
+    assert pages <= 1 + len(found) / limit
+
+
+def test_a_page_of_a_segment_looks_at_so_many_users_and_goes_on_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources_of_users, "MOST_SCANNED", 30)
+    store = danes_and_swedes(100, 1_000)
+    reader, served = SubjectReader(store), attributes_alone()
+    sources, cursor = user_sources(served, reader, UserPage("u0000", 20, DANES), rows_per_user=1)
+    assert (sources, cursor, len(store.asked), store.pages) == ([], "u0030", 30, 1)
+    with pytest.raises(DeadlineExceededError):
+        user_sources(served, reader, UserPage("", 20, DANES), 1, Deadline.after(-1))
+
+
+def test_a_segment_needs_a_store() -> None:
+    with pytest.raises(FailedPreconditionError, match="no history store"):
+        user_sources(attributes_alone(), SubjectReader(None), UserPage("", 20, DANES), rows_per_user=1)
 
 
 def test_an_export_ends_with_the_time_of_its_caller(tmp_path: Path) -> None:

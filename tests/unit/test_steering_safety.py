@@ -11,7 +11,7 @@ from recsae.concepts.estimates import UNKNOWN
 from recsae.concepts.handles import Handle
 from recsae.errors import InvalidRequestError, NotFoundError
 from recsae.steering.policies import Operation, OperationKind
-from recsae.steering.safety import HandleUse, expanded, find_handle, outside_safe_range
+from recsae.steering.safety import HandleUse, expanded, find_handle, judged, outside_safe_range, told_apart
 
 
 def dose(operation: str, value: float, loss: float, off_target: float = 0.0) -> DoseEffect:
@@ -108,3 +108,34 @@ def test_a_concept_is_turned_once_and_a_handle_is_found_by_its_facet() -> None:
         expanded((op(concept="c-9"),), [use])
     with pytest.raises(NotFoundError, match="there are: genre=Horror"):
         find_handle([HANDLE], "genre=War", 0.1)
+
+
+def test_a_handle_written_out_is_judged_as_the_whole_it_was_measured_as() -> None:
+    written = HandleUse(HANDLE, 0.2).operations
+    other = op(0.1)
+    rest, (use,) = told_apart([*written, other], [HANDLE])
+    assert (rest, use.handle, round(use.dose, 6)) == ((other,), HANDLE, 0.2)
+    unmeasured = replace(HANDLE, concept_ids=("x-8", "x-9"))
+    assert judged(HandleUse(unmeasured, 0.2).operations, [unmeasured], effects) == ""
+    assert "what turning x-8 does was not measured" in judged(HandleUse(unmeasured, 0.2).operations, [], effects)
+    assert "handle genre=Horror=0.3 lies outside" in judged(HandleUse(HANDLE, 0.3).operations, [HANDLE], effects)
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        [op(0.1, concept="c-8")],
+        [op(0.1, concept="c-8"), op(-0.04, concept="c-9")],
+        [op(0.1, concept="c-8"), op(kind=OperationKind.ABLATE, concept="c-9")],
+    ],
+)
+def test_what_is_not_in_the_proportion_of_a_handle_is_none(operations: list[Operation]) -> None:
+    assert told_apart(operations, [HANDLE]) == (tuple(operations), ())
+
+
+def test_of_handles_that_hold_one_another_the_larger_is_found_and_one_concept_alone_is_no_handle() -> None:
+    larger = replace(HANDLE, facet="genre=War", concept_ids=("c-8", "c-9", "c-7"), weights=(0.5, -0.25, 1.0))
+    single = replace(HANDLE, facet="genre=Crime", concept_ids=("c-6",), weights=(1.0,))
+    operations = (*HandleUse(larger, 0.1).operations, op(0.1, concept="c-6"))
+    rest, uses = told_apart(operations, [HANDLE, single, larger])
+    assert ([one.handle.facet for one in uses], rest) == (["genre=War"], (op(0.1, concept="c-6"),))

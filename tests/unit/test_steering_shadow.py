@@ -17,8 +17,9 @@ from recsae.steering.live_plan import LivePlan
 from recsae.steering.matching import SteerContext
 from recsae.steering.plans import Basis, Floats, Plan, PlanOperation, PlanPolicy, compile_plan
 from recsae.steering.policies import Operation, OperationKind, PolicyDraft, PolicyState, Scope, Window, new_policy
-from recsae.steering.receipts import PolicyRef, ShadowOutcome, UnsteeredReason
+from recsae.steering.receipts import PolicyRef, Receipt, ShadowOutcome, UnsteeredReason
 from recsae.steering.segments import Equals
+from recsae.steering.wire_plans import receipt_from, receipt_message
 
 DIM = 6
 ROWS: Floats = np.eye(DIM, dtype=np.float32)
@@ -210,3 +211,14 @@ def test_a_plan_holds_shadow_policies_in_the_order_of_all() -> None:
     )
     plan = compile_plan([live, shadow, other], basis, revision=1, now=2.0)
     assert [(one.ref.policy_id, one.shadow) for one in plan.policies] == [(shadow.id, True), (live.id, False)]
+
+
+@pytest.mark.parametrize("reason", list(UnsteeredReason))
+def test_a_receipt_comes_back_from_its_message_as_it_was(reason: UnsteeredReason) -> None:
+    a, b = PolicyRef("a", 1), PolicyRef("b", 2)
+    triple = Triple("a" * 16, "b" * 16, "c" * 16)
+    for receipt in (
+        Receipt(reason),
+        Receipt(reason, (a, b), 7, triple, 0.5, 0.25, (b,), ShadowOutcome((b, a), 1.5, 0.75, reason)),
+    ):
+        assert receipt_from(receipt_message(receipt)) == receipt

@@ -13,12 +13,14 @@ from prometheus_client import CollectorRegistry
 
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.records import ConceptRecord, ConceptStatus
+from recsae.errors import NotFoundError
 from recsae.pipeline.triples import Triple
 from recsae.recommenders.address import split_address
 from recsae.recommenders.description import RowKind
 from recsae.rpc.deadline import Deadline
 from recsae.sae.export import TrainingFacts, export_sae
 from recsae.sae.weights import SaeWeights
+from recsae.steering.segments import Equals, validate_segment
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.channels import PRODUCTION, Channel, ModelChannels
 from recsae_interpreter.library import Library
@@ -33,6 +35,8 @@ from recsae_interpreter.readings import (
     Rows,
     ScoredItem,
     Subject,
+    UserIds,
+    UserPage,
 )
 
 D, WIDTH, K, ITEMS = 8, 20, 4, 15
@@ -60,11 +64,15 @@ class ToyRecommender:
     hooks: tuple[str, ...] = ("final",)
     fixed: Mapping[str, Floats] = field(default_factory=dict)
     ignores_history: bool = False
+    stored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reads_segments: bool = True
     calls: list[tuple[str, Any]] = field(default_factory=list)
 
     def describe(self, model: str, model_version: str, deadline: Deadline) -> ModelFacts:
         hooks = tuple(HookFacts(name, self.rows, self.interests) for name in self.hooks)
-        return ModelFacts(split_address(model).model, MODEL_VERSION, hooks, ignores_history=self.ignores_history)
+        return ModelFacts(
+            split_address(model).model, MODEL_VERSION, hooks, ignores_history=self.ignores_history, item_count=ITEMS
+        )
 
     def embed(self, model: str, subject: Subject, deadline: Deadline, candidates: Sequence[str] = ()) -> Reading:
         address = split_address(model)
@@ -75,11 +83,14 @@ class ToyRecommender:
         if self.rows == "pair":
             ids = tuple(candidates) or IDS[:10]
             base = base * self.bent(ids)
-        return Reading(address.model, MODEL_VERSION, base, hook, self.rows, ids, tuple(subject.history or ()))
+        if subject.history is None and self.stored and subject.user_id not in self.stored:
+            raise NotFoundError(f"user {subject.user_id!r} is not in the history store")
+        history = tuple(self.stored.get(subject.user_id, ()) if subject.history is None else subject.history)
+        return Reading(address.model, MODEL_VERSION, base, hook, self.rows, ids, history, position=len(history))
 
     def of(self, subject: Subject) -> Floats:
         """Rows of a subject before candidates come in."""
-        words = subject.user_id or "+".join(subject.history or ())
+        words = "+".join(subject.history or ()) or subject.user_id
         return self.fixed.get(words, activations(words, self.interests))
 
     def bent(self, ids: Sequence[str]) -> Floats:
@@ -96,6 +107,23 @@ class ToyRecommender:
         each = [self.embed(model, Subject(history=one), deadline, candidates or one[-1:]) for one in histories]
         subject = np.repeat(np.arange(len(each)), [len(one) for one in each])
         return Rows(MODEL_VERSION, np.concatenate([one.activations for one in each]), subject)
+
+    def embed_subjects(
+        self, model: str, model_version: str, subjects: Sequence[Subject], deadline: Deadline
+    ) -> list[Reading]:
+        self.calls.append(("embed_subjects", tuple(subjects)))
+        return [self.embed(model, one, deadline) for one in subjects]
+
+    def users(self, page: UserPage, deadline: Deadline) -> UserIds:
+        """Three at most on a page; a segment `Equals("letter", x)` holds those whose id begins so."""
+        self.calls.append(("users", page))
+        if page.segment is not None and self.reads_segments:
+            validate_segment(page.segment)
+        begin = int(page.cursor or 0)
+        end = min(begin + 3, len(self.stored))
+        wanted = page.segment.value if isinstance(page.segment, Equals) else ""
+        found = [one for one in list(self.stored)[begin:end] if one.startswith(str(wanted))]
+        return UserIds(tuple(found[: page.limit]), str(end) if end < len(self.stored) else "")
 
     def best_items(self, model: str, subject: Subject, k: int, deadline: Deadline) -> list[str]:
         self.calls.append(("best_items", k))
@@ -119,6 +147,12 @@ class ToyRecommender:
     def scores(self, x: Floats) -> Floats:
         return np.asarray((x @ VECTORS.T).max(axis=0), np.float32)
 
+    def rank_each(
+        self, readings: Sequence[Reading], lists: Sequence[HeadRows], *, k: int, deadline: Deadline
+    ) -> list[list[ScoredItem]]:
+        self.calls.append(("rank_each", len(lists)))
+        return [self.ranked(of, one, k, ()) for of, one in zip(readings, lists, strict=True)]
+
     def items(self, reading: Reading, deadline: Deadline) -> ItemTable | None:
         if self.rows != "subject":
             return None
@@ -127,7 +161,10 @@ class ToyRecommender:
 
 
 def publish(folder: Path, address: str, *, hook: str = "final", seed: int = 0, **facts: Any) -> Triple:
-    """Publishes an SAE of `address` with random directions and a dictionary of it; `facts`: error_p99, steerable."""
+    """Publishes an SAE of `address` with random directions and a dictionary of it.
+
+    `facts`: error_p99, steerable, and the `catalogue` that lies beside it.
+    """
     rng = np.random.default_rng(seed)
     store = ArtifactStore(str(folder / "store"))
     work = folder / f"work-{address}-{seed}"
@@ -136,6 +173,7 @@ def publish(folder: Path, address: str, *, hook: str = "final", seed: int = 0, *
     zeros = np.zeros(D, np.float32)
     training = TrainingFacts(error_p99=facts.pop("error_p99", 10.0), mean_norm=1.0)
     export_sae(SaeWeights(w_dec, np.zeros(WIDTH, np.float32), w_dec, zeros, zeros), K, training, work / "sae")
+    catalogue = facts.pop("catalogue", None)
     config = {"hook": hook, "model": address, **facts}
     sae = store.publish("sae", work / "sae", config=config, lineage={"model": MODEL_VERSION})
     ones = np.ones(WIDTH, np.float32)
@@ -147,6 +185,8 @@ def publish(folder: Path, address: str, *, hook: str = "final", seed: int = 0, *
     (work / "dictionary").mkdir(exist_ok=True)
     arrays = replace(ConceptArrays(ones, ones, ones, ones, ones), p95=p95)
     Dictionary("", MODEL_VERSION, sae, concepts, arrays, {}).save(work / "dictionary")
+    if catalogue is not None:
+        catalogue.save(work / "dictionary")
     lineage = {"model": MODEL_VERSION, "sae": sae}
     version = store.publish("dictionary", work / "dictionary", config={"model": address, "hook": hook}, lineage=lineage)
     return Triple(MODEL_VERSION, sae, version)

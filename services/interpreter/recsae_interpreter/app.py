@@ -16,8 +16,9 @@ from recsae.rpc.routes import Routes, routed_channel
 from recsae.rpc.server import build_server
 from recsae.steering.policy_store_redis import RedisPolicyStore
 from recsae.store.artifacts import ArtifactStore
+from recsae.store.audit_archive import AuditArchive
 from recsae.store.channels_redis import RedisChannelStore
-from recsae.store.events import RedisTrail
+from recsae.store.events import RedisTrail, index_events
 from recsae.store.label_edits_redis import RedisLabelEditStore
 from recsae.store.redis import connect, durability_warning, translated
 from recsae.store.watching import StateWatcher
@@ -31,9 +32,14 @@ from recsae_interpreter.handlers.concepts import ConceptsHandler
 from recsae_interpreter.handlers.edits import EditsHandler
 from recsae_interpreter.handlers.encode import EncodeHandler
 from recsae_interpreter.handlers.explain import ExplainHandler
+from recsae_interpreter.handlers.kill_switches import KillSwitchesHandler
 from recsae_interpreter.handlers.observe import ObserveHandler
 from recsae_interpreter.handlers.policies import PoliciesHandler
+from recsae_interpreter.handlers.policy_changes import PolicyChanges
+from recsae_interpreter.handlers.policy_import import PolicyImportHandler
 from recsae_interpreter.handlers.preview import PreviewHandler
+from recsae_interpreter.handlers.preview_panel import PreviewPanelHandler
+from recsae_interpreter.handlers.resolve import ResolveHandler
 from recsae_interpreter.handlers.runs import RunsHandler
 from recsae_interpreter.handlers.steer import SteerHandler
 from recsae_interpreter.handlers.watch import WatchHandler
@@ -66,9 +72,9 @@ class InterpreterApp:
         self._load = partial(load_triple, self._artifacts, embedder=MiniLm.installed())
         self._library = Library(self._load)
         self._board = PlanBoard(norm_budget=settings.norm_budget, kill_switch=settings.kill_switch)
-        self._channels = RedisChannelStore(self._state)
-        self._policies = RedisPolicyStore(self._state)
-        self._edits = RedisLabelEditStore(self._state)
+        self._channels = RedisChannelStore(self._state, settings.state_replicas)
+        self._policies = RedisPolicyStore(self._state, settings.state_replicas)
+        self._edits = RedisLabelEditStore(self._state, settings.state_replicas)
         self._sync = StateSync(self._channels, self._policies, self._edits, self._library, self._board, self._metrics)
         self._watcher = StateWatcher(settings.state_url, self._sync)
         self._metrics.state_age.set_function(lambda: self._watcher.age_s)
@@ -92,8 +98,9 @@ class InterpreterApp:
         """
         settings = self._settings
         with translated("reading its configuration"):
-            if warning := durability_warning(self._state):
+            if warning := durability_warning(self._state, settings.state_replicas):
                 _log.warning("state_not_durable", reason=warning)
+            index_events(self._state)
         tls = None
         if settings.tls_cert and settings.tls_key:
             tls = MetricsTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
@@ -134,8 +141,15 @@ class InterpreterApp:
         self.server.add(
             steering_pb2_grpc.add_SteeringServicer_to_server,
             SteeringServicer(
-                PoliciesHandler(self._policies, RedisTrail(self._state), library),
+                PoliciesHandler(
+                    self._policies, RedisTrail(self._state, AuditArchive(self._state, self._artifacts)), library
+                ),
+                PolicyChanges(self._policies, library),
+                KillSwitchesHandler(self._policies, library),
+                PolicyImportHandler(self._policies, library),
+                ResolveHandler(self._policies, library, self._board),
                 PreviewHandler(library, recommender, norm_budget=self._settings.norm_budget),
+                PreviewPanelHandler(library, recommender, self._policies.get, norm_budget=self._settings.norm_budget),
                 SteerHandler(
                     self._board,
                     library,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from recsae.steering.delta import Steerer
+from recsae.steering.kill_switch import KillSwitch, is_killed
 from recsae.steering.plans import PlanSet, compile_plan
 from recsae.steering.policies import Policy
 from recsae_interpreter.library import Shelf
@@ -33,7 +34,7 @@ class PlanBoard:
     """Holds the newest posting. One thread posts, any number read and wait."""
 
     def __init__(self, *, norm_budget: float, kill_switch: bool) -> None:
-        """Both go into every plan."""
+        """Both go into every plan; `kill_switch` True = whatever the stored switches say."""
         self._norm_budget = norm_budget
         self._kill_switch = kill_switch
         self._posting = Posting()
@@ -44,8 +45,22 @@ class PlanBoard:
         """The newest posting; number 0 = nothing was posted yet."""
         return self._posting
 
-    def post(self, policies: tuple[Policy, ...], revision: int, shelf: Shelf, now: float) -> Posting:
-        """Compiles the plans of every served model version that can be steered and wakes those who wait."""
+    def killed(self, switches: Mapping[str, KillSwitch], model: str) -> bool:
+        """True when a switch, or the settings, switch all steering of an address off."""
+        return self._kill_switch or is_killed(switches, model)
+
+    def post(
+        self,
+        policies: tuple[Policy, ...],
+        revision: int,
+        shelf: Shelf,
+        now: float,
+        switches: Mapping[str, KillSwitch] | None = None,
+    ) -> Posting:
+        """Compiles the plans of every served model version that can be steered and wakes those who wait.
+
+        `switches` are the kill switches by model.
+        """
         plans: dict[str, PlanSet] = {}
         steerers: dict[tuple[str, str], Steerer] = {}
         for model, versions in shelf.served.items():
@@ -60,7 +75,7 @@ class PlanBoard:
                     revision=revision,
                     now=now,
                     norm_budget=self._norm_budget,
-                    kill_switch=self._kill_switch,
+                    kill_switch=self.killed(switches or {}, model),
                     newest=newest.basis if newest else None,
                 )
                 compiled.append(plan)

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from recsae.errors import FailedPreconditionError
+from recsae.recommenders.address import split_address
 from recsae.recommenders.description import RowKind
 from recsae.rpc.tensors import from_tensor, to_tensor
+from recsae.steering.wire import attribute_message, segment_message
 from recsae.v1 import common_pb2, recommender_pb2
 from recsae_interpreter.readings import (
     Batch,
@@ -20,6 +22,8 @@ from recsae_interpreter.readings import (
     Reading,
     RowOwner,
     Rows,
+    Subject,
+    UserPage,
 )
 
 _KINDS: Mapping[int, RowKind] = {
@@ -39,6 +43,7 @@ def facts_of(message: recommender_pb2.GetModelResponse) -> ModelFacts:
         ),
         dot_product=info.head == recommender_pb2.HEAD_KIND_DOT_PRODUCT,
         ignores_history=info.ignores_history,
+        item_count=info.item_count,
     )
 
 
@@ -72,26 +77,53 @@ def rows_of(message: common_pb2.ActivationBatch) -> Rows:
     return Rows(message.model_version, activations, subject)
 
 
+def subject_message(subject: Subject) -> recommender_pb2.Subject:
+    """The message for a subject whose history is given."""
+    return recommender_pb2.Subject(
+        user_id=subject.user_id,
+        history=common_pb2.History(item_ids=subject.history or ()),
+        attributes={name: attribute_message(value) for name, value in subject.attributes.items()},
+    )
+
+
+def users_request(page: UserPage) -> recommender_pb2.ExportActivationsRequest:
+    """Asks for a page of users."""
+    address = split_address(page.model)
+    segment = None if page.segment is None else segment_message(page.segment)
+    return recommender_pb2.ExportActivationsRequest(
+        model=address.model,
+        model_version=page.model_version,
+        hook=address.hook,
+        positions=recommender_pb2.POSITIONS_LAST,
+        users=recommender_pb2.UserPage(cursor=page.cursor, limit=page.limit, segment=segment),
+    )
+
+
 def rank_request(
-    reading: Reading, lists: Sequence[HeadRows], *, k: int, candidates: Sequence[str]
+    readings: Sequence[Reading], lists: Sequence[HeadRows], *, k: int, candidates: Sequence[str]
 ) -> recommender_pb2.RankRequest:
-    """Asks for one list per entry; the rows of a list follow each other."""
-    places = np.concatenate([one.places for one in lists])
+    """Asks for one list per entry, each of its own reading; the rows of a list follow each other."""
+    first = readings[0]
     exclude: list[Sequence[str]] = []
     ranked: list[Sequence[str]] = []
-    if reading.rows == "pair":
-        ranked = [[reading.item_ids[place] for place in one.places.tolist()] for one in lists]
+    if first.rows == "pair":
+        ranked = [[of.item_ids[at] for at in one.places.tolist()] for of, one in zip(readings, lists, strict=True)]
     elif candidates:
         ranked = [candidates] * len(lists)
-    elif reading.history:
-        exclude = [reading.history] * len(lists)
+    elif any(of.history for of in readings):
+        exclude = [of.history for of in readings]
     return recommender_pb2.RankRequest(
-        model=reading.model,
-        model_version=reading.model_version,
+        model=first.model,
+        model_version=first.model_version,
         activations=to_tensor(np.concatenate([one.activations for one in lists])),
         passthrough=[
-            common_pb2.NamedTensor(name=name, tensor=to_tensor(tensor[places]))
-            for name, tensor in reading.passthrough.items()
+            common_pb2.NamedTensor(
+                name=name,
+                tensor=to_tensor(
+                    np.concatenate([of.passthrough[name][one.places] for of, one in zip(readings, lists, strict=True)])
+                ),
+            )
+            for name in first.passthrough
         ],
         k=k,
         exclude=[recommender_pb2.ItemList(item_ids=ids) for ids in exclude],

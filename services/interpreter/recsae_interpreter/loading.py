@@ -6,10 +6,12 @@ Mixing versions is refused with a sentence that names both. Not here: which trip
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any, Protocol
 
+from recsae.concepts.catalogue import Catalogue, load_catalogue
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.meaning import Embedder, Meanings, MeaningSearch
 from recsae.concepts.records import ConceptStatus
@@ -20,6 +22,7 @@ from recsae.recommenders.address import split_address
 from recsae.sae.runtime import SparseAutoencoder
 from recsae.steering.encoder import OnnxEncoder
 from recsae.steering.plans import Basis
+from recsae.steering.safety import judged
 from recsae.store.artifacts import Artifact, ArtifactStore
 from recsae.store.label_edits import LabelEdit
 
@@ -46,7 +49,8 @@ class LoadedTriple:
     """One triple in memory; immutable, so a request that holds it is answered from one triple to its end.
 
     `model` is an address: a hook that is not the model's first is part of it. `machine` is the dictionary as published;
-    `dictionary` and `search` are the same with people's `edits` over it.
+    `dictionary` and `search` are the same with people's `edits` over it. `catalogue` reads facets and counts of items
+    when it is first asked; None for a dictionary of a release that kept none.
     """
 
     model: str
@@ -60,6 +64,7 @@ class LoadedTriple:
     basis: Basis
     machine: Dictionary
     edits: Mapping[str, LabelEdit] = field(default_factory=dict)
+    catalogue: Callable[[], Catalogue | None] = lambda: None
 
     @property
     def steerable(self) -> bool:
@@ -100,6 +105,7 @@ def load_triple(store: ArtifactStore, model: str, triple: Triple, *, embedder: E
         encoder=OnnxEncoder(onnx, sae.d),
         encoder_file=EncoderFile(onnx, hashlib.sha256(onnx).hexdigest()),
         machine=dictionary,
+        catalogue=cache(partial(load_catalogue, dictionary_artifact.folder)),
         basis=replace(
             _basis(model, triple, hook, sae, dictionary), steerable=_is_steerable(model, sae_artifact.config)
         ),
@@ -133,6 +139,9 @@ def _basis(model: str, triple: Triple, hook: str, sae: SparseAutoencoder, dictio
         p95=dictionary.arrays.p95,
         w_dec=sae.w_dec,
         doubt=dictionary.doubt,
+        outside_safe_range=lambda operations: judged(
+            operations, dictionary.handles, lambda concept_id: dictionary.by_id(concept_id).causal
+        ),
     )
 
 

@@ -27,6 +27,12 @@ class InterpreterMetrics:
             "recsae_state_age_seconds", "Time since the state server last answered.", registry=registry
         )
         self.policies = Gauge("recsae_policies", "Policies by model and state.", ("model", "state"), registry=registry)
+        self.kill_switch = Gauge(
+            "recsae_kill_switch",
+            "1 while all steering of a model is switched off, by a kill switch or the settings.",
+            ("model",),
+            registry=registry,
+        )
         self.watchers = Gauge("recsae_plan_watchers", "Open plan streams, by model.", ("model",), registry=registry)
         self.explained = Counter(
             "recsae_explain",

@@ -13,9 +13,12 @@ from recsae_interpreter.library import Shelf
 
 
 def as_shown(policy: Policy, shelf: Shelf, now: float) -> Policy:
-    """Past its end it is expired; while the promoted dictionary lacks a concept of it, suspended with the reason."""
+    """Past its end it is expired; suspended, with the reason, while it cannot be in force with the promoted dictionary.
+
+    That is while a concept of it is gone or in doubt, or a live one's safe range no longer holds (`suspension`).
+    """
     policy = as_of(policy, now)
-    if policy.state is not PolicyState.LIVE:
+    if policy.state not in (PolicyState.LIVE, PolicyState.SHADOW):
         return policy
     loaded = shelf.production.get(policy.model)
     if loaded is None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recsae.errors import FailedPreconditionError, InvalidRequestError
 from recsae.recommenders.description import RowKind
-from recsae.steering.segments import Attribute
+from recsae.steering.segments import Attribute, Segment
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -36,6 +36,25 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class UserPage:
+    """Users asked for: those of a model's recommender, of whom `segment` is certain to hold (None = all)."""
+
+    model: str
+    model_version: str
+    limit: int
+    cursor: str = ""
+    segment: Segment | None = None
+
+
+@dataclass(frozen=True)
+class UserIds:
+    """A page of users, and the cursor of the next ("" = the last); it may be short or empty before the last."""
+
+    user_ids: tuple[str, ...]
+    next_cursor: str = ""
+
+
+@dataclass(frozen=True)
 class HookFacts:
     """A hook, what one row of it stands for, and how many rows a subject has where that is one per interest."""
 
@@ -46,13 +65,14 @@ class HookFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a recommender says of a model; `dot_product` heads score by an item table."""
+    """What a recommender says of a model; `dot_product` heads score by an item table; 0 items = it does not say."""
 
     name: str
     version: str
     hooks: tuple[HookFacts, ...]
     dot_product: bool = False
     ignores_history: bool = False
+    item_count: int = 0
 
     def hook(self, name: str) -> HookFacts:
         """The hook of that name, "" = the first; InvalidRequestError names those there are."""
@@ -95,7 +115,8 @@ class Batch:
 class Reading:
     """All rows of one subject: `activations` float32 [n, d], and what else crosses to the head, n rows each.
 
-    `item_ids` are the candidates of a hook with a row per pair, else none.
+    `item_ids` are the candidates of a hook with a row per pair, else none. `position` items of the history are known to
+    the model. `user_id` "" = a bare history.
     """
 
     model: str
@@ -106,6 +127,8 @@ class Reading:
     item_ids: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
     passthrough: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    position: int = 0
+    user_id: str = ""
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -179,7 +202,35 @@ def first_subject(batch: Batch, hook: HookFacts, history: tuple[str, ...] = ()) 
         item_ids=tuple(owner.item_id for owner in owners) if hook.rows == "pair" else (),
         history=history,
         passthrough={name: tensor[:count] for name, tensor in batch.passthrough.items()},
+        position=owners[0].position if owners else 0,
     )
+
+
+def each_subject(batch: Batch, hook: HookFacts, histories: Sequence[tuple[str, ...]]) -> list[Reading]:
+    """The reading of each subject of a batch; subject i was given history i. Not of hooks with a row per pair.
+
+    FailedPreconditionError unless each came with all its rows, in order.
+    """
+    each = hook.interests
+    wanted = [(at, interest) for at in range(len(histories)) for interest in range(each)]
+    if [(one.history_index, one.interest) for one in batch.owners] != wanted:
+        raise FailedPreconditionError(
+            f"{len(batch.activations)} activation rows of model {batch.model} came for {len(histories)} subjects of "
+            f"{each} rows; send all rows of each subject, in order"
+        )
+    return [
+        Reading(
+            model=batch.model,
+            model_version=batch.model_version,
+            activations=batch.activations[at * each : (at + 1) * each],
+            hook=batch.hook,
+            rows=hook.rows,
+            history=history,
+            passthrough={name: rows[at * each : (at + 1) * each] for name, rows in batch.passthrough.items()},
+            position=batch.owners[at * each].position,
+        )
+        for at, history in enumerate(histories)
+    ]
 
 
 def _rows_of_first(batch: Batch, hook: HookFacts) -> int:

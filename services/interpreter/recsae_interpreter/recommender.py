@@ -20,7 +20,16 @@ from recsae.rpc.deadline import Deadline
 from recsae.rpc.status import error_from
 from recsae.steering.wire import attribute_message
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
-from recsae_interpreter.convert_readings import batch_of, facts_of, item_table, rank_request, rows_of
+from recsae_interpreter.convert_readings import (
+    batch_of,
+    facts_of,
+    item_table,
+    rank_request,
+    rows_of,
+    subject_message,
+    users_request,
+)
+from recsae_interpreter.rank_parts import rank_parts
 from recsae_interpreter.readings import (
     HeadRows,
     ItemTable,
@@ -29,6 +38,9 @@ from recsae_interpreter.readings import (
     Rows,
     ScoredItem,
     Subject,
+    UserIds,
+    UserPage,
+    each_subject,
     first_subject,
 )
 
@@ -38,9 +50,6 @@ _ITEM_PAGE = 4_096
 # One table is items x d floats: 13 MB at 50,000 items of d = 64.
 _TABLES_KEPT = 4
 _FACTS_KEPT = 64
-# One Rank call: what a recommender takes at most, and 3 MiB, since gRPC servers take 4 MiB unless told otherwise.
-_MOST_LISTS = 1_024
-_MOST_RANK_BYTES = 3 << 20
 
 
 class NotOfferedError(FailedPreconditionError):
@@ -66,6 +75,17 @@ class Recommender(Protocol):
     ) -> Rows:
         """What serving would compute for each history, in one call; InvalidRequestError for one of no known item."""
 
+    def embed_subjects(
+        self, model: str, model_version: str, subjects: Sequence[Subject], deadline: Deadline
+    ) -> list[Reading]:
+        """What serving would compute for each subject, whose history is given, in one call; not of pairs.
+
+        InvalidRequestError for a history of no known item, unless the model answers without.
+        """
+
+    def users(self, page: UserPage, deadline: Deadline) -> UserIds:
+        """Some of the users of its history store, in its order; FailedPreconditionError where it keeps none."""
+
     def best_items(self, model: str, subject: Subject, k: int, deadline: Deadline) -> list[str]:
         """The `k` items the model recommends, policies in force included: candidates for a ranker of pairs."""
 
@@ -76,6 +96,11 @@ class Recommender(Protocol):
 
         NotOfferedError where it does not rank. Of a hook with a row per pair each list ranks the items of its rows.
         """
+
+    def rank_each(
+        self, readings: Sequence[Reading], lists: Sequence[HeadRows], *, k: int, deadline: Deadline
+    ) -> list[list[ScoredItem]]:
+        """As `rank`, where list i is made from reading i: of one hook and version of one model, not of pairs."""
 
     def items(self, reading: Reading, deadline: Deadline) -> ItemTable | None:
         """The items of the reading's model version; None when its head is no dot product."""
@@ -148,6 +173,28 @@ class GrpcRecommender:
         answer = self._call(self._exporter.ExportActivations, request, deadline)
         return rows_of(answer.batch)
 
+    def embed_subjects(
+        self, model: str, model_version: str, subjects: Sequence[Subject], deadline: Deadline
+    ) -> list[Reading]:
+        """See `Recommender`."""
+        address = split_address(model)
+        request = recommender_pb2.ExportActivationsRequest(
+            model=address.model,
+            model_version=model_version,
+            hook=address.hook,
+            positions=recommender_pb2.POSITIONS_LAST,
+            subjects=recommender_pb2.SubjectList(subjects=[subject_message(one) for one in subjects]),
+        )
+        batch = batch_of(self._call(self._exporter.ExportActivations, request, deadline).batch)
+        hook = self.describe(batch.model, batch.model_version, deadline).hook(address.hook)
+        return each_subject(replace(batch, hook=hook.name), hook, [tuple(one.history or ()) for one in subjects])
+
+    def users(self, page: UserPage, deadline: Deadline) -> UserIds:
+        """See `Recommender`; their activations come along and are dropped."""
+        answer = self._call(self._exporter.ExportActivations, users_request(page), deadline)
+        ids = dict.fromkeys(one.user_id for one in answer.batch.subjects)
+        return UserIds(tuple(one for one in ids if one), answer.next_cursor)
+
     def best_items(self, model: str, subject: Subject, k: int, deadline: Deadline) -> list[str]:
         """See `Recommender`."""
         request = recommender_pb2.RecommendRequest(
@@ -163,14 +210,31 @@ class GrpcRecommender:
         self, reading: Reading, lists: Sequence[HeadRows], *, k: int, deadline: Deadline, candidates: Sequence[str] = ()
     ) -> list[list[ScoredItem]]:
         """See `Recommender`."""
+        return self._rank([reading] * len(lists), lists, k=k, deadline=deadline, candidates=candidates)
+
+    def rank_each(
+        self, readings: Sequence[Reading], lists: Sequence[HeadRows], *, k: int, deadline: Deadline
+    ) -> list[list[ScoredItem]]:
+        """See `Recommender`."""
+        return self._rank(readings, lists, k=k, deadline=deadline)
+
+    def _rank(
+        self,
+        readings: Sequence[Reading],
+        lists: Sequence[HeadRows],
+        *,
+        k: int,
+        deadline: Deadline,
+        candidates: Sequence[str] = (),
+    ) -> list[list[ScoredItem]]:
         ranked: list[list[ScoredItem]] = []
-        for part in _parts(reading, lists):
-            request = rank_request(reading, part, k=k, candidates=candidates)
+        for of, part in rank_parts(readings, lists):
+            request = rank_request(of, part, k=k, candidates=candidates)
             answer = self._call(self._recommender.Rank, request, deadline)
-            if len(answer.lists) != len(part) or answer.model_version != reading.model_version:
+            if len(answer.lists) != len(part) or answer.model_version != of[0].model_version:
                 raise FailedPreconditionError(
                     f"the recommender answered {len(answer.lists)} lists of version {answer.model_version} when asked "
-                    f"for {len(part)} of version {reading.model_version}; it may be changing versions: try again"
+                    f"for {len(part)} of version {of[0].model_version}; it may be changing versions: try again"
                 )
             ranked += [[ScoredItem(i.item_id, i.score, i.title) for i in one.items] for one in answer.lists]
         return ranked
@@ -220,20 +284,3 @@ class GrpcRecommender:
 
 def _history(subject: Subject) -> common_pb2.History | None:
     return None if subject.history is None else common_pb2.History(item_ids=subject.history)
-
-
-def _parts(reading: Reading, lists: Sequence[HeadRows]) -> Iterator[list[HeadRows]]:
-    """The lists in calls of bounded size; a list alone is never cut."""
-    crossing = [reading.activations, *reading.passthrough.values()]
-    row_bytes = sum(tensor.nbytes // max(1, len(tensor)) for tensor in crossing)
-    part: list[HeadRows] = []
-    held = 0
-    for one in lists:
-        size = len(one.places) * row_bytes
-        if part and (len(part) == _MOST_LISTS or held + size > _MOST_RANK_BYTES):
-            yield part
-            part, held = [], 0
-        part.append(one)
-        held += size
-    if part:
-        yield part

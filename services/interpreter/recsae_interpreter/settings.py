@@ -19,6 +19,13 @@ class InterpreterSettings(ServiceSettings):
     state_url: RedisUrl = Field(
         default="redis://127.0.0.1:6390/0", description="Server of policies, audit and channels."
     )
+    state_replicas: int | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="Replicas of that server that must have a policy, edit or promotion on disk before it is "
+        "acknowledged; unset = one where one is connected, 0 = none.",
+    )
     bus_url: RedisUrl = Field(default="redis://127.0.0.1:6391/0", description="Celery's broker.")
     recommenders: str = Field(
         default="127.0.0.1:50051",

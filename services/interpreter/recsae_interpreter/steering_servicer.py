@@ -12,12 +12,17 @@ import structlog
 
 from recsae.errors import InvalidRequestError
 from recsae.rpc.request import require_request
-from recsae.steering.wire import policy_message
+from recsae.steering.wire import policy_message, seconds
 from recsae.v1 import steering_pb2, steering_pb2_grpc
-from recsae_interpreter import convert_steering
+from recsae_interpreter import convert_policies, convert_policy_import, convert_preview, convert_steering
 from recsae_interpreter.convert import activations_of
+from recsae_interpreter.handlers.kill_switches import KillSwitchesHandler
 from recsae_interpreter.handlers.policies import PoliciesHandler
+from recsae_interpreter.handlers.policy_changes import PolicyChanges
+from recsae_interpreter.handlers.policy_import import PolicyImportHandler
 from recsae_interpreter.handlers.preview import PreviewHandler
+from recsae_interpreter.handlers.preview_panel import PreviewPanelHandler
+from recsae_interpreter.handlers.resolve import ResolveHandler
 from recsae_interpreter.handlers.steer import SteerHandler
 from recsae_interpreter.handlers.watch import WatchHandler
 from recsae_interpreter.library import Library
@@ -34,7 +39,12 @@ class SteeringServicer(steering_pb2_grpc.SteeringServicer):
     """`recsae.v1.Steering`. `draining` is set when open streams have to end."""
 
     policies: PoliciesHandler
+    changes: PolicyChanges
+    switches: KillSwitchesHandler
+    imports: PolicyImportHandler
+    resolve: ResolveHandler
     preview: PreviewHandler
+    panel: PreviewPanelHandler
     steer: SteerHandler
     watch: WatchHandler
     library: Library
@@ -45,7 +55,7 @@ class SteeringServicer(steering_pb2_grpc.SteeringServicer):
         self, request: steering_pb2.CreatePolicyRequest, context: grpc.ServicerContext
     ) -> steering_pb2.CreatePolicyResponse:
         """Makes a policy."""
-        written = self.policies.create(convert_steering.create_query(request), require_request())
+        written = self.policies.create(convert_policies.create_query(request), require_request())
         return steering_pb2.CreatePolicyResponse(
             policy=policy_message(written.policy), plan_revision=written.plan_revision
         )
@@ -63,6 +73,77 @@ class SteeringServicer(steering_pb2_grpc.SteeringServicer):
         found = self.policies.listed(request.model, include_ended=request.include_ended)
         return steering_pb2.ListPoliciesResponse(policies=[policy_message(policy) for policy in found])
 
+    def UpdatePolicy(
+        self, request: steering_pb2.UpdatePolicyRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.UpdatePolicyResponse:
+        """Replaces what a policy says."""
+        written = self.changes.update(convert_policies.update_query(request), require_request())
+        return steering_pb2.UpdatePolicyResponse(
+            policy=policy_message(written.policy), plan_revision=written.plan_revision
+        )
+
+    def SetPolicyState(
+        self, request: steering_pb2.SetPolicyStateRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.SetPolicyStateResponse:
+        """Moves a policy between draft, shadow, live and paused."""
+        written = self.changes.set_state(
+            convert_policies.change_query(request, request.policy_id),
+            convert_policies.state_from(request.state),
+            allow=request.allow_outside_safe_range,
+            info=require_request(),
+        )
+        return steering_pb2.SetPolicyStateResponse(
+            policy=policy_message(written.policy), plan_revision=written.plan_revision
+        )
+
+    def RevertPolicy(
+        self, request: steering_pb2.RevertPolicyRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.RevertPolicyResponse:
+        """Brings an earlier revision back."""
+        query = convert_policies.change_query(request, request.policy_id)
+        written = self.changes.revert(query, request.to_revision, require_request())
+        return steering_pb2.RevertPolicyResponse(
+            policy=policy_message(written.policy), plan_revision=written.plan_revision
+        )
+
+    def ListPolicyRevisions(
+        self, request: steering_pb2.ListPolicyRevisionsRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.ListPolicyRevisionsResponse:
+        """The revisions of a policy, newest first."""
+        kept = self.policies.revisions(request.policy_id)
+        return steering_pb2.ListPolicyRevisionsResponse(revisions=[policy_message(one) for one in kept])
+
+    def ResolvePolicies(
+        self, request: steering_pb2.ResolvePoliciesRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.ResolvePoliciesResponse:
+        """Which policies would win for a request, and why the others would not."""
+        at = seconds(request.at) if request.HasField("at") else None
+        found = self.resolve(request.model, convert_policies.context_from(request.context), at)
+        return convert_policies.resolve_response(found)
+
+    def SetKillSwitch(
+        self, request: steering_pb2.SetKillSwitchRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.SetKillSwitchResponse:
+        """Switches all steering of a model, or of every model, off or on again."""
+        done = self.switches.set(request.model, on=request.on, reason=request.reason, info=require_request())
+        return steering_pb2.SetKillSwitchResponse(
+            kill_switch=convert_policies.switch_message(done.switch), plan_revision=done.plan_revision
+        )
+
+    def ListKillSwitches(
+        self, request: steering_pb2.ListKillSwitchesRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.ListKillSwitchesResponse:
+        """The kill switches that were ever set."""
+        switches = [convert_policies.switch_message(one) for one in self.switches.listed()]
+        return steering_pb2.ListKillSwitchesResponse(kill_switches=switches)
+
+    def ImportPolicies(
+        self, request: steering_pb2.ImportPoliciesRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.ImportPoliciesResponse:
+        """Writes policies as they were exported."""
+        done = self.imports(convert_policy_import.import_query(request), require_request())
+        return convert_policy_import.import_response(done)
+
     def DeletePolicy(
         self, request: steering_pb2.DeletePolicyRequest, context: grpc.ServicerContext
     ) -> steering_pb2.DeletePolicyResponse:
@@ -76,16 +157,20 @@ class SteeringServicer(steering_pb2_grpc.SteeringServicer):
         self, request: steering_pb2.ListAuditRequest, context: grpc.ServicerContext
     ) -> steering_pb2.ListAuditResponse:
         """Audit events, newest first."""
-        events = self.policies.audit(request.policy_id, request.limit)
+        events = self.policies.audit(request.policy_id, request.limit, request.before_id)
         return steering_pb2.ListAuditResponse(events=[convert_steering.event_message(event) for event in events])
 
     def Preview(
         self, request: steering_pb2.PreviewRequest, context: grpc.ServicerContext
     ) -> steering_pb2.PreviewResponse:
         """Before and after for one user."""
-        return convert_steering.preview_response(
-            self.preview(convert_steering.preview_query(request, require_request()))
-        )
+        return convert_preview.preview_response(self.preview(convert_preview.preview_query(request, require_request())))
+
+    def PreviewPanel(
+        self, request: steering_pb2.PreviewPanelRequest, context: grpc.ServicerContext
+    ) -> steering_pb2.PreviewPanelResponse:
+        """Before and after for many users."""
+        return convert_preview.panel_response(self.panel(convert_preview.panel_query(request, require_request())))
 
     def Steer(self, request: steering_pb2.SteerRequest, context: grpc.ServicerContext) -> steering_pb2.SteerResponse:
         """Steers activations."""

@@ -14,10 +14,10 @@ import structlog
 
 from recsae.errors import UnavailableError
 from recsae.steering.policies import Policy, PolicyState
-from recsae.steering.policy_store import PolicyStore
+from recsae.steering.policy_store import PolicySnapshot, PolicyStore
 from recsae.store.channels import ChannelStore
 from recsae.store.label_edits import LabelEditStore
-from recsae_interpreter.board import PlanBoard
+from recsae_interpreter.board import PlanBoard, Posting
 from recsae_interpreter.library import Library, Shelf
 from recsae_interpreter.metrics import InterpreterMetrics
 from recsae_interpreter.policy_view import as_shown
@@ -57,10 +57,11 @@ class StateSync:
         self._library.label(edits)
         shelf = self._library.shelf
         self._report_triples(shelf)
-        if not self._posted(snapshot.revision, shelf):
+        if not self._posted(snapshot, shelf):
             now = time.time()
-            self._board.post(snapshot.policies, snapshot.revision, shelf, now)
+            posting = self._board.post(snapshot.policies, snapshot.revision, shelf, now, snapshot.kill_switches)
             self._report_policies(snapshot.policies, shelf, now)
+            self._report_switches(posting)
             self._metrics.plan_revision.set(snapshot.revision)
             _log.info("plans_compiled", revision=snapshot.revision, models=len(shelf.served))
             if snapshot.unreadable:
@@ -73,22 +74,26 @@ class StateSync:
         if not complete:
             raise UnavailableError(f"could not load the promoted triples of {', '.join(shelf.failed)}; trying again")
 
-    def _posted(self, revision: int, shelf: Shelf) -> bool:
-        """True when the plans on the board are of this revision and these triples already."""
+    def _posted(self, snapshot: PolicySnapshot, shelf: Shelf) -> bool:
+        """True when the plans on the board are of this revision, these triples and these kill switches already."""
         posting = self._board.posting
         served = {
-            (model, version): one.triple
+            (model, version): (one.triple, self._board.killed(snapshot.kill_switches, model))
             for model, held in shelf.served.items()
             for version, one in held.items()
             if one.steerable
         }
-        posted = {key: steerer.plan.triple for key, steerer in posting.steerers.items()}
-        return posting.number > 0 and posting.revision == revision and posted == served
+        posted = {key: (one.plan.triple, one.plan.kill_switch) for key, one in posting.steerers.items()}
+        return posting.number > 0 and posting.revision == snapshot.revision and posted == served
 
     def _report_triples(self, shelf: Shelf) -> None:
         for model, versions in shelf.served.items():
             self._metrics.triples_loaded.labels(model).set(len(versions))
             self._metrics.triples_failed.labels(model).set(int(model in shelf.failed))
+
+    def _report_switches(self, posting: Posting) -> None:
+        for model, plans in posting.plans.items():
+            self._metrics.kill_switch.labels(model).set(int(any(plan.kill_switch for plan in plans.plans)))
 
     def _report_policies(self, policies: tuple[Policy, ...], shelf: Shelf, now: float) -> None:
         seen = Counter((one.model, as_shown(one, shelf, now).state) for one in policies if one.model in shelf.served)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import structlog
 
+from recsae.rpc.batch_lane import BatchLane
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
-from recsae.store.histories import open_history_store
+from recsae.store.histories import AsideStore, is_remote, open_history_store
 from recsae.telemetry.metrics import MetricsServer, MetricsTls, RecommenderMetrics, RpcMetrics, new_registry
 from recsae.telemetry.observing import Sample
 from recsae.v1 import recommender_pb2_grpc
+from recsae_recommender.exposures import open_exposures
 from recsae_recommender.handlers.embed import EmbedHandler
 from recsae_recommender.handlers.export import ExportHandler
 from recsae_recommender.handlers.items import ItemsHandler
@@ -43,6 +45,8 @@ class RecommenderApp:
         self._metrics = RecommenderMetrics(self._registry)
         self._interpreter = try_interpreter_client(settings)
         self._observer = self._make_observer()
+        self._exposures = open_exposures(settings, self._metrics)
+        self._lane = BatchLane("recommend", most_held=settings.max_workers + settings.max_queue)
         self._subjects: dict[str, SubjectReader] = {}
         self._steerings: list[ModelSteering] = []
         self._models = ModelTable([self._make_model(name, version) for name, version in settings.model_versions()])
@@ -71,6 +75,8 @@ class RecommenderApp:
         """Drains the server, then ends what it used, in reverse order."""
         self.server.drain()
         self._models.close()
+        if self._exposures is not None:
+            self._exposures.close()
         for steering in self._steerings:
             steering.close()
         if self._observer is not None:
@@ -101,12 +107,14 @@ class RecommenderApp:
         steering = ModelSteering(recommender, self._interpreter, settings, self._metrics)
         self._steerings.append(steering)
         subjects = self._subjects_of(settings.history_of(name))
-        return serve_model(recommender, steering, self._observe, subjects, settings, self._metrics)
+        return serve_model(recommender, steering, self._observe, subjects, settings, self._metrics, self._lane)
 
     def _subjects_of(self, url: str) -> SubjectReader:
         """One reader per store, however many models share it."""
         if url not in self._subjects:
             store = open_history_store(url) if url else None
+            if store is not None and is_remote(url):
+                store = AsideStore(store, self._lane.aside)
             self._subjects[url] = SubjectReader(store, self._settings.pseudonym_key())
         return self._subjects[url]
 
@@ -118,8 +126,9 @@ class RecommenderApp:
         models = self._models
         self.server.add(
             recommender_pb2_grpc.add_RecommenderServicer_to_server,
-            RecommenderServicer(RecommendHandler(models, self._metrics), RankHandler(models)),
+            RecommenderServicer(RecommendHandler(models, self._metrics, self._exposures), RankHandler(models)),
             RECOMMENDER,
+            lanes={"Recommend": self._lane},
         )
         self.server.add(
             recommender_pb2_grpc.add_ActivationExporterServicer_to_server,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from recsae.recommenders.hook_messages import SIDES, hook_info
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
-from recsae.steering.wire import attributes_from
+from recsae.steering.segments import validate_segment
+from recsae.steering.wire import attributes_from, segment_from
 from recsae.steering.wire_plans import receipt_message
 from recsae.v1 import common_pb2, recommender_pb2
 from recsae_recommender.handlers.embed import EmbeddedSubject, EmbedQuery
@@ -23,7 +24,7 @@ from recsae_recommender.handlers.items import ItemsPage
 from recsae_recommender.handlers.rank import RankedLists, RankQuery
 from recsae_recommender.handlers.recommend import Recommendation, RecommendQuery
 from recsae_recommender.handlers.sources import GivenSubject, GivenSubjects, ItemPage, UserPage, most_rows
-from recsae_recommender.ranking import RankedItem
+from recsae_recommender.ranking import RankedList
 
 _HEADS = {"dot_product": recommender_pb2.HEAD_KIND_DOT_PRODUCT, "opaque": recommender_pb2.HEAD_KIND_OPAQUE}
 
@@ -40,6 +41,7 @@ def recommend_query(request: recommender_pb2.RecommendRequest, info: RequestInfo
         candidates=list(request.candidate_item_ids),
         include_seen=request.include_seen,
         attributes=attributes_from(request.attributes),
+        without_steering=request.without_steering,
         deadline=info.deadline,
     )
 
@@ -47,13 +49,11 @@ def recommend_query(request: recommender_pb2.RecommendRequest, info: RequestInfo
 def recommend_response(found: Recommendation, info: RequestInfo) -> recommender_pb2.RecommendResponse:
     """The response for a recommendation."""
     receipt = receipt_message(found.ranking.receipt)
-    return recommender_pb2.RecommendResponse(
-        items=scored_items(found.recommender, found.ranking.items),
-        model=found.recommender.name,
-        triple=receipt.triple,
-        receipt=receipt,
-        request_id=info.request_id,
+    response = recommender_pb2.RecommendResponse(
+        model=found.recommender.name, triple=receipt.triple, receipt=receipt, request_id=info.request_id
     )
+    add_items(response.items.add, found.recommender, found.ranking.items)
+    return response
 
 
 def rank_query(request: recommender_pb2.RankRequest) -> RankQuery:
@@ -73,10 +73,10 @@ def rank_query(request: recommender_pb2.RankRequest) -> RankQuery:
 
 def rank_response(found: RankedLists) -> recommender_pb2.RankResponse:
     """The response for ranked lists."""
-    return recommender_pb2.RankResponse(
-        lists=[recommender_pb2.RankedList(items=scored_items(found.recommender, items)) for items in found.lists],
-        model_version=found.recommender.version,
-    )
+    response = recommender_pb2.RankResponse(model_version=found.recommender.version)
+    for ranked in found.lists:
+        add_items(response.lists.add().items.add, found.recommender, ranked)
+    return response
 
 
 def embed_query(request: recommender_pb2.EmbedRequest) -> EmbedQuery:
@@ -118,7 +118,7 @@ def export_query(request: recommender_pb2.ExportActivationsRequest, info: Reques
         case "subjects":
             source = GivenSubjects([_subject(one) for one in request.subjects.subjects])
         case "users":
-            source = UserPage(request.users.cursor, request.users.limit)
+            source = _user_page(request.users)
         case "items":
             source = ItemPage(request.items.cursor, request.items.limit)
         case _:
@@ -181,15 +181,11 @@ def model_info(recommender: OnnxRecommender) -> recommender_pb2.ModelInfo:
     )
 
 
-def scored_items(recommender: OnnxRecommender, items: Sequence[RankedItem]) -> list[common_pb2.ScoredItem]:
-    """Items with ids and titles."""
+def add_items(add: Callable[..., object], recommender: OnnxRecommender, ranked: RankedList) -> None:
+    """Adds the items of a list, with ids and titles, by a message's own `add`: half the time of copying them in."""
     ids, titles = recommender.bundle.item_ids, recommender.bundle.titles
-    return [
-        common_pb2.ScoredItem(
-            item_id=ids[item.index - 1], score=item.score, title=titles[item.index - 1] if titles else ""
-        )
-        for item in items
-    ]
+    for index, score in zip(ranked.indices, ranked.scores, strict=True):
+        add(item_id=ids[index - 1], score=score, title=titles[index - 1] if titles else "")
 
 
 def _batch(
@@ -210,6 +206,13 @@ def _batch(
             common_pb2.NamedTensor(name=name, tensor=to_tensor(tensor)) for name, tensor in passthrough.items()
         ],
     )
+
+
+def _user_page(message: recommender_pb2.UserPage) -> UserPage:
+    segment = segment_from(message.segment) if message.HasField("segment") else None
+    if segment is not None:
+        validate_segment(segment)
+    return UserPage(message.cursor, message.limit, segment)
 
 
 def _subject(message: recommender_pb2.Subject) -> GivenSubject:

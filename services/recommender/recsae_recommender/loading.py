@@ -11,6 +11,7 @@ from recsae.errors import FailedPreconditionError
 from recsae.recommenders.bundle import KIND, ModelBundle
 from recsae.recommenders.invariance import batch_invariance
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc.batch_lane import BatchLane
 from recsae.steering.matching import SteerContext
 from recsae.store.artifacts import ArtifactStore
 from recsae.telemetry.metrics import RecommenderMetrics
@@ -44,8 +45,9 @@ def serve_model(
     subjects: SubjectReader,
     settings: RecommenderSettings,
     metrics: RecommenderMetrics,
+    lane: BatchLane,
 ) -> ServedModel:
-    """The model behind its compute thread, after it has answered a request through the whole pipeline."""
+    """The model, computing in `lane`, after it has answered a request through the whole pipeline."""
     check = batch_invariance(recommender)
     if not check.holds:
         _log.warning("batching_changes_results", model=recommender.name, differs=check.differs)
@@ -55,6 +57,7 @@ def serve_model(
     ModelPipeline(recommender, steering, lambda _sample: None).serve([_warm_up_job(recommender)])
     batcher = Batcher(
         pipeline.serve,
+        lane,
         name=recommender.name,
         max_batch=min(settings.max_batch, most_together(recommender)) if check.holds else 1,
         max_queue=settings.batch_queue,

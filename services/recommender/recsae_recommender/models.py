@@ -1,4 +1,4 @@
-"""The models a server has, by name; each with its compute thread."""
+"""The models a server has, by name."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ class ModelTable:
         return model
 
     def close(self) -> None:
-        """Finishes what is queued and ends the compute threads."""
+        """Refuses new requests; those queued are computed."""
         for model in self._models.values():
             model.batcher.close()

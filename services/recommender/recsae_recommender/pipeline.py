@@ -11,35 +11,40 @@ from numpy.typing import NDArray
 
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.deadline import Deadline
+from recsae.steering.delta import Steered
 from recsae.steering.matching import SteerContext
 from recsae.steering.receipts import Receipt
 from recsae.telemetry.observing import Sample
-from recsae_recommender.ranking import RankAsk, RankedItem, rank_rows
+from recsae_recommender.ranking import RankAsk, RankedList, rank_rows
 from recsae_recommender.rows import EmbeddedRows, embed_rows
+from recsae_recommender.shadows import ShadowRows, shadow_rows
 from recsae_recommender.steering import ModelSteering
+from recsae_recommender.unwanted import steer_wanted
 
 
 @dataclass(frozen=True)
 class Job:
     """One request as the model sees it: history (item indices, oldest first), whom to steer for, what to rank.
 
-    `user` is the id the model may know; the context's attributes are those it may read. `deadline` bounds the time an
-    interpreter may take to steer it.
+    `user` is the id the model may know; the context's attributes are those it may read. `bare`: no policy holds.
+    `deadline` bounds the time an interpreter may take to steer it.
     """
 
     history: NDArray[np.int64]
     context: SteerContext
     ask: RankAsk
     user: str = ""
+    bare: bool = False
     deadline: Deadline = field(default_factory=Deadline)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The list of one request and the receipt of its steering."""
+    """The list of one request, the receipt of its steering, and what shadow policies would have made of it."""
 
-    items: list[RankedItem]
+    items: RankedList
     receipt: Receipt
+    shadow: ShadowRows | None = None
 
 
 class ModelPipeline:
@@ -60,10 +65,26 @@ class ModelPipeline:
             [job.history for job in jobs], [job.user for job in jobs], [context.attributes for context in contexts]
         )
         rows = embed_rows(self._recommender, inputs, asks)
-        steered = self._steering.steer(rows.activation, contexts, rows.sizes, [job.deadline for job in jobs])
+        steered = self._steer(rows, jobs, contexts)
         lists = rank_rows(self._recommender, rows.lists(steered.activation), rows.passthrough, asks, rows.candidates)
         self._sample(rows, steered.receipts)
-        return [Ranking(items, receipt) for items, receipt in zip(lists, steered.receipts, strict=True)]
+        pairs = zip(lists, steered.receipts, strict=True)
+        if not steered.shadows:
+            return [Ranking(items, receipt) for items, receipt in pairs]
+        shadows = shadow_rows(rows, steered.shadows, asks)
+        return [Ranking(items, receipt, shadows.get(place)) for place, (items, receipt) in enumerate(pairs)]
+
+    def _steer(self, rows: EmbeddedRows, jobs: Sequence[Job], contexts: Sequence[SteerContext]) -> Steered:
+        deadlines = [job.deadline for job in jobs]
+        if not any(job.bare for job in jobs):
+            return self._steering.steer(rows.activation, contexts, rows.sizes, deadlines)
+
+        def steer(activation: NDArray[np.float32], places: Sequence[int]) -> Steered:
+            own, sizes = [contexts[place] for place in places], [rows.sizes[place] for place in places]
+            return self._steering.steer(activation, own, sizes, [deadlines[place] for place in places])
+
+        wanted = np.array([not job.bare for job in jobs])
+        return steer_wanted(steer, rows.activation, rows.sizes, wanted, self._recommender.version)
 
     def _sample(self, rows: EmbeddedRows, receipts: Sequence[Receipt]) -> None:
         """Offers what the trunk computed, before steering: drift asks about the model, not about policies.

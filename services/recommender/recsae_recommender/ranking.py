@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,11 @@ class RankAsk:
     candidates: NDArray[np.int64] | None = None
 
 
-@dataclass(frozen=True)
-class RankedItem:
-    """One item of a list: its index, from 1, and the model's score."""
+class RankedList(NamedTuple):
+    """One list, best first: item indices, from 1, and the model's scores."""
 
-    index: int
-    score: float
+    indices: list[int]
+    scores: list[float]
 
 
 def rank_rows(
@@ -39,7 +38,7 @@ def rank_rows(
     passthrough: Mapping[str, NDArray[Any]],
     asks: Sequence[RankAsk],
     pairs: NDArray[np.int64] | None = None,
-) -> list[list[RankedItem]]:
+) -> list[RankedList]:
     """The list of each of the n lists of `activation` as `OnnxRecommender.rank` takes it, best first.
 
     `pairs` int64 [n, c] are the candidates of a model that scores pairs. Elsewhere, lists with candidates go through
@@ -53,22 +52,16 @@ def rank_rows(
     groups = [
         [row for row, ask in enumerate(asks) if (ask.candidates is None) is everything] for everything in (True, False)
     ]
-    lists: list[list[RankedItem]] = [[] for _ in asks]
+    if all(ask.candidates is None for ask in asks):
+        return _rank_group(recommender, activation, passthrough, asks)
+    lists: list[RankedList] = [RankedList([], [])] * len(asks)
     for rows in groups:
         if not rows:
             continue
-        whole = len(rows) == len(asks)
-        for row, items in zip(
-            rows,
-            _rank_group(
-                recommender,
-                activation if whole else activation[rows],
-                passthrough if whole else {name: tensor[rows] for name, tensor in passthrough.items()},
-                [asks[row] for row in rows],
-            ),
-            strict=True,
-        ):
-            lists[row] = items
+        crossing = {name: tensor[rows] for name, tensor in passthrough.items()}
+        found = _rank_group(recommender, activation[rows], crossing, [asks[row] for row in rows])
+        for row, ranked in zip(rows, found, strict=True):
+            lists[row] = ranked
     return lists
 
 
@@ -77,7 +70,7 @@ def _rank_group(
     activation: NDArray[np.float32],
     passthrough: Mapping[str, NDArray[Any]],
     asks: Sequence[RankAsk],
-) -> list[list[RankedItem]]:
+) -> list[RankedList]:
     """Of lists that all have candidates, or all none."""
     named = [ask.candidates for ask in asks if ask.candidates is not None]
     ranked = recommender.rank(
@@ -90,13 +83,12 @@ def _rank_group(
     return _lists(ranked, asks)
 
 
-def _lists(ranked: Ranked, asks: Sequence[RankAsk]) -> list[list[RankedItem]]:
-    return [
-        [
-            RankedItem(index, score)
-            # Masked places (excluded, padding) score -inf and sort last.
-            for index, score in zip(items[: ask.k].tolist(), scores[: ask.k].tolist(), strict=True)
-            if score != -np.inf
-        ]
-        for ask, items, scores in zip(asks, ranked.items, ranked.scores, strict=True)
-    ]
+def _lists(ranked: Ranked, asks: Sequence[RankAsk]) -> list[RankedList]:
+    # Masked places (excluded, padding) score -inf and sort last.
+    filled = (ranked.scores > -np.inf).sum(axis=1).tolist()
+    items, scores = ranked.items.tolist(), ranked.scores.tolist()
+    lists = []
+    for row, ask in enumerate(asks):
+        end = min(ask.k, filled[row])
+        lists.append(RankedList(items[row][:end], scores[row][:end]))
+    return lists

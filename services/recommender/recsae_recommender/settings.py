@@ -45,6 +45,12 @@ class RecommenderSettings(ServiceSettings):
     )
     observe_sample: float = Field(default=0.1, ge=0, le=1, description="Share of requests sampled for drift.")
     observe_buffer: int = Field(default=4096, ge=1, description="Sampled rows held at most; more are dropped.")
+    exposures: str = Field(default="", description="Folder of the exposure log; empty = none is written.")
+    exposure_sample: float = Field(default=0.1, ge=0, le=1, description="Share of responses logged as exposures.")
+    exposure_retention_days: float = Field(
+        default=7, gt=0, description="Days after which a segment of the exposure log is deleted."
+    )
+    exposure_buffer: int = Field(default=1024, ge=1, description="Exposures held at most; more are dropped.")
     plan_max_age_s: float = Field(
         default=600, gt=0, description="Age in seconds from which a plan the interpreter no longer confirms is unused."
     )

@@ -13,7 +13,18 @@ from typing import Any
 from celery import Celery, signals
 from kombu.entity import Queue
 
-from recsae.pipeline.contracts import COMPARE, DRIFT_QUEUE, QUEUES, SWEEP, CompareDrift, SweepRuns, queue_of, to_payload
+from recsae.pipeline.contracts import (
+    ARCHIVE,
+    COMPARE,
+    DRIFT_QUEUE,
+    QUEUES,
+    SWEEP,
+    ArchiveAudit,
+    CompareDrift,
+    SweepRuns,
+    queue_of,
+    to_payload,
+)
 from recsae.rpc.settings import load_settings
 from recsae_worker.settings import WorkerSettings
 
@@ -88,6 +99,16 @@ def _schedule(settings: WorkerSettings) -> dict[str, Any]:
             "schedule": settings.drift_every_s,
             "kwargs": {"payload": to_payload(CompareDrift())},
             "options": {"queue": DRIFT_QUEUE, "expires": settings.drift_every_s, "ignore_result": True},
+        },
+        "archive-audit": {
+            "task": ARCHIVE,
+            "schedule": settings.audit_every_s,
+            "kwargs": {"payload": to_payload(ArchiveAudit())},
+            "options": {
+                "queue": queue_of(ArchiveAudit()),
+                "expires": settings.audit_every_s,
+                "ignore_result": True,
+            },
         },
     }
 

@@ -18,6 +18,7 @@ from recsae.pipeline.recommender_client import RecommenderClient
 from recsae.pipeline.runs_redis import RedisRunStore
 from recsae.rpc.routes import Routes, routed_channel
 from recsae.store.artifacts import ArtifactStore
+from recsae.store.audit_archiving import Archiver, Kept
 from recsae.store.channels import PRODUCTION
 from recsae.store.channels_redis import RedisChannelStore
 from recsae.store.redis import connect
@@ -59,6 +60,13 @@ def drift_of(settings: WorkerSettings) -> DriftMonitor:
         window_s=settings.drift_window_s,
         clock=time.time,
     )
+
+
+@lru_cache(maxsize=1)
+def archiver_of(settings: WorkerSettings) -> Archiver:
+    """What archiving the audit trail needs."""
+    kept = Kept(newest=settings.audit_keep, days=settings.audit_keep_days)
+    return Archiver(connect(settings.state_url), ArtifactStore(settings.artifacts), kept)
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""`python -m recsae_worker.exporter`: Prometheus metrics of runs, queues and drift, read from Redis at each scrape.
+"""`python -m recsae_worker.exporter`: Prometheus metrics of runs, queues, drift and audit, read from Redis per scrape.
 
 One process for the whole fleet of workers: metrics kept in prefork children would undercount. Nothing is cached, so
 a scrape shows what Redis holds; when Redis does not answer, `recsae_state_up` is 0 and the rest is absent.
@@ -23,6 +23,7 @@ from recsae.pipeline.run_store import RunStore
 from recsae.pipeline.runs import Run, RunState
 from recsae.pipeline.runs_redis import RedisRunStore
 from recsae.rpc.settings import load_settings
+from recsae.store.audit_archiving import AuditLength, Kept
 from recsae.store.redis import connect
 from recsae.telemetry.logging import configure_logging
 from recsae.telemetry.metrics import MetricsServer, MetricsTls, new_registry
@@ -35,15 +36,19 @@ _log = structlog.get_logger(__name__)
 class FleetCollector(Collector):
     """Metrics of the whole fleet."""
 
-    def __init__(self, runs: RunStore, drift: DriftRecords, bus: redis.Redis) -> None:
+    def __init__(self, runs: RunStore, drift: DriftRecords, bus: redis.Redis, audit: AuditLength) -> None:
         """`bus` is the broker's server, read for the length of its queues."""
-        self._runs, self._drift, self._bus = runs, drift, bus
+        self._runs, self._drift, self._bus, self._audit = runs, drift, bus, audit
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Called by each scrape."""
         up = GaugeMetricFamily("recsae_state_up", "1 when the server answered this scrape.", labels=["server"])
         try:
-            families = [*run_metrics(self._runs), *drift_metrics(self._drift.read_all())]
+            families = [
+                *run_metrics(self._runs),
+                *drift_metrics(self._drift.read_all()),
+                *audit_metrics(self._audit),
+            ]
             up.add_metric(["state"], 1)
             yield from families
         except redis.RedisError as error:
@@ -73,6 +78,13 @@ def run_metrics(store: RunStore) -> Iterator[GaugeMetricFamily]:
     help_text = "Done share of each stage of a model's newest run."
     yield _gauge("recsae_run_stage_progress", help_text, ["model", "stage"], progress)
     yield from training_metrics(runs)
+
+
+def audit_metrics(length: AuditLength) -> Iterator[GaugeMetricFamily]:
+    """How long the audit trail is in Redis, and how much of it should have been archived by now."""
+    yield _gauge("recsae_audit_events", "Audit events kept in Redis.", [], {(): float(length.events())})
+    help_text = "Audit events beyond those that stay in Redis, which no worker has archived yet."
+    yield _gauge("recsae_audit_events_overdue", help_text, [], {(): float(length.overdue())})
 
 
 def training_metrics(runs: Iterable[Run]) -> Iterator[GaugeMetricFamily]:
@@ -155,8 +167,9 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     state, bus = connect(settings.state_url), connect(settings.bus_url)
+    audit = AuditLength(state, Kept(newest=settings.audit_keep))
     registry = new_registry()
-    registry.register(FleetCollector(RedisRunStore(state), RedisDriftRecords(state), bus))
+    registry.register(FleetCollector(RedisRunStore(state), RedisDriftRecords(state), bus, audit))
     tls = (
         MetricsTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         if settings.tls_cert and settings.tls_key

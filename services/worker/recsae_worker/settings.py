@@ -35,6 +35,13 @@ class WorkerSettings(ServiceSettings):
     drift_window_s: float = Field(
         default=900.0, ge=60, le=7200, description="Seconds of live traffic compared with the reference."
     )
+    audit_keep: int = Field(
+        default=100_000, ge=1000, description="Newest audit events kept in Redis; older ones go to the artifact store."
+    )
+    audit_keep_days: float = Field(
+        default=0.0, ge=0, le=36_500, description="Days after which an audit event is archived in any case; 0 = never."
+    )
+    audit_every_s: float = Field(default=300.0, gt=0, description="Seconds between looks for events to archive.")
     train_backend: Backend = Field(
         default="auto", description="Engine of SAE training: torch, or fast (numba, CPU); auto takes the fastest here."
     )

@@ -6,10 +6,12 @@ from typing import Any
 
 from recsae.pipeline.contracts import (
     ADVANCE,
+    ARCHIVE,
     COMPARE,
     STEP,
     SWEEP,
     AdvanceRun,
+    ArchiveAudit,
     CompareDrift,
     RunStep,
     from_payload,
@@ -56,3 +58,14 @@ def compare_drift(payload: dict[str, Any]) -> None:
     from recsae_worker.composition import drift_of
 
     compare_models(drift_of(settings), only=from_payload(CompareDrift, payload).model)
+
+
+@app.task(name=ARCHIVE)
+def archive_audit(payload: dict[str, Any]) -> None:
+    """Archives audit events that need not stay in Redis."""
+    import time
+
+    from recsae_worker.composition import archiver_of
+
+    from_payload(ArchiveAudit, payload)
+    archiver_of(settings).run(time.time())

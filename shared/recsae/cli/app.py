@@ -10,10 +10,27 @@ import typer
 from rich.text import Text
 
 from recsae import __version__
-from recsae.cli.commands import concepts, concepts_identity, data, models, models_connect, platform, runs, sae, steering
+from recsae.cli.commands import (
+    backup,
+    concepts,
+    concepts_identity,
+    data,
+    models,
+    models_connect,
+    platform,
+    policy_files,
+    runs,
+    sae,
+    steering,
+    steering_change,
+    steering_kill,
+    steering_look,
+)
 from recsae.cli.commands.conformance import conformance
 from recsae.cli.commands.demo import demo
 from recsae.cli.commands.doctor import doctor
+from recsae.cli.commands.experiment import experiment
+from recsae.cli.commands.preview import preview
 from recsae.cli.context import CliContext, default_home
 from recsae.cli.output import console, errors
 from recsae.cli.workspace import Workspace
@@ -40,8 +57,12 @@ app.add_typer(sae.app, name="sae")
 app.add_typer(concepts.app, name="concepts")
 concepts_identity.register(concepts.app)
 concepts.register(app)
+for part in (steering_look, steering_change, steering_kill, policy_files):
+    part.register(steering.app)
 app.add_typer(steering.app, name="steer")
-steering.register(app)
+app.command()(preview)
+app.command()(experiment)
+backup.register(app)
 
 
 def _print_version(wanted: bool) -> None:

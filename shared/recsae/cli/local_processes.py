@@ -26,6 +26,7 @@ class ServingOptions:
 
     observe_sample: float = 0.1
     log_level: str = "info"
+    exposure_sample: float = 0.0
 
 
 def local_addresses(workspace: Workspace, ports: Ports) -> Addresses:
@@ -77,6 +78,8 @@ def _recommender(workspace: Workspace, ports: Ports, options: ServingOptions, ad
         "RECSAE_RECOMMENDER_PSEUDONYM_KEY_FILE": str(workspace.pseudonym_key_file()),
         "RECSAE_RECOMMENDER_INTERPRETER": addresses.interpreter,
         "RECSAE_RECOMMENDER_OBSERVE_SAMPLE": str(options.observe_sample),
+        "RECSAE_RECOMMENDER_EXPOSURES": str(workspace.exposures),
+        "RECSAE_RECOMMENDER_EXPOSURE_SAMPLE": str(options.exposure_sample),
         "RECSAE_RECOMMENDER_LOG_LEVEL": options.log_level,
         "RECSAE_RECOMMENDER_DRAIN_PROBE_S": _DRAIN_PROBE_S,
     }

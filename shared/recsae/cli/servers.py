@@ -45,6 +45,7 @@ def server_pid(url: str) -> int | None:
 
     with redis.Redis.from_url(url, socket_timeout=_PROBE_S, socket_connect_timeout=_PROBE_S) as client:
         try:
+            client.ping()  # which, unlike INFO, a server that still loads its data refuses
             return int(client.info("server")["process_id"])
         except redis.RedisError:  # nobody listens, or it is still loading its data
             return None

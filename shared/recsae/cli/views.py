@@ -148,11 +148,23 @@ def preview(reply: steering_pb2.PreviewResponse) -> RenderableType:
     return Group(
         table(f"Strengths{several}", ["concept", "label", ">before", ">asked for", "safe doses"], strengths),
         before_after(reply.before, [item.item for item in reply.after], f"Preview, overlap {reply.overlap:.2f}"),
+        _came_and_went(reply),
         receipt(reply.receipt),
         Text(
             f"Not known to be safe: {reply.outside_safe_range}" if reply.outside_safe_range else "Within what is safe."
         ),
     )
+
+
+def _came_and_went(reply: steering_pb2.PreviewResponse) -> Text:
+    """Which items entered and left, and how far the others moved."""
+    title = {item.item_id: item.title or item.item_id for item in (*reply.before, *(one.item for one in reply.after))}
+    parts: list[str | tuple[str, str]] = []
+    for name, ids in (("Entered", reply.entered_item_ids), ("Left", reply.left_item_ids)):
+        titles = " · ".join(title[one] for one in ids)
+        parts += [(f"{name}: ", "bold"), titles or "none", "\n"]
+    stayed = len(reply.after) - len(reply.entered_item_ids)
+    return Text.assemble(*parts, f"{stayed} stayed and moved {reply.moved:.1f} ranks on average")
 
 
 def title_of(item: common_pb2.ScoredItem) -> str:

@@ -79,6 +79,11 @@ class Workspace:
         """One log file per process."""
         return self.home / "logs"
 
+    @property
+    def exposures(self) -> Path:
+        """The exposure log of the platform's own recommender."""
+        return self.home / "exposures"
+
     def artifacts(self) -> ArtifactStore:
         """The artifact store of this workspace."""
         return ArtifactStore(self.artifacts_url)

@@ -17,6 +17,7 @@ ADVANCE = "recsae.pipeline.advance"
 STEP = "recsae.pipeline.step"
 SWEEP = "recsae.pipeline.sweep"
 COMPARE = "recsae.drift.compare"
+ARCHIVE = "recsae.store.archive"
 
 COLLECT_QUEUE = "collect"
 TRAIN_QUEUE = "train"
@@ -61,10 +62,21 @@ class CompareDrift:
     model: str = ""
 
 
-Task = AdvanceRun | RunStep | SweepRuns | CompareDrift
-T = TypeVar("T", AdvanceRun, RunStep, SweepRuns, CompareDrift)
+@dataclass(frozen=True)
+class ArchiveAudit:
+    """Move audit events that need not stay in Redis to the artifact store. Sending it twice is harmless."""
 
-_NAMES: dict[type[Task], str] = {AdvanceRun: ADVANCE, RunStep: STEP, SweepRuns: SWEEP, CompareDrift: COMPARE}
+
+Task = AdvanceRun | RunStep | SweepRuns | CompareDrift | ArchiveAudit
+T = TypeVar("T", AdvanceRun, RunStep, SweepRuns, CompareDrift, ArchiveAudit)
+
+_NAMES: dict[type[Task], str] = {
+    AdvanceRun: ADVANCE,
+    RunStep: STEP,
+    SweepRuns: SWEEP,
+    CompareDrift: COMPARE,
+    ArchiveAudit: ARCHIVE,
+}
 
 
 def task_name(task: Task) -> str:
@@ -77,7 +89,7 @@ def queue_of(task: Task) -> str:
     match task:
         case RunStep(stage=stage):
             return _QUEUE_BY_STAGE.get(stage, CONCEPTS_QUEUE)
-        case CompareDrift():
+        case CompareDrift() | ArchiveAudit():
             return DRIFT_QUEUE
         case _:
             return COLLECT_QUEUE

@@ -51,6 +51,8 @@ class Gate:
         self._quotas = {name: Quota(name, limits, refused) for name in names} if limits.any else {}
         self.holds_calls = limits.in_flight > 0
         """True when calls in flight are limited, so that `enter` and `leave` have to be told of them."""
+        self.settles_running_calls = self.holds_calls or bool(self._certificates)
+        """True when something of admission is left to settle once a call runs."""
 
     def admit(self, method: str, metadata: Mapping[str, str]) -> Principal:
         """The principal that the `authorization` metadata proves, when it may call `method` now.
@@ -58,8 +60,14 @@ class Gate:
         UnauthenticatedError, PermissionDeniedError or ResourceExhaustedError else.
         """
         header = metadata.get(AUTHORIZATION_KEY, "")
-        principal = self._by_header.get(header) or self._recognised(header)
-        return self._allowed(method, principal)
+        return self._allowed(method, self._by_header.get(header) or self._recognised(header))
+
+    def caller(self, metadata: Mapping[str, str]) -> Principal | None:
+        """Whom an admitted call is from; None when its client certificate will say."""
+        if self.asks_certificate(metadata):
+            return None
+        header = metadata.get(AUTHORIZATION_KEY, "")
+        return self._by_header.get(header) or self._recognised(header)
 
     def asks_certificate(self, metadata: Mapping[str, str]) -> bool:
         """True when no token came and a certificate may do: `admit_peer` then decides, once the call runs."""

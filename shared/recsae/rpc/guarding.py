@@ -1,7 +1,7 @@
 """What of admission waits until a call runs: the client certificate, and the place of a call in flight.
 
 gRPC shows a peer's certificate to a running call alone, and a call cancelled while it queues never reaches the end of
-one. Calls with neither to settle are not wrapped. Not here: the decisions themselves (`recsae.rpc.auth`).
+one. Servers with neither to settle wrap nothing. Not here: the decisions themselves (`recsae.rpc.auth`).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 Entered = Token[RequestInfo | None]
 
 
-def guarded(gate: Gate, principal: Principal | None, behaviour: Behaviour, *, streaming: bool) -> Behaviour:
-    """The behaviour as it runs for `principal`; None = its client certificate says who that is.
+def guarded(gate: Gate, behaviour: Behaviour, *, streaming: bool) -> Behaviour:
+    """The behaviour as it runs for its caller, whom the client certificate names when no token did.
 
     It has to run within the recorder's call, whose RequestInfo then names the principal and the role.
     """
-    if principal is not None and not gate.holds_calls:
+    if not gate.settles_running_calls:
         return behaviour
 
     def serve(request: Any, context: grpc.ServicerContext) -> Any:
-        known, entered = _begin(gate, principal, context)
+        known, entered = _begin(gate, context)
         try:
             return behaviour(request, context)
         finally:
             _end(gate, known, entered)
 
     def serve_stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        known, entered = _begin(gate, principal, context)
+        known, entered = _begin(gate, context)
         try:
             yield from behaviour(request, context)
         finally:
@@ -48,11 +48,12 @@ def guarded(gate: Gate, principal: Principal | None, behaviour: Behaviour, *, st
 
 
 # Not a context manager, which would cost as much as all of this: it may lie on the path of every recommendation.
-def _begin(gate: Gate, principal: Principal | None, context: grpc.ServicerContext) -> tuple[Principal, Entered | None]:
-    if principal is not None:
+def _begin(gate: Gate, context: grpc.ServicerContext) -> tuple[Principal, Entered | None]:
+    info = require_request()
+    if info.principal:
+        principal = Principal(info.principal, info.role)
         gate.enter(principal)
         return principal, None
-    info = require_request()
     known = gate.admit_peer(info.method, _peer(context))
     gate.enter(known)
     return known, enter_request(replace(info, principal=known.name, role=known.role))

@@ -1,30 +1,37 @@
 """The one interceptor of a server: who calls, is there room, in which lane, and what to record.
 
 Refusals (no valid token, too low a role, no room) are decided before a call queues and answered from the express
-lane, so that an overloaded server still says so at once. Health checks skip all of it but the lane. Not here: what
-errors mean (`recsae.rpc.status`) and how much room there is (`recsae.rpc.lanes`).
+lane, so that an overloaded server still says so at once. Health checks skip all of it but the lane. What a method's
+calls have in common is made once: this lies on the path of every recommendation. Not here: what errors mean
+(`recsae.rpc.status`) and how much room there is (`recsae.rpc.lanes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from recsae.errors import RecsaeError
 from recsae.rpc.auth import Gate
-from recsae.rpc.calls import CallRecorder
+from recsae.rpc.calls import Behaviour, CallRecorder
 from recsae.rpc.guarding import guarded
-from recsae.rpc.lanes import Lane, Lanes
-from recsae.rpc.principals import Principal
-from recsae.rpc.request import RequestInfo, request_id_of, traceparent_of
-from recsae.rpc.roles import Role
+from recsae.rpc.lanes import AnyLane, Lanes
 
 Handler = grpc.RpcMethodHandler
-Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 
 _HEALTH = "/grpc.health.v1.Health/"
+
+
+@dataclass(frozen=True)
+class _Served:
+    """A method as it is served: its handler in its lane; `admits` is False for health checks."""
+
+    handler: Handler[Any, Any]
+    lane: AnyLane
+    admits: bool
 
 
 class CallInterceptor(grpc.ServerInterceptor):
@@ -35,6 +42,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         self._lanes = lanes
         self._gate = gate
         self._recorder = recorder
+        # Methods the server has: bounded, since unknown ones have no handler and are not kept.
+        self._served: dict[str, _Served] = {}
 
     def intercept_service(
         self,
@@ -42,58 +51,41 @@ class CallInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler[Any, Any] | None:
         """Runs on the server's polling thread: decides, never blocks."""
-        handler = continuation(handler_call_details)
-        if handler is None:
-            return None
-        behaviour = _behaviour_of(handler)
-        if handler_call_details.method.startswith(_HEALTH):
-            return _with_behaviour(handler, _passed_on(behaviour), self._lanes.express)
-        metadata = {key: value for key, value in handler_call_details.invocation_metadata if isinstance(value, str)}
-        lane = self._lanes.choose(streaming=handler.request_streaming or handler.response_streaming)
-        principal, refusal = self._admit(handler_call_details.method, metadata, lane)
-        info = RequestInfo(
-            request_id=request_id_of(metadata),
-            traceparent=traceparent_of(metadata),
-            principal=principal.name if principal else "",
-            role=principal.role if principal else Role.VIEWER,
-            method=handler_call_details.method,
+        method = handler_call_details.method
+        served = self._served.get(method)
+        if served is None:
+            handler = continuation(handler_call_details)
+            if handler is None:
+                return None
+            served = self._served[method] = self._serving(handler, method)
+        if served.admits:
+            try:
+                metadata: dict[str, Any] = dict(handler_call_details.invocation_metadata)
+                if not self._gate.asks_certificate(metadata):
+                    self._gate.admit(method, metadata)
+                served.lane.check_room()
+            except RecsaeError as refusal:
+                return self._refusing(served.handler, method, refusal)
+        return served.handler
+
+    def _serving(self, handler: Handler[Any, Any], method: str) -> _Served:
+        behaviour, streaming = _behaviour_of(handler), handler.response_streaming
+        if method.startswith(_HEALTH):
+            return _Served(
+                _with_behaviour(handler, _passed_on(behaviour), self._lanes.express), self._lanes.express, False
+            )
+        lane = self._lanes.choose(method, streaming=handler.request_streaming or streaming)
+        recorded = self._recorder.recorded(
+            guarded(self._gate, behaviour, streaming=streaming), method, self._gate, streaming=streaming
         )
-        if refusal is not None:
-            behaviour, lane = _refusing(refusal), self._lanes.express
-        else:
-            behaviour = guarded(self._gate, principal, behaviour, streaming=handler.response_streaming)
-        recorded = self._stream if handler.response_streaming else self._unary
-        return _with_behaviour(handler, recorded(behaviour, info), lane)
+        return _Served(_with_behaviour(handler, recorded, lane), lane, True)
 
-    def _admit(self, method: str, metadata: dict[str, str], lane: Lane) -> tuple[Principal | None, RecsaeError | None]:
-        """The principal, None when its certificate will tell once the call runs, or why the call is refused."""
-        try:
-            principal = None if self._gate.asks_certificate(metadata) else self._gate.admit(method, metadata)
-            lane.check_room()
-        except RecsaeError as refusal:
-            return None, refusal
-        return principal, None
+    def _refusing(self, handler: Handler[Any, Any], method: str, refusal: RecsaeError) -> Handler[Any, Any]:
+        def refuse(_request: Any, _context: grpc.ServicerContext) -> Any:
+            raise refusal
 
-    def _unary(self, behaviour: Behaviour, info: RequestInfo) -> Behaviour:
-        def serve(request: Any, context: grpc.ServicerContext) -> Any:
-            with self._recorder.record(info, context):
-                return behaviour(request, context)
-
-        return serve
-
-    def _stream(self, behaviour: Behaviour, info: RequestInfo) -> Behaviour:
-        def serve(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._recorder.record(info, context):
-                yield from behaviour(request, context)
-
-        return serve
-
-
-def _refusing(refusal: RecsaeError) -> Behaviour:
-    def refuse(_request: Any, _context: grpc.ServicerContext) -> Any:
-        raise refusal
-
-    return refuse
+        recorded = self._recorder.recorded(refuse, method, None, streaming=handler.response_streaming)
+        return _with_behaviour(handler, recorded, self._lanes.express)
 
 
 def _passed_on(behaviour: Behaviour) -> Behaviour:
@@ -113,7 +105,7 @@ def _behaviour_of(handler: Handler[Any, Any]) -> Behaviour:
     return behaviour
 
 
-def _with_behaviour(handler: Handler[Any, Any], behaviour: Behaviour, lane: Lane) -> Handler[Any, Any]:
+def _with_behaviour(handler: Handler[Any, Any], behaviour: Behaviour, lane: AnyLane) -> Handler[Any, Any]:
     """The handler with another behaviour, run in `lane` (grpcio's own hook for a pool per behaviour)."""
     behaviour.experimental_thread_pool = lane  # type: ignore[attr-defined]
     makers = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from recsae.errors import ResourceExhaustedError
 
@@ -40,10 +40,7 @@ class Lane(ThreadPoolExecutor):
     def check_room(self) -> None:
         """ResourceExhaustedError when the lane is full."""
         if self._held >= self.capacity:
-            raise ResourceExhaustedError(
-                f"{self._held} {self.name} calls are held, the most is {self.capacity}; "
-                "retry with a back-off or add replicas"
-            )
+            raise no_room(self.name, self._held, self.capacity)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As ThreadPoolExecutor; the call is held until its future is done."""
@@ -68,20 +65,49 @@ class Lane(ThreadPoolExecutor):
             self._changed.notify_all()
 
 
+class AnyLane(Protocol):
+    """What a server asks of a lane besides running calls."""
+
+    def check_room(self) -> None:
+        """ResourceExhaustedError when the lane is full."""
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """True once no call is held; False when that took longer than `timeout_s`."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no more calls."""
+
+
+def no_room(name: str, held: int, most: int) -> ResourceExhaustedError:
+    """The error of a full lane."""
+    return ResourceExhaustedError(
+        f"{held} {name} calls are held, the most is {most}; retry with a back-off or add replicas"
+    )
+
+
 class Lanes:
-    """The three lanes of a server."""
+    """The lanes of a server: three for everything, and those that single methods were given."""
 
     def __init__(self, *, unary_threads: int, unary_waiting: int, streams: int) -> None:
         """`streams` is both the threads for streams and the most that may be open."""
         self.unary = Lane("unary", threads=unary_threads, waiting=unary_waiting)
         self.streams = Lane("stream", threads=streams, waiting=0)
         self.express = Lane("express", threads=_EXPRESS_THREADS, waiting=1_000_000)
+        self.of_method: dict[str, AnyLane] = {}
+        """Lanes of single methods, by their full names."""
 
-    def choose(self, *, streaming: bool) -> Lane:
-        """The lane of a call."""
-        return self.streams if streaming else self.unary
+    def choose(self, method: str, *, streaming: bool) -> AnyLane:
+        """The lane of a method's calls."""
+        return self.of_method.get(method) or (self.streams if streaming else self.unary)
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """True once no call is held but in the express lane; False when that took longer than `timeout_s` a lane."""
+        return all(lane.wait_idle(timeout_s) for lane in (self.unary, self.streams, *self._own()))
 
     def close(self) -> None:
         """Takes no more calls; does not wait for those running."""
-        for lane in (self.unary, self.streams, self.express):
+        for lane in (self.unary, self.streams, self.express, *self._own()):
             lane.shutdown(wait=False, cancel_futures=True)
+
+    def _own(self) -> list[AnyLane]:
+        return list({id(lane): lane for lane in self.of_method.values()}.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 from recsae.errors import FailedPreconditionError
 from recsae.rpc.calls import CallRecorder
 from recsae.rpc.interceptors import CallInterceptor
-from recsae.rpc.lanes import Lanes
+from recsae.rpc.lanes import AnyLane, Lanes
 from recsae.rpc.roles import require_roles
 from recsae.rpc.settings import ServiceSettings
 from recsae.telemetry.metrics import RpcMetrics
@@ -52,9 +52,19 @@ class RpcServer:
         self.port = 0
         """The port bound, once started."""
 
-    def add(self, register: Callable[[T, grpc.Server], None], servicer: T, service: str) -> None:
-        """Adds a servicer by the generated `add_...Servicer_to_server`; `service` is its full proto name."""
+    def add(
+        self,
+        register: Callable[[T, grpc.Server], None],
+        servicer: T,
+        service: str,
+        lanes: Mapping[str, AnyLane] | None = None,
+    ) -> None:
+        """Adds a servicer by the generated `add_...Servicer_to_server`; `service` is its full proto name.
+
+        `lanes` gives single methods a lane of their own, which the server then drains and ends.
+        """
         register(servicer, self._server)
+        self._lanes.of_method.update({f"/{service}/{method}": lane for method, lane in (lanes or {}).items()})
         self._services.append(service)
         self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
 
@@ -94,9 +104,7 @@ class RpcServer:
         # Health watches have no end of their own and would hold `stop` for the whole grace: wait for the lanes
         # instead, then cut short.
         stopped = self._server.stop(settings.drain_grace_s)
-        finished = self._lanes.unary.wait_idle(settings.drain_grace_s) and self._lanes.streams.wait_idle(
-            settings.drain_grace_s
-        )
+        finished = self._lanes.wait_idle(settings.drain_grace_s)
         self._server.stop(_FLUSH_S)
         stopped.wait(_FLUSH_S * 10)
         self._lanes.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from recsae.errors import InvalidRequestError, NotFoundError, RecsaeError
+from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFoundError, RecsaeError
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.limits import DEFAULT_ITEMS, MOST_ITEMS, Page, span
 from recsae.rpc.request import REQUEST_ID_KEY, request_id_of
@@ -137,6 +137,10 @@ def _page(exporter: Exporter, request: recommender_pb2.ExportActivationsRequest,
                 every_position=every,
                 candidates=candidates,
                 deadline=deadline,
+            )
+        case "users" if request.users.HasField("segment"):
+            raise FailedPreconditionError(
+                "this server keeps no attributes of its users, so it cannot tell who is in a segment; list all of them"
             )
         case "users":
             return exporter.export_users(

@@ -27,7 +27,7 @@ __all__ = ["Encode", "LatentCodes", "Steered", "Steerer", "latent_values", "targ
 Encode = Callable[[Floats], LatentCodes]
 
 # Recipes kept, a row of float64 each; past that they are forgotten and made again.
-_RECIPES = 1_024
+_RECIPES = 512
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Steerer:
 
     def match(self, context: SteerContext, now: float) -> tuple[PlanPolicy, ...]:
         """Live policies that hold for a request at `now` (seconds since the epoch), in the order of application."""
-        return self.matcher.match(context, now).live
+        return self.matcher.match(context, now)
 
     def steer(self, x: Floats, contexts: Sequence[SteerContext], now: float) -> Steered:
         """Matches and applies for activations float32 [n, d] and the context of each row."""
@@ -108,8 +108,8 @@ class Steerer:
             return unsteered(x, UnsteeredReason.KILL_SWITCH, self.plan, rows=len(contexts))
         if not self.plan.policies:
             return Steered(x, (self._none,) * len(contexts))
-        match = self.matcher.match
-        return self.apply(x, [match(context, now) for context in contexts], sizes)
+        find = self.matcher.find
+        return self.apply(x, [find(context, now) for context in contexts], sizes)
 
     def _apply(self, x: Floats, groups: Sequence[Group], receipts: list[Receipt]) -> Steered:
         codes, error = self._codes(x, [group for group in groups if group.work.reads_latents])

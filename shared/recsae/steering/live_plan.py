@@ -75,7 +75,7 @@ class LivePlan:
             reason = UnsteeredReason.KILL_SWITCH if plan.plan.kill_switch else UnsteeredReason.NONE_MATCHED
             return Change((), _NOTHING, (self._of_plan(plan, reason),) * len(contexts))
         now = self._now()
-        found = [plan.matcher.match(context, now) for context in contexts]
+        found = [plan.matcher.find(context, now) for context in contexts]
         receipts = [plan.untouched(match) for match in found]
         matched = {place: match for place, match in enumerate(found) if match.together and rows_each}
         if not matched:

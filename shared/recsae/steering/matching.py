@@ -20,8 +20,8 @@ from recsae.steering.receipts import PolicyRef
 from recsae.steering.rollout import rollout_limit, salted
 from recsae.steering.segments import Attribute
 
-# Outcomes and keys kept, some hundred bytes each; past that they are forgotten and found again.
-_OUTCOMES = 2_048
+# Outcomes kept, a pointer per policy in each, and keys, some hundred bytes; past that they are found again.
+_OUTCOMES = 512
 _KEYS = 8_192
 
 
@@ -77,7 +77,11 @@ class Matcher:
         Whatever their rollout. Of nested segments it may count too many, and under threads too few.
         """
 
-    def match(self, context: SteerContext, now: float) -> Match:
+    def match(self, context: SteerContext, now: float) -> tuple[PlanPolicy, ...]:
+        """The live policies of `find`."""
+        return self.find(context, now).live
+
+    def find(self, context: SteerContext, now: float) -> Match:
         """What holds at `now` (seconds since the epoch); `NO_MATCH` itself where nothing does."""
         members = self._windows.at(now) & (
             self._for_anyone | self._by_user.get(context.user_id, 0) if context.user_id else self._for_anyone

@@ -86,13 +86,18 @@ def _no_doubt(concept_id: str, made_for: str) -> str:
     return ""
 
 
+def _all_safe(operations: tuple[Operation, ...]) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Basis:
     """What policies are compiled against: one promoted triple.
 
     `latents` maps stable concept ids to latents; `p95` float32 [w] is the unit of strength; `w_dec` float32 [w, d].
     `doubt` says of an id and the dictionary it was named for ("" = not known) why it may not mean the same in this one,
-    e.g. "was split into c-1, c-2"; "" when it does. `steerable` False = the hook can only be read.
+    e.g. "was split into c-1, c-2"; "" when it does. `outside_safe_range` says why operations are not known to be safe,
+    by what was measured for this dictionary; "" when they are. `steerable` False = the hook can only be read.
     """
 
     model: str
@@ -102,6 +107,7 @@ class Basis:
     p95: Floats
     w_dec: Floats
     doubt: Callable[[str, str], str] = _no_doubt
+    outside_safe_range: Callable[[tuple[Operation, ...]], str] = _all_safe
     steerable: bool = True
 
 
@@ -159,11 +165,21 @@ def suspension(policy: Policy, basis: Basis, newest: Basis | None = None) -> str
         if (why := _doubt(operation.concept_id, policy.dictionary_version, basis, newest))
     ]
     if not reasons:
-        return ""
+        return _no_longer_safe(policy, basis)
     # Of sixteen concepts that are gone the first few say enough.
     more = f" and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
     named = "; ".join(reasons[:_MOST_REASONS]) + more
-    return f"{named} (promoted: {basis.triple.dictionary_version}); look at it, then make the policy again or delete it"
+    return f"{named} (promoted: {basis.triple.dictionary_version}); look at it, then update the policy or delete it"
+
+
+def _no_longer_safe(policy: Policy, basis: Basis) -> str:
+    """Why a policy made within its safe range may not steer by a later dictionary; what an admin allowed stays."""
+    made_for, promoted = policy.dictionary_version, basis.triple.dictionary_version
+    # Of early releases nobody knows whether it was within; in shadow it has no effect.
+    if policy.state is not PolicyState.LIVE or policy.outside_safe_range or made_for in ("", promoted):
+        return ""
+    why = basis.outside_safe_range(policy.operations)
+    return f"it was within the safe range of dictionary {made_for}, but by {promoted} {why}" if why else ""
 
 
 def _doubt(concept_id: str, made_for: str, basis: Basis, newest: Basis | None) -> str:

@@ -1,6 +1,7 @@
 """Policies: what to do to which concepts, for whom and when, and what may be asked for at all.
 
-Pure values. Not here: where they are kept (`policy_store`), their numbers (`plans`), the wire form (`wire`).
+Pure values. Not here: how they change (`policy_life`), where they are kept (`policy_store`), their numbers (`plans`),
+the wire form (`wire`).
 Times are seconds since the epoch.
 """
 
@@ -65,6 +66,9 @@ class PolicyState(StrEnum):
         return self in (PolicyState.EXPIRED, PolicyState.REVERTED)
 
 
+BEGINNINGS = (PolicyState.DRAFT, PolicyState.SHADOW, PolicyState.LIVE)
+
+
 @dataclass(frozen=True)
 class Operation:
     """One change to one concept: a factor for SCALE, a strength (multiples of p95) for ADD, SET and CAP."""
@@ -112,7 +116,7 @@ class Policy:
     """A steering rule. `revision` counts its changes, from 1, and guards every write.
 
     `dictionary_version`: the dictionary its concepts were named for; "" where a release before did not write it down.
-    `outside_safe_range` says why it was not known to be safe when it was made all the same; "" = it was.
+    `outside_safe_range` says why it is not known to be safe; "" = it was when it was made. A live one was allowed so.
     """
 
     id: str
@@ -133,8 +137,8 @@ class Policy:
     outside_safe_range: str = ""
 
 
-def validate_draft(draft: PolicyDraft, now: float) -> None:
-    """InvalidRequestError names the first thing that can never work, and its range."""
+def validate_draft(draft: PolicyDraft, now: float, state: PolicyState = PolicyState.LIVE) -> None:
+    """InvalidRequestError names the first thing that can never work in that state, and its range."""
     if not 1 <= len(draft.name.strip()) <= len(draft.name) <= MAX_NAME:
         raise InvalidRequestError(f"name has {len(draft.name)} characters; give 1 to {MAX_NAME}, not only blanks")
     if not draft.model:
@@ -143,7 +147,7 @@ def validate_draft(draft: PolicyDraft, now: float) -> None:
         raise InvalidRequestError(f"priority {draft.priority} is out of range; give -{MAX_PRIORITY} to {MAX_PRIORITY}")
     validate_operations(draft.operations)
     validate_scope(draft.scope)
-    _validate_window(draft.window, now)
+    _validate_window(draft.window, now, end_needed=state is PolicyState.LIVE)
 
 
 def validate_operations(operations: tuple[Operation, ...]) -> None:
@@ -176,20 +180,31 @@ def validate_reason(reason: str) -> None:
 
 
 def new_policy(
-    draft: PolicyDraft, *, actor: str, now: float, dictionary_version: str = "", outside_safe_range: str = ""
+    draft: PolicyDraft,
+    *,
+    actor: str,
+    now: float,
+    state: PolicyState = PolicyState.LIVE,
+    dictionary_version: str = "",
+    outside_safe_range: str = "",
 ) -> Policy:
-    """A live policy for a valid draft, with a fresh id and salt. The id sorts by the time it was made."""
-    validate_draft(draft, now)
+    """A policy for a valid draft, with a fresh id and salt. The id sorts by the time it was made.
+
+    InvalidRequestError for a state no policy begins in.
+    """
+    if state not in BEGINNINGS:
+        raise InvalidRequestError(f"a policy cannot begin as {state}; make it {' or '.join(BEGINNINGS)}")
+    validate_draft(draft, now, state)
     now = round(now, 6)
     return Policy(
-        id=f"p-{int(now * 1000):012x}{secrets.token_hex(3)}",
+        id=new_id(now),
         name=draft.name,
         model=draft.model,
         operations=draft.operations,
         scope=draft.scope,
         window=draft.window,
         priority=draft.priority,
-        state=PolicyState.LIVE,
+        state=state,
         salt=secrets.token_hex(8),
         created_at=now,
         updated_at=now,
@@ -197,6 +212,11 @@ def new_policy(
         dictionary_version=dictionary_version,
         outside_safe_range=outside_safe_range,
     )
+
+
+def new_id(now: float) -> str:
+    """A fresh id that sorts by the time."""
+    return f"p-{int(now * 1000):012x}{secrets.token_hex(3)}"
 
 
 def reverted(policy: Policy, *, reason: str, now: float) -> Policy:
@@ -225,13 +245,15 @@ def _validate_operation(operation: Operation) -> None:
         )
 
 
-def _validate_window(window: Window, now: float) -> None:
-    if window.end is None:
+def _validate_window(window: Window, now: float, *, end_needed: bool) -> None:
+    if window.end is None and end_needed:
         raise InvalidRequestError("the policy has no end; a live policy needs one, e.g. seven days from now")
     if not all(_FIRST_TIME <= at <= _LAST_TIME for at in (window.start, window.end) if at is not None):
         raise InvalidRequestError(
             "the policy's window leaves the years 1 to 9999, which times can name; give other times"
         )
+    if window.end is None:
+        return
     if window.end <= now:
         raise InvalidRequestError("the policy's end has passed already; give one in the future")
     if window.start is not None and window.start >= window.end:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Protocol
 
 from recsae.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -40,7 +40,7 @@ class Idempotency:
         )
 
 
-_NO_KEY = Idempotency()
+NO_KEY = Idempotency()
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class PolicyStore(Protocol):
         ConflictError when the key was used for another request.
         """
 
-    def replace(self, policy: Policy, change: Change, idempotency: Idempotency = _NO_KEY) -> Written:
+    def replace(self, policy: Policy, change: Change, idempotency: Idempotency = NO_KEY) -> Written:
         """Stores `policy` when the stored revision is the one before its own; for a key seen before, as `create`.
 
         ConflictError when somebody else changed it first, NotFoundError when there is none.
@@ -116,7 +116,7 @@ class InMemoryPolicyStore:
                 raise changed_meanwhile(policy, self._policies[policy.id].revision)
             return self._write(policy, change, idempotency, before="")
 
-    def replace(self, policy: Policy, change: Change, idempotency: Idempotency = _NO_KEY) -> Written:
+    def replace(self, policy: Policy, change: Change, idempotency: Idempotency = NO_KEY) -> Written:
         """See `PolicyStore`."""
         with self.trail.lock:
             if (known := self.repeated(idempotency)) is not None:
@@ -186,8 +186,9 @@ def switch_to_json(switch: KillSwitch) -> str:
 
 
 def switch_from_json(text: str) -> KillSwitch:
-    """The switch `switch_to_json` was made from."""
-    return KillSwitch(**json.loads(text))
+    """The switch `switch_to_json` was made from; fields a newer release added are ignored."""
+    stored = json.loads(text)
+    return KillSwitch(**{one.name: stored[one.name] for one in fields(KillSwitch)})
 
 
 def unknown_policy(policy_id: str) -> NotFoundError:

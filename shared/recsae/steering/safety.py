@@ -9,7 +9,7 @@ Not here: measuring (`recsae.concepts.causal`), and who may ask for more (`Creat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,45 @@ def expanded(operations: tuple[Operation, ...], uses: Sequence[HandleUse]) -> tu
             )
         seen.add(one.concept_id)
     return every
+
+
+def judged(operations: Sequence[Operation], handles: Sequence[Handle], effects: Effects) -> str:
+    """As `outside_safe_range`, of operations in which those of a handle are not told apart from the others."""
+    rest, uses = told_apart(operations, handles)
+    return outside_safe_range(rest, uses, effects)
+
+
+def told_apart(
+    operations: Sequence[Operation], handles: Sequence[Handle]
+) -> tuple[tuple[Operation, ...], tuple[HandleUse, ...]]:
+    """The handles that stand written out among operations, at their doses, and the operations that belong to none.
+
+    A handle is there where all its concepts get an ADD in the proportion of its weights: what was measured as a whole.
+    """
+    left = {one.concept_id: one for one in operations}
+    uses: list[HandleUse] = []
+    # The larger first: one may hold another.
+    for handle in sorted(handles, key=lambda one: -len(one.concept_ids)):
+        dose = _dose_in(left, handle)
+        if dose is not None:
+            uses.append(HandleUse(handle, dose))
+            for concept in handle.concept_ids:
+                del left[concept]
+    return tuple(left.values()), tuple(uses)
+
+
+def _dose_in(operations: Mapping[str, Operation], handle: Handle) -> float | None:
+    found = [operations.get(concept) for concept in handle.concept_ids]
+    # One concept alone is judged by its own range.
+    if len(found) < 2 or any(one is None or one.kind is not OperationKind.ADD for one in found):
+        return None
+    values = np.array([one.value for one in found if one is not None])
+    weights = np.array(handle.weights)
+    largest = int(np.abs(weights).argmax())
+    if weights[largest] == 0:
+        return None
+    dose = float(values[largest] / weights[largest])
+    return dose if np.allclose(values, dose * weights, rtol=_ROUNDING, atol=0) else None
 
 
 def outside_safe_range(operations: Sequence[Operation], uses: Sequence[HandleUse], effects: Effects) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 
 from recsae.pipeline.triples import Triple
+from recsae.store.acknowledging import AcknowledgedWrites
 from recsae.store.channels import (
     HISTORY_LENGTH,
     PRODUCTION,
@@ -48,7 +49,10 @@ if triple == '' then
 else
   local same = true
   for part, version in pairs(cjson.decode(triple)) do same = same and current.triple[part] == version end
-  if same then return {'same', stored} end
+  if same then
+    redis.call('HSET', channels, name, stored) -- a write, so that waiting for it waits for an earlier one too
+    return {'same', stored}
+  end
   if ARGV[10] ~= '' and tonumber(ARGV[10]) ~= current.revision then
     return {'conflict', tostring(current.revision)}
   end
@@ -85,9 +89,10 @@ return {'written', after}
 class RedisChannelStore:
     """A `ChannelStore` on the `state` server."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        """`client` decodes responses."""
+    def __init__(self, client: redis.Redis, replicas: int | None = None) -> None:
+        """`client` decodes responses; `replicas` must have a write, as in `AcknowledgedWrites`."""
         self._client: Any = client
+        self._writes = AcknowledgedWrites(client, replicas)
         self._script = client.register_script(_POINT)
 
     def read(self, model: str) -> ModelChannels:
@@ -132,8 +137,9 @@ class RedisChannelStore:
             *change_arguments(change, f"{model}/{name}"),
             *(model, name, triple, expected, HISTORY_LENGTH, SERVED_VERSIONS),
         ]
-        with translated(f"pointing {name} of {model}"):
-            outcome, text = self._script(keys=keys, args=arguments)
+        outcome, text = self._writes.run(
+            lambda one: self._script(keys=keys, args=arguments, client=one), f"pointing {name} of {model}"
+        )
         return outcome, text
 
 

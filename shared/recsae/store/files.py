@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _CHUNK_BYTES = 1 << 20
 
@@ -38,11 +40,18 @@ def fsync_file(path: Path) -> None:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Writes `content` so that a reader sees the old file or the new one, never a part."""
+    with atomic_file(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content takes the place of `path` when the block ends, whole, and not at all when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

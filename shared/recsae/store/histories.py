@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from recsae.datasets.attributes import AttributeValue
 from recsae.errors import InvalidRequestError
@@ -18,6 +18,7 @@ from recsae.errors import InvalidRequestError
 LONGEST_HISTORY = 1000
 DAY_S = 86_400
 TTL_S = 90 * DAY_S
+_REDIS = ("redis://", "rediss://", "unix://")
 
 
 class UserPage(NamedTuple):
@@ -43,7 +44,9 @@ class HistoryStore(Protocol):
         """Attributes for segments; empty for an unknown user."""
 
     def users(self, cursor: str, limit: int) -> UserPage:
-        """At most `limit` (>= 1) users with a history, in order of their ids; `cursor` "" = from the start.
+        """At most `limit` (>= 1) users with a history, in order of their ids, after `cursor`; "" = from the start.
+
+        Any id may be a cursor: a page can be gone on from any of its users.
 
         A user who has a history throughout is on exactly one page, whatever is appended meanwhile; a page may be
         short, even empty, before the last.
@@ -89,6 +92,39 @@ class MemoryHistoryStore:
             return page_of(self._sorted_ids, cursor, limit)
 
 
+class AsideStore:
+    """Another store, each call of which is made by `aside`: in a thread of its own, where the caller's is shared."""
+
+    def __init__(self, store: HistoryStore, aside: Callable[..., Any]) -> None:
+        """`aside` calls the function it is given with the arguments that follow, and returns its result."""
+        self._store = store
+        self._aside = aside
+
+    def get(self, user_id: str) -> tuple[str, ...]:
+        """See `HistoryStore`."""
+        found: tuple[str, ...] = self._aside(self._store.get, user_id)
+        return found
+
+    def append(self, user_id: str, item_ids: Sequence[str]) -> None:
+        """See `HistoryStore`."""
+        self._aside(self._store.append, user_id, item_ids)
+
+    def attributes(self, user_id: str) -> Mapping[str, AttributeValue]:
+        """See `HistoryStore`."""
+        found: Mapping[str, AttributeValue] = self._aside(self._store.attributes, user_id)
+        return found
+
+    def users(self, cursor: str, limit: int) -> UserPage:
+        """See `HistoryStore`."""
+        found: UserPage = self._aside(self._store.users, cursor, limit)
+        return found
+
+
+def is_remote(url: str) -> bool:
+    """True when a store's answers come over a network, and may take their time."""
+    return url.startswith(_REDIS)
+
+
 def open_history_store(url: str, *, longest: int = LONGEST_HISTORY, ttl_s: int = TTL_S) -> HistoryStore:
     """`file:FOLDER` (a saved data set), `redis://...` or `memory:`; InvalidRequestError for anything else.
 
@@ -98,7 +134,7 @@ def open_history_store(url: str, *, longest: int = LONGEST_HISTORY, ttl_s: int =
         from recsae.store.histories_file import FileHistoryStore
 
         return FileHistoryStore(Path(url.removeprefix("file:").removeprefix("//")), longest=longest)
-    if url.startswith(("redis://", "rediss://", "unix://")):
+    if is_remote(url):
         from recsae.store.histories_redis import RedisHistoryStore
 
         return RedisHistoryStore(url, longest=longest, ttl_s=ttl_s)

@@ -8,6 +8,7 @@ from typing import Any
 import redis
 
 from recsae.errors import RecsaeError
+from recsae.store.acknowledging import AcknowledgedWrites
 from recsae.store.events import EVENTS, RECORD_LUA, REVISION, Change, change_arguments
 from recsae.store.label_edits import (
     EditSnapshot,
@@ -41,9 +42,10 @@ return {'written', after}
 class RedisLabelEditStore:
     """A `LabelEditStore` on the `state` server."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        """`client` decodes responses."""
+    def __init__(self, client: redis.Redis, replicas: int | None = None) -> None:
+        """`client` decodes responses; `replicas` must have a write, as in `AcknowledgedWrites`."""
         self._client: Any = client
+        self._writes = AcknowledgedWrites(client, replicas)
         self._script = client.register_script(_WRITE)
 
     def write(self, edit: LabelEdit, change: Change, *, expected_revision: int | None) -> LabelEdit:
@@ -55,8 +57,10 @@ class RedisLabelEditStore:
             *(_field(edit.model, edit.concept_id), json.dumps(stored, sort_keys=True)[:-1]),
             "" if expected_revision is None else expected_revision,
         ]
-        with translated(f"writing the edit of {edit.concept_id}"):
-            outcome, fact = self._script(keys=[EVENTS, REVISION, _EDITS], args=arguments)
+        outcome, fact = self._writes.run(
+            lambda one: self._script(keys=[EVENTS, REVISION, _EDITS], args=arguments, client=one),
+            f"writing the edit of {edit.concept_id}",
+        )
         if outcome == "conflict":
             raise edited_meanwhile(edit, int(fact), expected_revision)
         return edit_from_json(fact)

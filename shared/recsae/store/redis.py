@@ -63,13 +63,15 @@ def translated(doing: str) -> Iterator[None]:
         ) from error
 
 
-def durability_warning(client: redis.Redis) -> str:
-    """Why acknowledged writes could be lost by a crash of this server, in a sentence; "" when none can.
+def durability_warning(client: redis.Redis, replicas: int | None = None) -> str:
+    """Why acknowledged writes could be lost by a crash or a failover, in a sentence; "" when none can.
 
-    A server that does not show its configuration (managed ones) gets the sentence that says so.
+    `replicas` as in `AcknowledgedWrites`. A server that does not show its configuration (managed ones) gets the
+    sentence that says so.
     """
+    server: Any = client
     try:
-        shown: Any = client.config_get("append*")
+        shown: Any = server.config_get("append*")
     except redis.ResponseError:
         return "the state server does not show its configuration: check that it runs appendonly with fsync always"
     settings = {_text(name): _text(value) for name, value in shown.items()}
@@ -79,6 +81,37 @@ def durability_warning(client: redis.Redis) -> str:
         return (
             f"the state server runs appendfsync {settings.get('appendfsync')}: a crash may lose the last second of "
             "acknowledged policies; set `appendfsync always`"
+        )
+    return _failover_warning(server, replicas)
+
+
+def replicas_online(client: Any) -> int:
+    """Replicas of this server that follow it now; not those that still fetch their first copy."""
+    facts = client.info("replication").items()
+    return sum(
+        name.startswith("slave") and isinstance(fact, dict) and fact.get("state") == "online" for name, fact in facts
+    )
+
+
+def _failover_warning(server: Any, replicas: int | None) -> str:
+    connected = replicas_online(server)
+    if replicas and connected < replicas:
+        return (
+            f"{connected} of the {replicas} replicas that must have a write are connected: no write is acknowledged "
+            "until they are; connect them or lower state_replicas"
+        )
+    if replicas == 0 and connected:
+        return (
+            f"{connected} replicas are connected and writes wait for none (state_replicas is 0): a failover may lose "
+            "what was acknowledged just before; set state_replicas to 1"
+        )
+    try:
+        if connected:
+            server.execute_command("WAITAOF", 0, 0, 1)
+    except redis.ResponseError:
+        return (
+            "the state server has no WAITAOF: writes wait until a replica received them, and a failover to one that "
+            "lost power meanwhile may lose them; run Redis 7.2, Valkey 7.2 or newer"
         )
     return ""
 

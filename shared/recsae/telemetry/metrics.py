@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 # 0.5 ms to 10 s: a recommendation takes about 1 ms, an export page up to seconds.
 _DURATION_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+_SHARE_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def new_registry() -> CollectorRegistry:
@@ -74,6 +75,22 @@ class RecommenderMetrics:
         )
         self.observe_sent = Counter(
             "recsae_observe_sent", "Sampled activation rows the interpreter accepted the batch of.", registry=registry
+        )
+        self.exposures_written = Counter(
+            "recsae_exposures_written", "Sampled responses in the exposure log, on disk.", registry=registry
+        )
+        self.exposures_dropped = Counter(
+            "recsae_exposures_dropped",
+            "Sampled responses that were not logged, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self.shadow_overlap = Histogram(
+            "recsae_shadow_overlap",
+            "Share of a served list that policies in shadow would have kept, of sampled responses.",
+            ("model",),
+            buckets=_SHARE_BUCKETS,
+            registry=registry,
         )
         self.plan_revision = Gauge(
             "recsae_plan_revision", "Revision of the steering plans held; 0 = none.", ("model",), registry=registry

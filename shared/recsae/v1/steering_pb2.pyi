@@ -258,7 +258,7 @@ class Policy(_message.Message):
     dictionary_version: _builtins.str
     """Dictionary its concepts were named for; empty for policies of releases that did not write it down."""
     outside_safe_range: _builtins.str
-    """Why it was not known to be safe when it was made with `allow_outside_safe_range`; empty = it was."""
+    """Why it is not known to be safe; empty = it was when it was last written. Of a live policy an admin allowed it."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
         """1 to 16 changes, each concept at most once."""
@@ -323,11 +323,11 @@ class CreatePolicyRequest(_message.Message):
     idempotency_key: _builtins.str
     """Makes a repeated call return the first call's policy; at most 64 characters; empty = none."""
     allow_outside_safe_range: _builtins.bool
-    """True takes operations that were not measured to be safe; the policy and its audit event say so."""
+    """True takes operations that were not measured to be safe; the policy and its audit event say so. Needs role admin."""
     @_builtins.property
     def policy(self) -> Global___Policy:
         """name, model, operations, scope, window, priority and state (DRAFT, SHADOW or LIVE; not set = LIVE) are read;
-        everything else is the server's.
+        everything else is the server's. Only a live one needs an end, and has to be within the safe range.
         """
 
     @_builtins.property
@@ -523,7 +523,7 @@ class UpdatePolicyRequest(_message.Message):
     """As in CreatePolicyRequest."""
     @_builtins.property
     def policy(self) -> Global___Policy:
-        """Its id; name, operations, scope, window and priority are read, and replace what it said."""
+        """Its id; name, operations, scope, window and priority are read, and replace what it said. Its model may be left out."""
 
     @_builtins.property
     def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandleOperation]:
@@ -577,7 +577,12 @@ Global___UpdatePolicyResponse: _TypeAlias = UpdatePolicyResponse  # noqa: Y015
 
 @_typing.final
 class SetPolicyStateRequest(_message.Message):
-    """Asks to move a policy to another state."""
+    """Asks to move a policy to another state.
+
+    Draft and shadow go to each other, shadow and live too, and a draft goes live; live and shadow can be paused, and what
+    is paused goes to any of the three. A policy in the state asked for stays as it is. What goes live is checked like a
+    new live one. What has ended does not move; an update of its window brings an expired one back.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -804,12 +809,15 @@ class ResolvePoliciesResponse(_message.Message):
     TRIPLE_FIELD_NUMBER: _builtins.int
     KILL_SWITCH_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
     plan_revision: _builtins.int
     """Revision of the policies looked at."""
     kill_switch: _builtins.bool
     """True when a kill switch is on, so that nothing applies whatever the verdicts."""
     model: _builtins.str
     """Address of the model that was meant."""
+    outside_safe_range: _builtins.str
+    """Why the operations that apply are, together, not known to be safe, in a sentence; empty = they are."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyVerdict]:
         """Every policy of the model that has not ended, in the order of application."""
@@ -826,10 +834,11 @@ class ResolvePoliciesResponse(_message.Message):
         triple: _common_pb2.Triple | None = ...,
         kill_switch: _builtins.bool = ...,
         model: _builtins.str = ...,
+        outside_safe_range: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kill_switch", b"kill_switch", "model", b"model", "plan_revision", b"plan_revision", "triple", b"triple", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kill_switch", b"kill_switch", "model", b"model", "outside_safe_range", b"outside_safe_range", "plan_revision", b"plan_revision", "triple", b"triple", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1425,6 +1434,9 @@ class PreviewResponse(_message.Message):
     OUTSIDE_SAFE_RANGE_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    ENTERED_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    LEFT_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
     overlap: _builtins.float
     """Shared items of the two lists over k, 0 to 1."""
     outside_safe_range: _builtins.str
@@ -1433,6 +1445,8 @@ class PreviewResponse(_message.Message):
     """Rows the operations were applied to: 1, one per interest, or one per candidate ranked."""
     model: _builtins.str
     """Address of the model and hook that answered."""
+    moved: _builtins.float
+    """Mean absolute move in ranks of the items that are in both lists; 0 where there is none."""
     @_builtins.property
     def triple(self) -> _common_pb2.Triple:
         """Versions both lists were computed from."""
@@ -1455,6 +1469,14 @@ class PreviewResponse(_message.Message):
         is strongest.
         """
 
+    @_builtins.property
+    def entered_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Items of `after` that were not in `before`, best first."""
+
+    @_builtins.property
+    def left_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Items of `before` that are not in `after`, best first."""
+
     def __init__(
         self,
         *,
@@ -1467,10 +1489,13 @@ class PreviewResponse(_message.Message):
         outside_safe_range: _builtins.str = ...,
         rows: _builtins.int = ...,
         model: _builtins.str = ...,
+        entered_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        left_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        moved: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "triple", b"triple"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "model", b"model", "outside_safe_range", b"outside_safe_range", "overlap", b"overlap", "receipt", b"receipt", "rows", b"rows", "strengths", b"strengths", "triple", b"triple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "entered_item_ids", b"entered_item_ids", "left_item_ids", b"left_item_ids", "model", b"model", "moved", b"moved", "outside_safe_range", b"outside_safe_range", "overlap", b"overlap", "receipt", b"receipt", "rows", b"rows", "strengths", b"strengths", "triple", b"triple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1734,7 +1759,7 @@ class PreviewPanelResponse(_message.Message):
 
     @_builtins.property
     def delta_share(self) -> Global___PanelEstimate:
-        """Largest and mean share of the change over the activation."""
+        """Share of the change over the activation: mean over users of what changed, and the least and the largest."""
 
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___PanelExample]:

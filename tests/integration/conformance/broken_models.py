@@ -121,6 +121,13 @@ class UsersTwice(SmallExporter):
         return super().user(place // 2)
 
 
+class SegmentIgnored(SmallExporter):
+    found_by = "pages.segment"
+
+    def check_segment(self, users: pb.UserPage) -> None:
+        pass
+
+
 class ItemsMissing(SmallExporter):
     found_by = "items.listed"
 

@@ -148,6 +148,7 @@ class SmallExporter(recommender_pb2_grpc.ActivationExporterServicer, recommender
             start, end, cursor = self.span(request.items.cursor, request.items.limit, N_ITEMS, 4_096, 65_536)
             return pb.ExportActivationsResponse(batch=self.batch(self.item_rows(start, end)), next_cursor=cursor)
         if source == "users":
+            self.check_segment(request.users)
             start, end, cursor = self.span(request.users.cursor, request.users.limit, len(USERS), 512, 4_096)
             given = [self.user(place) for place in range(start, end)]
         elif source == "subjects":
@@ -164,6 +165,10 @@ class SmallExporter(recommender_pb2_grpc.ActivationExporterServicer, recommender
         if len(rows) > self.max_export_rows:
             raise InvalidRequestError(f"{len(rows)} rows would come back; ask for at most {self.max_export_rows}")
         return pb.ExportActivationsResponse(batch=self.batch(rows), next_cursor=cursor)
+
+    def check_segment(self, users: pb.UserPage) -> None:
+        if users.HasField("segment"):
+            raise FailedPreconditionError("this server keeps no attributes of users; list all of them")
 
     def item_rows(self, start: int, end: int) -> list[Row]:
         found = []

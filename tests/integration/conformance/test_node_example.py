@@ -80,6 +80,7 @@ def test_the_node_example_passes_every_check_that_applies() -> None:
         "subjects.attributes",
         "ranking.passthrough",
         "pages.users",
+        "pages.segment",
         "serving.health",
     }
 

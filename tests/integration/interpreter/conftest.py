@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
+from recsae.concepts.catalogue import make_catalogue
 from recsae.concepts.dictionary import ConceptArrays, Dictionary
 from recsae.concepts.effects import CausalRecord, DoseEffect, range_of
 from recsae.concepts.estimates import UNKNOWN, Estimate
@@ -61,6 +62,16 @@ DOSES = (
 )
 RANGES = tuple(range_of(operation, DOSES) for operation in ("add", "ablate", "scale", "set", "cap"))
 EFFECTS = CausalRecord("genre=Horror", 2_000, DOSES, RANGES, True, 0.99, 0.98, 0.2, "f" * 16)
+
+GENRES = ("genre=Horror", "genre=War", "genre=Drama")
+# Every item has one genre, in turn; the later an item, the more popular.
+CATALOGUE = make_catalogue(
+    [f"i-{item}" for item in range(1, N_ITEMS + 1)],
+    np.arange(N_ITEMS),
+    GENRES,
+    np.arange(N_ITEMS),
+    np.arange(N_ITEMS) % len(GENRES),
+)
 
 
 @dataclass(frozen=True)
@@ -144,6 +155,7 @@ def publish_triple(
     Dictionary("", model_version, sae_version, concepts, arrays, {}, handles=(handle,)).save(folder)
     if probe is not None:
         probe.save(folder)
+    CATALOGUE.save(folder)
     lineage = {"model": model_version, "sae": sae_version}
     version = store.publish("dictionary", folder, config={"model": model, "hook": hook}, lineage=lineage)
     return Triple(model_version, sae_version, version)
@@ -153,7 +165,8 @@ def _dataset(items: ItemTable) -> Dataset:
     random = np.random.default_rng(3)
     lengths = np.arange(2, N_USERS + 2)
     rows = [1 + random.permutation(N_ITEMS)[:length] for length in lengths]
-    users = UserTable(tuple(f"u-{user}" for user in range(N_USERS)), {})
+    countries = tuple(("DK", "SE", "")[user % 3] for user in range(N_USERS))
+    users = UserTable(tuple(f"u-{user}" for user in range(N_USERS)), {"country": countries})
     histories = Histories(
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         np.concatenate(rows).astype(np.int32),

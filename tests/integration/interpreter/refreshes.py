@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recsae.concepts.dictionary import Dictionary
+from recsae.concepts.effects import CausalRecord
 from recsae.concepts.origins import DRIFTED, LOST, SPLIT, STABLE, Fate, Lineage, Origin
 from recsae.pipeline.triples import Triple
 from recsae.sae.export import TrainingFacts, export_sae
@@ -28,8 +29,11 @@ FATES: Mapping[str, Fate] = {
 }
 
 
-def refreshed(published: Any, number: int, name: str) -> Triple:
-    """Triple `number` after a refresh: the same latents under other numbers, with the fates above."""
+def refreshed(published: Any, number: int, name: str, *, causal: CausalRecord | None = None) -> Triple:
+    """Triple `number` after a refresh: the same latents under other numbers, with the fates above.
+
+    `causal`: what turning any concept does now; None = as before.
+    """
     store = ArtifactStore(str(published.root))
     before = published.triples[number] if isinstance(number, int) else number
     old = Dictionary.load(store.fetch("dictionary", before.dictionary_version).folder, before.dictionary_version)
@@ -44,7 +48,7 @@ def refreshed(published: Any, number: int, name: str) -> Triple:
     sae = store.publish("sae", folder / "sae", config=config, lineage=lineage)
     concepts = []
     for latent, was in enumerate(order.tolist()):
-        concept = replace(old.concepts[was], latent=latent)
+        concept = replace(old.concepts[was], latent=latent, causal=causal or old.concepts[was].causal)
         fate = FATES.get(concept.id, Fate(concept.id, "", STABLE, (concept.id,), 1.0, 1.0))
         origin = Origin(fate.status, (concept.id,), fate.cosine, fate.correlation, fate.kept)
         origin = replace(origin, unbroken=0 if origin.doubt else 1)

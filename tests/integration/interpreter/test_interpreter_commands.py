@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from tests.integration.interpreter.conftest import DIM, MAX_HISTORY, MODEL, N_ITEMS, WIDTH, Published, publish_triple
+from tests.integration.interpreter.conftest import (
+    DIM,
+    GENRES,
+    MAX_HISTORY,
+    MODEL,
+    N_ITEMS,
+    N_USERS,
+    WIDTH,
+    Published,
+    publish_triple,
+)
 from tests.integration.interpreter.made_models import INTERESTS, publish_made
 
 from recsae.cli import app as cli
@@ -105,7 +115,7 @@ def recsae(
 
 
 def _said(out: str) -> list[str]:
-    return [line for line in out.splitlines() if "] call_served" not in line and "] plan" not in line]
+    return [line for line in out.splitlines() if "] call_" not in line and "] plan" not in line]
 
 
 def test_layers_show_their_saes_and_which_concepts_correspond(recsae: Callable[..., Outcome]) -> None:
@@ -165,6 +175,32 @@ def test_a_preview_takes_candidates_and_says_how_many_rows_it_steered(recsae: Ca
     named = recsae(*command, "pairs", "--candidate", "i-2", "--candidate", "i-9", "--json").json
     assert {one["item_id"] for one in named["before"]} == {"i-2", "i-9"}
     assert named["rows"] == 2
+    one = recsae(*command, "several")
+    assert "stayed and moved" in one.out
+
+
+def test_a_preview_of_many_users_is_told_in_tables_drawn_and_given_as_json(
+    recsae: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    users = ("--user", "u-5", "--user", "u-6", "--user", "u-7")
+    command = ("preview", "--op", f"c-{SEED}-3:add=2", "-m", "several", *users)
+    plot = tmp_path / "shares.svg"
+    shown = recsae(*command, "--facet", GENRES[1], "--plot", str(plot))
+    assert shown.code == 0, shown.err
+    assert "Preview for 3 users of several" in shown.out
+    assert f"share of {GENRES[1]}" in shown.out
+    assert f"Drawn into {plot}." in shown.out
+    assert f"{GENRES[1]} (target)" in plot.read_text()
+    told = recsae(*command, "--k", "5", "--json").json
+    assert (told["users"], told["facet"], len(told["examples"][0]["before"])) == (3, "genre=Horror", 5)
+    listed = recsae("preview", "--users", "4", "--handle", "genre=Horror=0.5", "-m", "several", "--json").json
+    assert (listed["users"], len(listed["off_target"]) <= 2) == (4, True)
+    danes = recsae("preview", "--segment", "country=DK", "--handle", "genre=Horror=0.5", "-m", "several", "--json").json
+    assert danes["users"] == len(range(0, N_USERS, 3))
+    unread = recsae("preview", "--segment", "country=", "--op", f"c-{SEED}-3:add=2", "-m", "several")
+    assert (unread.code, "segment" in unread.err) == (1, True)
+    pairs = recsae("preview", "--users", "4", "--op", f"c-{SEED}-3:add=2", "-m", "pairs")
+    assert "preview users one by one" in " ".join(pairs.err.split())
 
 
 def test_models_are_listed_with_family_and_hooks(recsae: Callable[..., Outcome]) -> None:

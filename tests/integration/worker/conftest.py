@@ -166,6 +166,8 @@ class Fleet:
             "RECSAE_WORKER_SWEEP_EVERY_S": "1",
             "RECSAE_WORKER_CHECKPOINT_EVERY_S": "0.2",
             "RECSAE_WORKER_DRIFT_EVERY_S": "1",
+            "RECSAE_WORKER_AUDIT_EVERY_S": "1",
+            "RECSAE_WORKER_AUDIT_KEEP": "1000",
             "OMP_NUM_THREADS": "1",
         }
 

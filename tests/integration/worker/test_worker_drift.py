@@ -76,6 +76,8 @@ def test_a_shift_of_live_traffic_reaches_the_metrics_and_steered_traffic_does_no
     assert samples["recsae_run_stage_progress", (model, ("stage", "train"))] == 1.0
     assert samples["recsae_state_up", (("server", "state"),)] == 1
     assert ("recsae_queue_length", (("queue", "train"),)) in samples
+    assert samples["recsae_audit_events", ()] > 0
+    assert samples["recsae_audit_events_overdue", ()] == 0
     ratios = {key: value for key, value in samples.items() if key[0] == "recsae_drift_concept_log2_ratio"}
     moved = {shift.concept_id: shift.log2_ratio for shift in record.concepts if shift.moved}
     shown = {dict(labels)["concept"]: value for (_, labels), value in ratios.items()}

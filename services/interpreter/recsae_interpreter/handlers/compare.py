@@ -132,12 +132,12 @@ class CompareHandler:
         for at in range(0, len(group.histories), histories_at_once):
             batch = group.histories[at : at + histories_at_once]
             found = self._recommender.embed_histories(loaded.model, version, batch, query.deadline, query.candidates)
-            _check_version(found.model_version, version)
+            check_version(found.model_version, version)
             yield found.activations, found.subject + len(group.user_ids) + at
 
     def _embed(self, loaded: LoadedTriple, user_id: str, query: CompareQuery) -> NDArray[np.float32]:
         reading = self._recommender.embed(loaded.model, Subject(user_id), query.deadline, query.candidates)
-        _check_version(reading.model_version, loaded.triple.model_version)
+        check_version(reading.model_version, loaded.triple.model_version)
         return reading.activations
 
 
@@ -153,7 +153,8 @@ def _check(query: CompareQuery) -> None:
     check_candidates(query.candidates, MOST_CANDIDATES)
 
 
-def _check_version(found: str, wanted: str) -> None:
+def check_version(found: str, wanted: str) -> None:
+    """FailedPreconditionError where another version of the model is served than the promoted dictionary is of."""
     if found != wanted:
         raise FailedPreconditionError(
             f"the recommender serves version {found or '(unknown)'} of the model, the promoted dictionary is of "

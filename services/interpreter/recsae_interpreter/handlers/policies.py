@@ -1,32 +1,27 @@
-"""Use cases of a policy's life: create, read, list, take back, audit.
+"""Use cases of policies: create, read, list, take back, audit. Not here: changing one that there is (`policy_changes`).
 
 Each write names who (the authenticated principal) and why; the store makes write and audit event one step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from time import time
 
-from recsae.errors import ConflictError, FailedPreconditionError, InvalidRequestError
+from recsae.errors import ConflictError, InvalidRequestError
 from recsae.rpc.request import RequestInfo
-from recsae.steering.plans import Basis
 from recsae.steering.policies import (
-    Operation,
     Policy,
     PolicyDraft,
     PolicyState,
     new_policy,
     reverted,
-    validate_draft,
     validate_reason,
 )
 from recsae.steering.policy_store import Idempotency, PolicyStore, Written
-from recsae.steering.safety import Effects, HandleUse, expanded, find_handle, outside_safe_range
 from recsae.store.events import AuditEvent, AuditTrail, change_now
+from recsae_interpreter.handlers.policy_checks import HandleDose, check_allowed, checked_draft
 from recsae_interpreter.library import Library
-from recsae_interpreter.loading import LoadedTriple
 from recsae_interpreter.policy_view import as_shown
 
 DEFAULT_EVENTS = 100
@@ -34,18 +29,10 @@ MOST_EVENTS = 1_000
 
 
 @dataclass(frozen=True)
-class HandleDose:
-    """The facet of a handle, and the dose."""
-
-    facet: str
-    dose: float
-
-
-@dataclass(frozen=True)
 class CreateQuery:
     """A draft, why, the caller's key, and the request as bytes, which recognise a repeated call.
 
-    `handles` are turned besides the draft's operations.
+    `handles` are turned besides the draft's operations. It begins as `state`: draft, shadow or live.
     """
 
     draft: PolicyDraft
@@ -54,6 +41,7 @@ class CreateQuery:
     request: bytes
     handles: tuple[HandleDose, ...] = ()
     allow_outside_safe_range: bool = False
+    state: PolicyState = PolicyState.LIVE
 
 
 class PoliciesHandler:
@@ -66,29 +54,27 @@ class PoliciesHandler:
         self._library = library
 
     def create(self, query: CreateQuery, info: RequestInfo) -> Written:
-        """A live policy, once it is stored with its event. InvalidRequestError, NotFoundError as they say.
+        """A policy, once it is stored with its event. InvalidRequestError, NotFoundError as they say.
 
-        FailedPreconditionError when it is not known to be safe and that was not asked for, and for a hook that can only
-        be read.
+        FailedPreconditionError when a live one is not known to be safe and that was not asked for, and for a hook that
+        can only be read; PermissionDeniedError when it was asked for by anyone but an admin.
         """
         validate_reason(query.reason)
-        now = time()
-        asked = query.draft
-        uses = handle_uses(query.handles, self._library.model(asked.model)) if query.handles else ()
-        draft = replace(asked, operations=expanded(asked.operations, uses))
-        validate_draft(draft, now)
-        loaded = self._library.model(draft.model)
-        check_steerable(loaded)
-        draft = replace(draft, model=loaded.model)  # its first hook may have been named
-        check_concepts(draft.operations, loaded.basis)
-        outside = outside_safe_range(asked.operations, uses, effects_of(loaded))
-        if outside and not query.allow_outside_safe_range:
-            raise FailedPreconditionError(outside)
-        version = loaded.basis.triple.dictionary_version
-        policy = new_policy(
-            draft, actor=info.principal, now=now, dictionary_version=version, outside_safe_range=outside
-        )
         idempotency = Idempotency.of(query.idempotency_key, actor=info.principal, request=query.request)
+        if (known := self._policies.repeated(idempotency)) is not None:
+            return self._shown(known)
+        now = time()
+        checked = checked_draft(query.draft, query.handles, self._library, now=now, state=query.state)
+        outside = checked.outside_safe_range
+        check_allowed(outside, query.state, allow=query.allow_outside_safe_range, info=info)
+        policy = new_policy(
+            checked.draft,
+            actor=info.principal,
+            now=now,
+            state=query.state,
+            dictionary_version=checked.dictionary_version,
+            outside_safe_range=outside,
+        )
         change = change_now(
             actor=info.principal, action="policy.create", reason=query.reason, request_id=info.request_id
         )
@@ -103,6 +89,10 @@ class PoliciesHandler:
         shelf, now = self._library.shelf, time()
         shown = [as_shown(policy, shelf, now) for policy in self._policies.snapshot().policies]
         return [one for one in shown if model in ("", one.model) and (include_ended or not one.state.ended)]
+
+    def revisions(self, policy_id: str) -> tuple[Policy, ...]:
+        """The revisions kept of a policy, newest first, each as it was written; NotFoundError when there is none."""
+        return self._policies.revisions(policy_id)
 
     def delete(self, policy_id: str, revision: int, reason: str, info: RequestInfo) -> Written:
         """Takes a policy out of force; one taken back already stays as it is.
@@ -127,41 +117,14 @@ class PoliciesHandler:
         # Somebody changed it in between and the caller said whatever it is: each turn, someone else got on.
         return self.delete(policy_id, 0, reason, info)
 
-    def audit(self, subject: str, limit: int) -> list[AuditEvent]:
-        """Events, newest first; of one policy when named."""
+    def audit(self, subject: str, limit: int, before_id: str = "") -> list[AuditEvent]:
+        """Events, newest first; of one policy when named, only those before an event when it is named."""
         if limit > MOST_EVENTS:
             raise InvalidRequestError(f"limit {limit}; ask for at most {MOST_EVENTS} events")
-        return self._trail.events(subject, limit or DEFAULT_EVENTS)
+        return self._trail.events(subject, limit or DEFAULT_EVENTS, before_id)
 
     def _shown(self, written: Written) -> Written:
         return Written(as_shown(written.policy, self._library.shelf, time()), written.plan_revision)
-
-
-def check_concepts(operations: tuple[Operation, ...], basis: Basis) -> None:
-    """InvalidRequestError names the first concept that is not a live one of the promoted dictionary."""
-    for operation in operations:
-        if operation.concept_id not in basis.latents:
-            raise InvalidRequestError(
-                f"concept {operation.concept_id!r} is no live concept of dictionary {basis.triple.dictionary_version}, "
-                f"which is promoted for {basis.model}; list or search for its id"
-            )
-
-
-def check_steerable(loaded: LoadedTriple) -> None:
-    """FailedPreconditionError for a hook that can only be read."""
-    if not loaded.steerable:
-        raise FailedPreconditionError(loaded.read_only("steer the concepts of the model's first hook instead"))
-
-
-def handle_uses(handles: Iterable[HandleDose], loaded: LoadedTriple) -> tuple[HandleUse, ...]:
-    """Handles of the promoted dictionary by their facets; NotFoundError names those there are."""
-    check_steerable(loaded)
-    return tuple(find_handle(loaded.dictionary.handles, one.facet, one.dose) for one in handles)
-
-
-def effects_of(loaded: LoadedTriple) -> Effects:
-    """What is known of a concept's effects, by its id."""
-    return lambda concept_id: loaded.dictionary.by_id(concept_id).causal
 
 
 def _at(policy: Policy, revision: int) -> Policy:

@@ -21,7 +21,13 @@ from recsae.steering.policies import Operation, OperationKind, Scope, Window, va
 from recsae.steering.receipts import PolicyRef, Receipt
 from recsae.steering.safety import expanded, outside_safe_range
 from recsae_interpreter.handlers.candidates import Candidates, check_candidates
-from recsae_interpreter.handlers.policies import HandleDose, check_concepts, check_steerable, effects_of, handle_uses
+from recsae_interpreter.handlers.policy_checks import (
+    HandleDose,
+    check_concepts,
+    check_steerable,
+    effects_of,
+    handle_uses,
+)
 from recsae_interpreter.library import Library
 from recsae_interpreter.loading import LoadedTriple
 from recsae_interpreter.readings import Floats, HeadRows, Reading, ScoredItem, Subject
@@ -84,6 +90,23 @@ class Preview:
     rows: int
     model: str = ""
 
+    @property
+    def entered(self) -> list[str]:
+        """Ids of the items that were not in the list before, best first."""
+        return [one.item.item_id for one in self.after if not one.rank_before]
+
+    @property
+    def left(self) -> list[str]:
+        """Ids of the items that are in the list no more, best first."""
+        stayed = {one.item.item_id for one in self.after}
+        return [one.item_id for one in self.before if one.item_id not in stayed]
+
+    @property
+    def moved(self) -> float:
+        """Mean absolute move in ranks of the items that stayed; 0 where none did."""
+        distances = [abs(one.rank_before - rank) for rank, one in enumerate(self.after, start=1) if one.rank_before]
+        return sum(distances) / len(distances) if distances else 0.0
+
 
 class PreviewHandler:
     """Previews operations."""
@@ -97,7 +120,7 @@ class PreviewHandler:
 
     def __call__(self, query: PreviewQuery) -> Preview:
         """The preview; FailedPreconditionError when the model version has no promoted SAE."""
-        k = _list_length(query.k)
+        k = list_length(query.k)
         if not query.handles:
             validate_operations(query.operations)
         if not query.subject.named:
@@ -111,7 +134,7 @@ class PreviewHandler:
         validate_operations(operations)
         check_concepts(operations, loaded.basis)
         x = reading.activations
-        steerer = Steerer(self._plan(loaded, operations), loaded.encoder)
+        steerer = Steerer(trial_plan(loaded, operations, self._norm_budget), loaded.encoder)
         steered = steerer.steer_groups(x, [SteerContext()], [len(x)], time())
         if steered.error is not None:
             raise steered.error
@@ -136,21 +159,24 @@ class PreviewHandler:
         candidates = query.candidates or self._candidates.best(address, query.subject, count, query.deadline)
         return self._recommender.embed(address, query.subject, query.deadline, candidates)
 
-    def _plan(self, loaded: LoadedTriple, operations: tuple[Operation, ...]) -> Plan:
-        compiled = tuple(plan_operation(operation, loaded.basis) for operation in operations)
-        return Plan(
-            revision=0,
-            model=loaded.model,
-            triple=loaded.triple,
-            policies=(PlanPolicy(PREVIEW, compiled, Scope(), Window(), salt=""),),
-            dim=loaded.sae.d,
-            hook=loaded.basis.hook,
-            compiled_at=time(),
-            norm_budget=self._norm_budget,
-        )
+
+def trial_plan(loaded: LoadedTriple, operations: tuple[Operation, ...], norm_budget: float) -> Plan:
+    """The plan of these operations alone, for everybody and without end."""
+    compiled = tuple(plan_operation(operation, loaded.basis) for operation in operations)
+    return Plan(
+        revision=0,
+        model=loaded.model,
+        triple=loaded.triple,
+        policies=(PlanPolicy(PREVIEW, compiled, Scope(), Window(), salt=""),),
+        dim=loaded.sae.d,
+        hook=loaded.basis.hook,
+        compiled_at=time(),
+        norm_budget=norm_budget,
+    )
 
 
-def _list_length(k: int) -> int:
+def list_length(k: int) -> int:
+    """The list length asked for, 0 = 10; InvalidRequestError above 100."""
     if k > MOST_K:
         raise InvalidRequestError(f"k = {k}; ask for at most {MOST_K}")
     return k or DEFAULT_K

@@ -190,7 +190,7 @@ def _sources(model: ServedModel, query: ExportQuery, export: _Export) -> tuple[l
                 )
             return sources, ""
         case UserPage() as page:
-            return user_sources(recommender, subjects, page, export.most_rows_per_subject)
+            return user_sources(recommender, subjects, page, export.most_rows_per_subject, query.deadline)
         case ItemPage() as page:
             return item_sources(recommender, page)
 

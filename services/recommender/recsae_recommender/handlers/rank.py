@@ -13,7 +13,7 @@ from recsae.errors import InvalidRequestError
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.limits import MOST_ITEM_IDS, MOST_LISTS, MOST_RANK_ROWS, at_most, list_length
 from recsae_recommender.models import ModelTable
-from recsae_recommender.ranking import RankAsk, RankedItem, rank_rows
+from recsae_recommender.ranking import RankAsk, RankedList, rank_rows
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RankedLists:
     """One list per row and the model that ranked them."""
 
     recommender: OnnxRecommender
-    lists: list[list[RankedItem]]
+    lists: list[RankedList]
 
 
 class RankHandler:
@@ -94,7 +94,7 @@ def _lists(query: RankQuery, recommender: OnnxRecommender) -> int:
     return lists
 
 
-def _rank(query: RankQuery, recommender: OnnxRecommender, asks: Sequence[RankAsk]) -> list[list[RankedItem]]:
+def _rank(query: RankQuery, recommender: OnnxRecommender, asks: Sequence[RankAsk]) -> list[RankedList]:
     hook, x = recommender.hooks[0], query.activations
     if hook.rows == "pair":
         return _rank_pairs(query, recommender, asks)
@@ -105,7 +105,7 @@ def _rank(query: RankQuery, recommender: OnnxRecommender, asks: Sequence[RankAsk
     return rank_rows(recommender, x, query.passthrough, asks)
 
 
-def _rank_pairs(query: RankQuery, recommender: OnnxRecommender, asks: Sequence[RankAsk]) -> list[list[RankedItem]]:
+def _rank_pairs(query: RankQuery, recommender: OnnxRecommender, asks: Sequence[RankAsk]) -> list[RankedList]:
     """List by list: side by side, lists of unequal length would take the room of the longest each."""
     lists, end = [], 0
     for ask in asks:

@@ -13,6 +13,7 @@ from recsae.rpc.limits import MOST_ATTRIBUTES, MOST_ITEM_IDS, at_most, list_leng
 from recsae.steering.matching import SteerContext
 from recsae.steering.segments import Attribute
 from recsae.telemetry.metrics import RecommenderMetrics
+from recsae_recommender.exposures import Exposures
 from recsae_recommender.models import ModelTable
 from recsae_recommender.pipeline import Job, Ranking
 from recsae_recommender.ranking import RankAsk
@@ -33,6 +34,7 @@ class RecommendQuery:
     candidates: Sequence[str] = ()
     include_seen: bool = False
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    without_steering: bool = False
     deadline: Deadline = field(default_factory=Deadline)
 
 
@@ -44,13 +46,17 @@ class Recommendation:
     ranking: Ranking
 
 
+_NO_ITEMS = np.zeros(0, np.int64)
+
+
 class RecommendHandler:
     """Ranks items for one user; steering never makes it fail."""
 
-    def __init__(self, models: ModelTable, metrics: RecommenderMetrics) -> None:
-        """Keeps its collaborators."""
+    def __init__(self, models: ModelTable, metrics: RecommenderMetrics, exposures: Exposures | None = None) -> None:
+        """Keeps its collaborators; without `exposures` nothing is logged."""
         self._models = models
         self._metrics = metrics
+        self._exposures = exposures
 
     def __call__(self, query: RecommendQuery) -> Recommendation:
         """The list for the query; InvalidRequestError, NotFoundError, ResourceExhaustedError as they say."""
@@ -63,19 +69,21 @@ class RecommendHandler:
             context=SteerContext(query.user_id, query.request_id, subject.attributes),
             ask=_ask(model.recommender, query, subject, k),
             user=subject.known_as,
+            bare=query.without_steering,
             deadline=query.deadline,
         )
         check_slate(model.recommender, job.ask)
         ranking = model.batcher.submit(job, query.deadline)
         self._metrics.recommended.labels(model.recommender.name, ranking.receipt.reason).inc()
+        if self._exposures is not None and self._exposures.drawn():
+            self._exposures.offer(model.recommender, ranking, user_id=query.user_id, request_id=query.request_id)
         return Recommendation(model.recommender, ranking)
 
 
 def _ask(recommender: OnnxRecommender, query: RecommendQuery, subject: Subject, k: int) -> RankAsk:
     at_most(len(query.exclude), MOST_ITEM_IDS, "exclude_item_ids")
     at_most(len(query.candidates), MOST_ITEM_IDS, "candidate_item_ids")
-    excluded = recommender.bundle.index_of_known(query.exclude)
-    if not query.include_seen:
-        excluded = np.concatenate([excluded, subject.indices])
+    seen = _NO_ITEMS if query.include_seen else subject.indices
+    excluded = np.concatenate([seen, recommender.bundle.index_of_known(query.exclude)]) if query.exclude else seen
     candidates = recommender.bundle.index_of(query.candidates) if query.candidates else None
-    return RankAsk(k=k, exclude=np.unique(excluded), candidates=candidates)
+    return RankAsk(k=k, exclude=excluded, candidates=candidates)

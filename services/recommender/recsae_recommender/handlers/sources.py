@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc import limits
+from recsae.rpc.deadline import Deadline
 from recsae.rpc.limits import Page
-from recsae.steering.segments import Attribute
+from recsae.steering.segments import Attribute, Segment, matches
+from recsae.store.histories import HistoryStore
 from recsae_recommender.subjects import SubjectReader, needs_history
+
+# Users whose attributes are looked at for one page: about a second where each is a round trip to Redis.
+MOST_SCANNED = 4_096
+_SCANNED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,9 @@ class GivenSubjects:
 
 @dataclass(frozen=True)
 class UserPage(Page):
-    """A page of users of the history store; limit 0 = 512."""
+    """A page of users of the history store; limit 0 = 512. With a `segment`, only of those who certainly match it."""
+
+    segment: Segment | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,11 @@ def given_sources(recommender: OnnxRecommender, subjects: SubjectReader, given: 
 
 
 def user_sources(
-    recommender: OnnxRecommender, subjects: SubjectReader, page: UserPage, rows_per_user: int
+    recommender: OnnxRecommender,
+    subjects: SubjectReader,
+    page: UserPage,
+    rows_per_user: int,
+    deadline: Deadline | None = None,
 ) -> tuple[list[Source], str]:
     """As many users of the page as fit the rows of one batch, and the next cursor.
 
@@ -83,15 +95,42 @@ def user_sources(
     """
     store = subjects.require_store()
     limit = limits.page_length(page, limits.DEFAULT_USERS, limits.MOST_USERS)
-    users = store.users(page.cursor, min(limit, max(1, most_rows(recommender) // rows_per_user)))
+    limit = min(limit, max(1, most_rows(recommender) // rows_per_user))
+    user_ids, cursor = _listed(store, page, limit, deadline or Deadline())
     sources = []
-    for place, user_id in enumerate(users.user_ids):
+    for place, user_id in enumerate(user_ids):
         indices = recommender.bundle.index_of_known(store.get(user_id))
         known_as = subjects.known_as(recommender, user_id)
         attributes = subjects.attributes(recommender, user_id) if recommender.reads.attributes else {}
         if len(indices) if recommender.reads.history else known_as if recommender.reads.user else attributes:
             sources.append(Source(indices, place, user_id, known_as=known_as, attributes=attributes))
-    return sources, users.next_cursor
+    return sources, cursor
+
+
+def _listed(store: HistoryStore, page: UserPage, limit: int, deadline: Deadline) -> tuple[list[str], str]:
+    """Ids of at most `limit` users, and the next cursor. Attributes are read here and go no further.
+
+    A page of a segment ends with the user who fills it, or when so many users were looked at.
+    """
+    segment = page.segment
+    if segment is None:
+        listed = store.users(page.cursor, limit)
+        return list(listed.user_ids), listed.next_cursor
+    found: list[str] = []
+    cursor, scanned = page.cursor, 0
+    while scanned < MOST_SCANNED:
+        limits.check_time(deadline)
+        listed = store.users(cursor, min(_SCANNED_AT_ONCE, MOST_SCANNED - scanned))
+        for place, user_id in enumerate(listed.user_ids, start=1):
+            if matches(segment, store.attributes(user_id)):
+                found.append(user_id)
+            if len(found) == limit:
+                last = place == len(listed.user_ids)
+                return found, listed.next_cursor if last else user_id
+        cursor, scanned = listed.next_cursor, scanned + _SCANNED_AT_ONCE
+        if not cursor:
+            break
+    return found, cursor
 
 
 def item_sources(recommender: OnnxRecommender, page: ItemPage) -> tuple[list[Source], str]:

@@ -18,11 +18,11 @@ from recsae.cli.commands.data import add_dataset, fetch_ml100k_into
 from recsae.cli.commands.models import quality_table, training_progress
 from recsae.cli.commands.platform import addresses_table, stop_on_signals
 from recsae.cli.commands.runs import start_refresh
-from recsae.cli.commands.steering import parse_duration, window_of
 from recsae.cli.context import CliContext, Platform, context_of, default_home
 from recsae.cli.explain_views import explanation
 from recsae.cli.insisting import create_or_insist, visible_strength
 from recsae.cli.output import console, share, table
+from recsae.cli.policy_windows import parse_duration, window_of
 from recsae.cli.quality import dictionary_quality, sae_quality
 from recsae.cli.run_bars import fail_unless_succeeded, follow
 from recsae.cli.supervisor import Ports, ServingOptions, Supervisor

@@ -57,6 +57,9 @@ def up(
     observe_sample: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of live requests observed for drift.")
     ] = 0.1,
+    exposure_sample: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of responses written to the workspace's exposure log.")
+    ] = 0.0,
     log_level: Annotated[LogLevel, typer.Option(help="Least level that is logged.")] = LogLevel.INFO,
     json: Annotated[bool, typer.Option("--json", help="With --detach: print the addresses as JSON.")] = False,
 ) -> None:
@@ -68,7 +71,7 @@ def up(
         raise typer.BadParameter("goes with --detach; without it the processes write to this terminal")
     context = context_of(ctx)
     context.workspace.model("")
-    options = ServingOptions(observe_sample, log_level.value)
+    options = ServingOptions(observe_sample, log_level.value, exposure_sample)
     if detach:
         addresses = _start_detached(context.workspace, options)
         print_json(vars(addresses)) if json else _print_detached(context.workspace, addresses)
@@ -147,7 +150,8 @@ def _start_detached(workspace: Workspace, options: ServingOptions) -> Addresses:
         )
     command = [
         *(sys.executable, "-m", "recsae.cli", "--home", str(workspace.home), "up", "--quiet"),
-        *("--observe-sample", str(options.observe_sample), "--log-level", options.log_level),
+        *("--observe-sample", str(options.observe_sample), "--exposure-sample", str(options.exposure_sample)),
+        *("--log-level", options.log_level),
     ]
     workspace.logs.mkdir(parents=True, exist_ok=True)
     with (workspace.logs / "supervisor.log").open("a+b") as log:

@@ -1,31 +1,33 @@
-"""`recsae steer create | list | show | delete | audit` and `recsae preview`: policies on live traffic."""
+"""`recsae steer create | audit`, and how operations are written: policies on live traffic.
+
+Not here: looking at policies (`steering_look`), changing them (`steering_change`), kill switches (`steering_kill`).
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from recsae.cli.context import JsonFlag, ModelName, context_of
 from recsae.cli.output import console, print_json, table
-from recsae.cli.subjects import Attributes, Candidates, attribute_values
-from recsae.cli.views import preview as preview_view
+from recsae.cli.policy_views import policies
+from recsae.cli.policy_windows import changed_window
+from recsae.cli.segment_expression import parse_segment
 from recsae.errors import InvalidRequestError
+from recsae.steering.wire import segment_message
 from recsae.v1 import common_pb2, steering_pb2
 
-app = typer.Typer(help="Steering policies: create, list, show, delete, audit.", no_args_is_help=True)
+app = typer.Typer(help="Steering policies: make, look, change, undo, switch off, audit.", no_args_is_help=True)
 
 _OPERATION = re.compile(
     r"(?P<concept>[\w-]+):(?P<kind>ablate|scale|add|set|cap)(?:=(?P<value>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?"
 )
-_DURATION = re.compile(r"(?P<number>\d{1,6}(?:\.\d+)?)(?P<unit>[mhd])")
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _HANDLE = re.compile(r"(?P<facet>.+)=(?P<dose>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
+_STATES = {name: steering_pb2.PolicyState.Value(f"POLICY_STATE_{name.upper()}") for name in ("draft", "shadow", "live")}
 Operations = Annotated[
     list[str] | None, typer.Option("--op", help="CONCEPT:ablate, or CONCEPT:scale|add|set|cap=VALUE; repeatable")
 ]
@@ -33,11 +35,22 @@ Handles = Annotated[
     list[str] | None, typer.Option("--handle", help="FACET=DOSE, see `recsae concepts handles`; repeatable")
 ]
 Reason = Annotated[str, typer.Option(help="Why, for the audit trail")]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds `preview` to the root."""
-    app.command()(preview)
+Users = Annotated[list[str] | None, typer.Option("--user", help="Only these users; repeatable")]
+SegmentText = Annotated[
+    str | None,
+    typer.Option(
+        "--segment", help="Only where this holds, e.g. 'country=DK and not age<18' or 'surface in (home,search)'"
+    ),
+]
+Start = Annotated[str | None, typer.Option(help="When it starts: 2h (from now), 2026-12-01T18:00 (UTC)")]
+Until = Annotated[str | None, typer.Option(help="When it ends, written like --start; instead of --lasts")]
+Outside = Annotated[
+    bool,
+    typer.Option(
+        "--allow-outside-safe-range",
+        help="Even if it is not known to be safe; needs role admin, and the audit trail says so",
+    ),
+]
 
 
 @app.command()
@@ -48,29 +61,38 @@ def create(
     op: Operations = None,
     handle: Handles = None,
     model: ModelName = "",
-    user: Annotated[list[str] | None, typer.Option("--user", help="Only these users; repeatable")] = None,
-    rollout: Annotated[float, typer.Option(min=0, max=100, help="Per cent of users it holds for")] = 100.0,
-    lasts: Annotated[str, typer.Option(help="How long it holds, e.g. 30m, 12h, 7d")] = "7d",
+    user: Users = None,
+    segment: SegmentText = None,
+    rollout: Annotated[float, typer.Option(min=0, max=100, help="Per cent of users it holds for, sticky")] = 100.0,
+    start: Start = None,
+    lasts: Annotated[str | None, typer.Option(help="How long it holds, e.g. 30m, 12h, 7d", show_default="7d")] = None,
+    until: Until = None,
     priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Higher wins")] = 0,
-    allow_outside_safe_range: Annotated[
-        bool, typer.Option(help="Make it even if it is not known to be safe; the audit trail says so")
-    ] = False,
+    state: Annotated[str, typer.Option(help="draft, shadow (computed and logged, without effect) or live")] = "live",
+    allow_outside_safe_range: Outside = False,
     json: JsonFlag = False,
 ) -> None:
-    """Make a policy; it is live within a second.
+    """Make a policy; a live one is in force within a second.
 
     Examples: [bold]recsae steer create "More horror" --op c-4f1a90be:add=0.1 --reason halloween --lasts 3d[/] ·
-    [bold]recsae steer create "More horror" --handle genre=Horror=0.5 --reason halloween[/]
+    [bold]recsae steer create "More horror" --handle genre=Horror=0.5 --segment "country=DK and not age<18"
+    --state shadow --reason halloween[/]
     """
     context = context_of(ctx)
+    if state not in _STATES:
+        raise InvalidRequestError(f"a policy cannot begin as {state!r}; give --state draft, shadow or live")
+    lasts = "7d" if lasts is None and until is None else lasts
     policy = steering_pb2.Policy(
         name=name,
         model=model or context.workspace.model("").name,
         operations=[parse_operation(text) for text in op or []],
         scope=steering_pb2.Scope(user_ids=user or [], rollout_percent=rollout),
-        window=window_of(parse_duration(lasts)),
+        window=changed_window(common_pb2.TimeWindow(), start=start, lasts=lasts, until=until, now=datetime.now(UTC)),
         priority=priority,
+        state=_STATES[state],
     )
+    if segment:
+        policy.scope.segment.CopyFrom(segment_message(parse_segment(segment)))
     request = steering_pb2.CreatePolicyRequest(
         policy=policy,
         reason=reason,
@@ -81,60 +103,10 @@ def create(
     if json:
         print_json(reply)
         return
-    console.print(_policies([reply.policy]))
-    if reply.policy.outside_safe_range:
-        console.print(f"Not known to be safe: {escape(reply.policy.outside_safe_range)}", style="yellow")
-    console.print(f"In force from plan revision {reply.plan_revision}. Undo: recsae steer delete {reply.policy.id}")
-
-
-@app.command(name="list")
-def list_(
-    ctx: typer.Context,
-    model: ModelName = "",
-    ended: Annotated[bool, typer.Option("--ended", help="Reverted and expired ones too")] = False,
-    json: JsonFlag = False,
-) -> None:
-    """List policies.
-
-    Examples: [bold]recsae steer list[/] · [bold]recsae steer list --ended --json[/]
-    """
-    platform = context_of(ctx).platform
-    request = steering_pb2.ListPoliciesRequest(model=model, include_ended=ended)
-    reply = platform.call(platform.steering.ListPolicies, request)
-    print_json(reply) if json else console.print(_policies(reply.policies))
-
-
-@app.command()
-def show(
-    ctx: typer.Context, policy_id: Annotated[str, typer.Argument(help="Policy id")], json: JsonFlag = False
-) -> None:
-    """Show one policy.
-
-    Example: [bold]recsae steer show p-01h2[/]
-    """
-    platform = context_of(ctx).platform
-    reply = platform.call(platform.steering.GetPolicy, steering_pb2.GetPolicyRequest(policy_id=policy_id))
-    print_json(reply.policy) if json else console.print(_policies([reply.policy]))
-
-
-@app.command()
-def delete(
-    ctx: typer.Context,
-    policy_id: Annotated[str, typer.Argument(help="Policy id")],
-    reason: Reason = "deleted on the command line",
-    json: JsonFlag = False,
-) -> None:
-    """Take a policy out of force; it stays in the audit trail.
-
-    Example: [bold]recsae steer delete p-01h2 --reason "campaign over"[/]
-    """
-    platform = context_of(ctx).platform
-    request = steering_pb2.DeletePolicyRequest(policy_id=policy_id, reason=reason)
-    reply = platform.call(platform.steering.DeletePolicy, request)
-    if json:
-        print_json(reply)
-        return
-    console.print(f"{reply.policy.id} is out of force from plan revision {reply.plan_revision}.")
+    console.print(policies([reply.policy]))
+    warn_outside(reply.policy)
+    undo = f"Undo: recsae steer revert {reply.policy.id}"
+    console.print(f"{state.capitalize()} from plan revision {reply.plan_revision}. {undo}")
 
 
 @app.command()
@@ -142,14 +114,15 @@ def audit(
     ctx: typer.Context,
     policy_id: Annotated[str, typer.Argument(help="Only of this policy")] = "",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most events")] = 20,
+    before: Annotated[str, typer.Option(help="Only events before this one, by its id (see --json)")] = "",
     json: JsonFlag = False,
 ) -> None:
-    """Say who changed what, when and why.
+    """Say who changed what, when and why; archived events too.
 
     Examples: [bold]recsae steer audit --limit 50[/] · [bold]recsae steer audit p-01h2 --json[/]
     """
     platform = context_of(ctx).platform
-    request = steering_pb2.ListAuditRequest(policy_id=policy_id, limit=limit)
+    request = steering_pb2.ListAuditRequest(policy_id=policy_id, limit=limit, before_id=before)
     reply = platform.call(platform.steering.ListAudit, request)
     if json:
         print_json(reply)
@@ -159,41 +132,6 @@ def audit(
         for event in reply.events
     ]
     console.print(table("Audit trail, newest first", ["at (UTC)", "who", "what", "to", "why"], rows))
-
-
-def preview(
-    ctx: typer.Context,
-    user: Annotated[str, typer.Argument(help="User id; leave out when --item is given")] = "",
-    item: Annotated[list[str] | None, typer.Option("--item", help="History, repeatable, oldest first")] = None,
-    op: Operations = None,
-    handle: Handles = None,
-    model: ModelName = "",
-    k: Annotated[int, typer.Option(min=1, max=100, help="Length of the lists")] = 10,
-    candidate: Candidates = None,
-    attribute: Attributes = None,
-    json: JsonFlag = False,
-) -> None:
-    """Show before and after for one user; nothing is changed.
-
-    Example: [bold]recsae preview 42 --op c-4f1a90be:add=1.5 --op c-77aa01ff:ablate[/]
-    """
-    if bool(user) == bool(item):
-        raise typer.BadParameter("give either a user id or --item, e.g. `recsae preview 42 --op c-4f1a90be:ablate`")
-    platform = context_of(ctx).platform
-    request = steering_pb2.PreviewRequest(
-        model=model,
-        operations=[parse_operation(text) for text in op or []],
-        handles=[parse_handle(text) for text in handle or []],
-        k=k,
-        candidate_item_ids=candidate or [],
-        attributes=attribute_values(attribute),
-    )
-    if item:
-        request.history.CopyFrom(common_pb2.History(item_ids=item))
-    else:
-        request.user_id = user
-    reply = platform.call(platform.steering.Preview, request)
-    print_json(reply) if json else console.print(preview_view(reply))
 
 
 def parse_operation(text: str) -> steering_pb2.Operation:
@@ -213,64 +151,7 @@ def parse_handle(text: str) -> steering_pb2.HandleOperation:
     return steering_pb2.HandleOperation(facet=match["facet"], dose=float(match["dose"]))
 
 
-def parse_duration(text: str) -> timedelta:
-    """`30m`, `12h` or `7d`; InvalidRequestError shows the form."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise InvalidRequestError(f"{text!r} is not a duration; write e.g. 30m, 12h or 7d")
-    return float(match["number"]) * _UNITS[match["unit"]]
-
-
-def window_of(duration: timedelta) -> common_pb2.TimeWindow:
-    """From now for `duration`."""
-    now = datetime.now(UTC)
-    window = common_pb2.TimeWindow()
-    window.start.FromDatetime(now)
-    window.end.FromDatetime(now + duration)
-    return window
-
-
-def _policies(found: Iterable[steering_pb2.Policy]) -> Table:
-    rows = [
-        (
-            policy.id,
-            escape(policy.name),
-            _state(policy),
-            _operations(policy),
-            _scope(policy),
-            _end(policy),
-            str(policy.priority),
-        )
-        for policy in found
-    ]
-    return table("Policies", ["policy", "name", "state", "operations", "for", "until (UTC)", ">priority"], rows)
-
-
-def _state(policy: steering_pb2.Policy) -> str:
-    state = steering_pb2.PolicyState.Name(policy.state).removeprefix("POLICY_STATE_").lower()
-    return f"{state}: {escape(policy.state_reason)}" if policy.state_reason else state
-
-
-def _operations(policy: steering_pb2.Policy) -> str:
-    lines = []
-    for operation in policy.operations:
-        kind = steering_pb2.OperationKind.Name(operation.kind).removeprefix("OPERATION_KIND_").lower()
-        value = "" if kind == "ablate" else f"={operation.value:g}"
-        lines.append(f"{operation.concept_id}:{kind}{value}")
-    return "\n".join(lines)
-
-
-def _scope(policy: steering_pb2.Policy) -> str:
-    scope = policy.scope
-    parts = [f"{len(scope.user_ids)} users"] if scope.user_ids else []
-    parts += ["a segment"] if scope.HasField("segment") else []
-    parts += (
-        [f"{scope.rollout_percent:g} % rollout"]
-        if scope.HasField("rollout_percent") and scope.rollout_percent < 100
-        else []
-    )
-    return ", ".join(parts) or "everyone"
-
-
-def _end(policy: steering_pb2.Policy) -> str:
-    return f"{policy.window.end.ToDatetime():%Y-%m-%d %H:%M}" if policy.window.HasField("end") else ""
+def warn_outside(policy: steering_pb2.Policy) -> None:
+    """Says of a policy that is not known to be safe why."""
+    if policy.outside_safe_range:
+        console.print(f"Not known to be safe: {escape(policy.outside_safe_range)}", style="yellow")

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from recsae.conformance.asking import UNIMPLEMENTED, RefusedError
 from recsae.conformance.outcomes import BrokenError, Check, NotApplicableError
 from recsae.conformance.probe import Probe
-from recsae.v1 import recommender_pb2
+from recsae.v1 import common_pb2, recommender_pb2
 from recsae.v1.recommender_pb2 import ExportActivationsResponse
 
 _PAGE = 4_096
 _MOST_PAGES = 1_000
 _USER_PAGES = 8
 _LARGEST_ITEM_PAGE = 65_536
+# Nobody has it, so nobody is in the segment of those who have.
+_UNHEARD_OF = "recsae-conformance-attribute-nobody-has"
 
 
 def first(probe: Probe) -> str:
@@ -88,6 +90,36 @@ def users(probe: Probe) -> str:
     return f"{len(ids)} users in {pages} pages"
 
 
+def segment(probe: Probe) -> str:
+    """Nobody of a segment nobody is in: who ignores it would have everybody steered for a few."""
+    nobody = common_pb2.Segment(exists=common_pb2.SegmentExists(attribute=_UNHEARD_OF))
+    try:
+        probe.export(users=recommender_pb2.UserPage(limit=1))
+    except RefusedError as refusal:
+        raise NotApplicableError(f"no history store: {refusal.code}") from refusal
+    try:
+        rows = probe.export(users=recommender_pb2.UserPage(limit=16, segment=nobody)).batch.subjects
+    except RefusedError as refusal:
+        if refusal.code not in (UNIMPLEMENTED, "FAILED_PRECONDITION"):
+            raise
+        return f"refused: {refusal.code}"
+    if rows:
+        raise BrokenError(
+            "users who have an attribute nobody has",
+            f"{len(rows)} users",
+            "send only users whose stored attributes match users.segment, or refuse it with FAILED_PRECONDITION",
+        )
+    asked = "users of a segment with an empty node"
+    nothing = common_pb2.Segment(all=common_pb2.SegmentList())
+    try:
+        probe.export(users=recommender_pb2.UserPage(limit=1, segment=nothing))
+    except RefusedError as refusal:
+        if refusal.code == "INVALID_ARGUMENT":
+            return ""
+        raise BrokenError(asked, refusal.code, "refuse a segment you cannot read with INVALID_ARGUMENT") from refusal
+    raise BrokenError(asked, "an answer", "refuse a segment you cannot read with INVALID_ARGUMENT")
+
+
 def page_size(probe: Probe) -> int:
     """Items per page that fit an answer."""
     return max(1, min(_PAGE, probe.most_rows // probe.rows_per_subject))
@@ -145,4 +177,5 @@ CHECKS = (
     ),
     Check("pages.limit", "a page keeps to its limit and to max_export_rows", limit, _NEEDS),
     Check("pages.users", "by cursor every user comes once, where users are kept", users, _NEEDS),
+    Check("pages.segment", "a segment of users is kept to, or refused", segment, _NEEDS),
 )

@@ -5,7 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
+from recsae.concepts.catalogue import Catalogue, make_catalogue
 from recsae.concepts.construction import describe as describe_latents
+from recsae.concepts.inputs import DictionaryInputs
 from recsae.concepts.probe_set import make_probe_set
 from recsae.pipeline.advance import StepResult
 from recsae.pipeline.lanes import Lane, lane_of
@@ -26,6 +30,14 @@ def describe(context: StepContext) -> StepResult:
     with tempfile.TemporaryDirectory() as folder:
         description.save(Path(folder))
         make_probe_set(inputs).save(Path(folder))
+        catalogue_of(inputs).save(Path(folder))
         context.workspace.put_folder(description_folder(lane), Path(folder))
     labelled = sum(bool(concept.label) for concept in description.draft.concepts)
     return StepResult({"concepts.labelled": float(labelled)}, {}, f"{labelled:,} latents described")
+
+
+def catalogue_of(inputs: DictionaryInputs) -> Catalogue:
+    """The items a dictionary is about, with the facets and counts it was made with."""
+    counts = np.bincount(inputs.histories.items, minlength=inputs.n_items + 1)[1:]
+    facets = inputs.facets.matrix.tocoo()
+    return make_catalogue(inputs.item_ids, counts, inputs.facets.names, facets.row - 1, facets.col)

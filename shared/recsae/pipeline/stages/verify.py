@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recsae.concepts.catalogue import load_catalogue
 from recsae.concepts.description import Description
 from recsae.concepts.dictionary import Dictionary
 from recsae.concepts.judgement import verify as judge
@@ -38,12 +39,15 @@ def verify(context: StepContext) -> StepResult:
     inputs = dictionary_inputs(context, lane, sae_version=published_sae(context), control=control, parts=VERIFIED)
     described = context.workspace.fetch_folder(description_folder(lane))
     description, probe = Description.load(described), load_probe_set(described)
+    catalogue = load_catalogue(described)
     sae = SparseAutoencoder.load(context.workspace.fetch_folder(sae_folder(lane)), published_sae(context))
     dictionary = judge(inputs, description, context.report, ranked_rows(context, lane, inputs, sae))
     with tempfile.TemporaryDirectory() as folder:
         dictionary.save(Path(folder))
         if probe is not None:
             probe.save(Path(folder))
+        if catalogue is not None:
+            catalogue.save(Path(folder))
         context.workspace.put_folder(dictionary_folder(lane), Path(folder))
     summary = dict(dictionary.summary)
     scores = summary_scores("concepts", summary) | lineage_scores(dictionary.lineage)

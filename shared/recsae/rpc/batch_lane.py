@@ -1,0 +1,170 @@
+"""A lane in which calls are computed together: one thread, and a call that waits for its batch does not hold it.
+
+Each call runs in a greenlet, and parks where it has to wait for its batch; once no other call is ready to run, the lane
+computes one batch of those parked and lets each go on where it stopped. A thread per waiting call, woken one by one,
+costs more processor time than a recommendation takes. What would block on something far away is done `aside`, in
+threads of its own. Not here: what a batch computes, and which calls are batched (`RpcServer.add`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
+
+from greenlet import getcurrent, greenlet
+
+from recsae.rpc.lanes import no_room
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_ASIDE_THREADS = 16
+# Calls begun between two batches at most: without a bound a flood of new ones would hold up those that wait.
+_BEGUN_AT_ONCE = 64
+
+
+class Batches(Protocol):
+    """Requests that wait to be computed together."""
+
+    def ready(self) -> bool:
+        """True while requests wait."""
+
+    def compute(self) -> None:
+        """Computes one batch and resumes those of it by `BatchLane.resume`."""
+
+
+class BatchLane(ThreadPoolExecutor):
+    """An executor for grpcio's per-behaviour thread pools; it starts none of the threads of its base class."""
+
+    def __init__(self, name: str, *, most_held: int) -> None:
+        """Holds at most `most_held` calls, as `check_room` says."""
+        super().__init__(max_workers=1)
+        self.name = name
+        self.capacity = most_held
+        self._submitted = self._ended = 0
+        self._inbox: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._resumed: deque[tuple[greenlet, BaseException | None]] = deque()
+        self._batches: list[Batches] = []
+        self._idle = threading.Condition()
+        self._closed = False
+        self._aside = ThreadPoolExecutor(_ASIDE_THREADS, thread_name_prefix=f"recsae-{name}-aside")
+        self._hub: greenlet | None = None
+        self._thread = threading.Thread(target=self._run, name=f"recsae-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def held(self) -> int:
+        """Calls running or waiting."""
+        return self._submitted - self._ended
+
+    def check_room(self) -> None:
+        """ResourceExhaustedError when the lane is full."""
+        if self.held >= self.capacity:
+            raise no_room(self.name, self.held, self.capacity)
+
+    def join(self, batches: Batches) -> None:
+        """From now on `batches` are computed whenever no call is ready to run."""
+        self._batches.append(batches)
+
+    def is_running_here(self) -> bool:
+        """True in a call of this lane: only there can one park."""
+        return threading.current_thread() is self._thread
+
+    def park(self) -> None:
+        """Gives the thread to other calls until `resume`; raises the error given there."""
+        assert self._hub is not None, "calls run in the lane's own thread"
+        self._hub.switch()
+
+    def resume(self, call: greenlet, error: BaseException | None = None) -> None:
+        """Lets a parked call go on, in the lane's thread; called there."""
+        self._resumed.append((call, error))
+
+    def aside(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn`'s result, computed in another thread while other calls go on; outside of the lane, right here."""
+        if not self.is_running_here():
+            return fn(*args, **kwargs)
+        call, outcome = getcurrent(), self._aside.submit(fn, *args, **kwargs)
+        outcome.add_done_callback(lambda _done: self._inbox.put(lambda: call.switch()))
+        self.park()
+        return outcome.result()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Runs a call in the lane. What comes back knows no more of futures than `add_done_callback`."""
+        ended = _Ended()
+        self._submitted += 1
+
+        def call() -> None:
+            try:
+                fn(*args, **kwargs)
+            finally:
+                self._ended += 1
+                ended.end()
+
+        self._inbox.put(lambda: greenlet(call).switch())
+        return cast("Future[T]", ended)
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """True once no call is held; False when that took longer than `timeout_s`."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self.held == 0, timeout_s)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no more calls; those held go on to their end."""
+        self._closed = True
+        self._inbox.put(lambda: None)
+        self._aside.shutdown(wait=False, cancel_futures=cancel_futures)
+        super().shutdown(wait=False)
+        if wait:
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._hub = getcurrent()
+        inbox, resumed = self._inbox, self._resumed
+        while not (self._closed and self.held == 0):
+            while resumed:
+                call, error = resumed.popleft()
+                call.switch() if error is None else call.throw(error)
+            for _ in range(min(inbox.qsize(), _BEGUN_AT_ONCE)):
+                inbox.get()()
+            ready = next((batches for batches in self._batches if batches.ready()), None)
+            if ready is not None:
+                ready.compute()
+                # The next one is another's turn, so that a busy model does not starve the others.
+                self._batches.append(self._batches.pop(self._batches.index(ready)))
+            elif not resumed and not inbox.qsize():
+                if self.held == 0:
+                    with self._idle:
+                        self._idle.notify_all()
+                inbox.get()()
+
+
+class _Ended:
+    """That a call has ended, for the one callback grpcio adds; whichever comes last, end or callback, calls it."""
+
+    __slots__ = ("_callbacks", "_has_ended")
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[Any], object]] = []
+        self._has_ended = False
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        self._callbacks.append(fn)
+        if self._has_ended:
+            self._call()
+
+    def end(self) -> None:
+        self._has_ended = True
+        self._call()
+
+    def _call(self) -> None:
+        # Both threads may come here at once: popping is one step, so one of them finds nothing.
+        while self._callbacks:
+            try:
+                fn = self._callbacks.pop()
+            except IndexError:
+                return
+            fn(self)
