@@ -93,7 +93,11 @@ class ModelSteering:
             steered = replace(unsteered(activation, UnsteeredReason.ERROR, rows=requests), error=error)
         if steered.error is not None:
             self._report(steered.error)
-        return replace(steered, receipts=tuple(self._named(receipt) for receipt in steered.receipts))
+        if all(receipt.triple.model_version for receipt in steered.receipts):
+            return steered
+        # Receipts of one reason are mostly one object: it is named once.
+        named = {receipt: self._named(receipt) for receipt in set(steered.receipts)}
+        return replace(steered, receipts=tuple(named[receipt] for receipt in steered.receipts))
 
     def wait_for_plan(self, timeout_s: float) -> bool:
         """Waits for the first plan, or the connection to ask by; False without one or when it took longer."""
