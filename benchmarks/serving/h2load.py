@@ -33,7 +33,9 @@ class H2load:
             body.flush()
             each = max(1, in_flight // connections)
             command = [self.program, "-n", str(calls), "-c", str(connections), "-m", str(each), "-d", body.name]
-            command += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{port}{METHOD}"]
+            headers = ("content-type: application/grpc", "te: trailers", f"grpc-timeout: {_LIMIT_S}S")
+            command += [word for header in headers for word in ("-H", header)]
+            command.append(f"http://127.0.0.1:{port}{METHOD}")
             done = subprocess.run(
                 command,
                 capture_output=True,

@@ -79,11 +79,12 @@ class Served:
             return time.clock_gettime((~self.process.pid << 3) | _PROCESS_CLOCK)
         raise RuntimeError("the processor time of another process is read on Linux only")
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric's samples, over all labels."""
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric's samples; of those alone that carry `label`, e.g. `code="OK"`."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as page:
             lines = page.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+        found = [line for line in lines if line.split("{")[0].split(" ")[0] == name and label in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
     def stop(self) -> None:
         """Ends it."""

@@ -47,7 +47,7 @@ def spend(
         else:
             cases[name] = served, _called(load, served, calls, in_flight, crew.load_core)
     spent = Spent(in_flight, {name: [] for name in cases})
-    before = {name: _batches(served) for name, (served, _) in cases.items()}
+    before = {name: _counted(served) for name, (served, _) in cases.items()}
     for number in range(-1, rounds):  # the first round warms up
         request, used = crew.request(number + 1), dict.fromkeys(cases, 0.0)
         for name in palindrome(list(cases)):
@@ -60,10 +60,13 @@ def spend(
             for name, seconds in used.items():
                 spent.us[name].append(seconds * 1e6)
     for name, (served, _) in cases.items():
-        calls_before, batches_before = before[name]
-        calls_after, batches_after = _batches(served)
-        if batches_after > batches_before:
-            spent.batch[name] = (calls_after - calls_before) / (batches_after - batches_before)
+        served_calls, batches, failed = (
+            after - earlier for after, earlier in zip(_counted(served), before[name], strict=True)
+        )
+        if failed:  # h2load looks at HTTP's status only, and a failed call is a cheap one
+            raise RuntimeError(f"{name} failed {failed:.0f} calls; its log says why")
+        if batches:
+            spent.batch[name] = served_calls / batches
     return spent
 
 
@@ -83,11 +86,16 @@ def _direct(served: Served, batch: int, calls: int) -> Callable[[bytes], int]:
     return run
 
 
-def _batches(served: Served) -> tuple[float, float]:
-    """(requests, batches) so far."""
+def _counted(served: Served) -> tuple[float, float, float]:
+    """(requests computed, batches, calls not answered well) so far."""
     if not served.metrics_port:
-        return 0.0, 0.0
-    return served.metric("recsae_batch_size_sum"), served.metric("recsae_batch_size_count")
+        return 0.0, 0.0, 0.0
+    calls = "recsae_rpc_requests_total"
+    return (
+        served.metric("recsae_batch_size_sum"),
+        served.metric("recsae_batch_size_count"),
+        served.metric(calls) - served.metric(calls, 'code="OK"'),
+    )
 
 
 def best(costs: Mapping[str, Median]) -> str:
