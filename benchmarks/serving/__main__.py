@@ -1,46 +1,92 @@
-"""`python -m benchmarks.serving`: see the package. First form: processor time of echo and unsteered `Recommend`."""
+"""What serving and steering cost: `python -m benchmarks.serving`.
+
+A bare gRPC echo server beside the recommender's `Recommend`: without the steering code, without an interpreter, with
+no live policy, steered in process and by RPC, and among 1,000 policies; SASRec of d = 64 at 3,700, 50,000 and
+1,000,000 items. Processor time per call of the server's process is compared within rounds that run all variants
+forwards and back; servers have one core, load the other. `--quick` looks at 3,700 items alone, for two minutes.
+`--beside` measures the recommender of another checkout too, at 3,700 items. The last line is the result as JSON.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.serving.crew import Crew, ask
-from benchmarks.serving.h2load import find_h2load
+from benchmarks.serving.h2load import H2load, find_h2load
+from benchmarks.serving.match_cost import match_us
+from benchmarks.serving.processes import cores
+from benchmarks.serving.report import heading, last_line, tables
 from benchmarks.serving.spending import spend
+from benchmarks.serving.stages import Effort, run
+from benchmarks.serving.variants import ADD, ALONE, BARE, NO_LIVE, RPC, SCALE, THOUSAND, VARIANTS, WIDE, has_rpc
 from benchmarks.serving.world import world
 
 _CACHE = Path(".cache")
+_LARGE = (BARE, NO_LIVE, ADD, SCALE)
+_FULL = (
+    Effort(3_700, tuple(VARIANTS), 20, {1: 160, 8: 320, 32: 320}, (8, 16, 32), 4.0),
+    Effort(50_000, (*_LARGE, RPC), 20, {8: 160, 32: 192}, (8, 32), 4.0),
+    Effort(1_000_000, _LARGE, 20, {8: 16}, (8,), 8.0, users_compared=16),
+)
+_QUICK = (Effort(3_700, (BARE, ALONE, NO_LIVE, ADD, SCALE, WIDE, THOUSAND, RPC), 5, {32: 256}, (32,), 1.5),)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--items", type=int, default=3_700)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--calls", type=int, default=640)
-    parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--beside", type=Path, help="Another checkout whose recommender is measured too.")
+    """Prints tables, then the JSON line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
+    parser.add_argument("--quick", action="store_true", help="3,700 items and five rounds only")
+    parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="compare with the recommender of this checkout")
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 8, 32], help="for --beside")
+    parser.add_argument("--rounds", type=int, default=20, help="for --beside")
     given = parser.parse_args()
     load = find_h2load(_CACHE / "tools")
-    assert load is not None
-    with Crew(world(given.items, _CACHE / "bench-serving")) as crew:
-        here = crew.recommender("recommend")
-        if given.beside:
-            crew.recommender("beside", checkout=given.beside.resolve())
-        answer = ask(here, crew.request(0)).SerializeToString()
-        crew.echo(16, answer)
-        crew.direct()
-        for in_flight in given.in_flight:
-            spent = spend(crew, load, in_flight=in_flight, rounds=given.rounds, calls=given.calls, direct_batches=(8, 32))
-            sys.stdout.write(f"{in_flight} in flight: CPU us per call, mean batch, ratio to recommend\n")
-            for name in spent.us:
-                batch = f"{spent.batch[name]:5.1f}" if name in spent.batch else "    -"
-                sys.stdout.write(f"  {name:12} {spent.median(name).median:8.1f} {batch}  {spent.ratio(name, 'recommend')}\n")
-            bound = [e + o for e, o in zip(spent.us["echo"], spent.us["ort_32"], strict=True)]
-            from benchmarks.serving.pairs import ratio_interval
+    if load is None:
+        raise SystemExit("h2load is missing; install it (Debian: nghttp2-client) and start again")
+    if (core := cores()[1]) is not None:
+        os.sched_setaffinity(0, {core})
+    _say(heading())
+    if given.beside:
+        _beside(given.beside.resolve(), load, given.in_flight, given.rounds)
+        return
+    sizes = []
+    for effort in _QUICK if given.quick else _FULL:
+        names = tuple(name for name in effort.variants if name != RPC or has_rpc())
+        if names != effort.variants:
+            _say(["\nsteered by RPC is left out: this recommender has no setting `steering`"])
+        effort = Effort(**{**vars(effort), "variants": names})
+        sizes.append(run(world(effort.items, _CACHE / "bench-serving"), effort, load))
+        _say(tables(sizes[-1]))
+    match = match_us()
+    _say([f"\nmatching among 1,000 policies of which 5 match: {match} us a request", last_line(sizes, match)])
 
-            sys.stdout.write(f"  recommend / (echo + ort_32): {ratio_interval(spent.us['recommend'], bound)}\n")
+
+def _beside(checkout: Path, load: H2load, concurrency: Sequence[int], rounds: int) -> None:
+    """Two checkouts' recommenders without an interpreter, echo and onnxruntime: what a change to the code is worth."""
+    with Crew(world(3_700, _CACHE / "bench-serving")) as crew:
+        here = crew.recommender("here")
+        crew.recommender("there", checkout=checkout)
+        crew.direct()
+        crew.wait()
+        crew.echo(16, ask(here, crew.request(0)).SerializeToString())
+        crew.wait()
+        for in_flight in concurrency:
+            spent = spend(crew, load, in_flight=in_flight, rounds=rounds, calls=320, direct_batches=(32,))
+            _say([f"{in_flight} in flight: CPU us a call, mean batch, ratio to there [95 %]"])
+            _say(
+                f"  {name:8} {spent.median(name).median:8.1f} {spent.batch.get(name, 0):5.1f}  {spent.ratio(name, 'there')}"
+                for name in spent.us
+            )
+            _say(f"  {name} over (echo + ort): {spent.ratio(name, 'echo', 'ort_32')}" for name in ("here", "there"))
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ class Crew:
         self.server_core, self.load_core = cores()
         self.servers: dict[str, Served] = {}
         self._environment = dict(environment or {})
+        self._starting: list[Served] = []
         self._stack = ExitStack()
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
 
@@ -83,6 +84,11 @@ class Crew:
         command = ["-m", "benchmarks.serving.direct", str(self.world.artifacts), self.world.version, str(port)]
         return self._serve(name, command, port)
 
+    def wait(self) -> None:
+        """Until all that were started answer."""
+        while self._starting:
+            self._starting.pop().wait()
+
     def request(self, user: int) -> bytes:
         """A serialised request for ten items for one user of the world."""
         return recommender_pb2.RecommendRequest(user_id=f"u-{user % USERS}", k=10).SerializeToString()
@@ -126,7 +132,7 @@ class Crew:
             log=self._folder / f"{name}.log",
         )
         self._stack.callback(served.stop)
-        served.wait()
+        self._starting.append(served)
         return served
 
 

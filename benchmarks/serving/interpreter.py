@@ -8,13 +8,20 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import numpy as np
 
+from recsae.rpc.tensors import from_tensor
+from recsae.steering.delta import Steerer
+from recsae.steering.encoder import OnnxEncoder
+from recsae.steering.wire_plans import plan_from
 from recsae.v1 import steering_pb2, steering_pb2_grpc
+from recsae_interpreter.convert_steering import contexts_from, steer_response
 
 _HEARTBEAT_S = 1.0
 
@@ -25,7 +32,9 @@ class FixedPlan(steering_pb2_grpc.SteeringServicer):
     def __init__(self, plans: bytes, encoder: bytes) -> None:
         self._plans = steering_pb2.PlanSet.FromString(plans)
         self._encoder = encoder
-        self._ending = threading.Event()
+        self._never = threading.Event()
+        plan = plan_from(self._plans.plans[0])
+        self._steerer = Steerer(plan, OnnxEncoder(encoder, plan.dim))
 
     def WatchPlans(
         self, _request: steering_pb2.WatchPlansRequest, context: grpc.ServicerContext
@@ -33,7 +42,7 @@ class FixedPlan(steering_pb2_grpc.SteeringServicer):
         """The plans, then heartbeats."""
         yield steering_pb2.WatchPlansResponse(plans=self._plans)
         while context.is_active():
-            self._ending.wait(_HEARTBEAT_S)
+            self._never.wait(_HEARTBEAT_S)
             heartbeat = steering_pb2.PlanHeartbeat(revision=self._plans.revision)
             yield steering_pb2.WatchPlansResponse(heartbeat=heartbeat)
 
@@ -42,6 +51,13 @@ class FixedPlan(steering_pb2_grpc.SteeringServicer):
     ) -> steering_pb2.GetEncoderResponse:
         """The encoder, whichever is asked for."""
         return steering_pb2.GetEncoderResponse(onnx=self._encoder, sha256=hashlib.sha256(self._encoder).hexdigest())
+
+    def Steer(
+        self, request: steering_pb2.SteerRequest, _context: grpc.ServicerContext
+    ) -> steering_pb2.SteerResponse:
+        """The rows steered by the plan."""
+        x = from_tensor(request.batch.activations, name="activations", dtype=np.float32, shape=(None, None))
+        return steer_response(self._steerer.steer(x, contexts_from(request), time.time()))
 
 
 def main(port: int, plans: Path, encoder: Path) -> None:

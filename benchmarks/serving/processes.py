@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 _READY_S = 180.0
@@ -28,8 +29,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@cache
 def cores() -> tuple[int | None, int | None]:
-    """(core for servers, core for the load); None where there is no second core or pinning is not possible."""
+    """(core for servers, core for the load); None where there is no second core or pinning is not possible.
+
+    Found out once, before this process puts itself on one of them.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     allowed = sorted(os.sched_getaffinity(0))

@@ -6,7 +6,6 @@ Closed loop on purpose: it decides the batch sizes, and time per call does not d
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.serving.crew import Crew, run_direct
@@ -20,48 +19,59 @@ _SETTLE_S = 0.005
 
 @dataclass
 class Spent:
-    """Processor time per call of each variant in us, one value a round, and the mean batch of each that has one."""
+    """Of each variant, one value a round: `us` of processor time per call, and calls per second.
+
+    `batch` is the mean batch of those that have one.
+    """
 
     in_flight: int
-    us: dict[str, list[float]] = field(default_factory=dict)
+    us: dict[str, list[float]]
+    rps: dict[str, list[float]]
     batch: dict[str, float] = field(default_factory=dict)
 
     def median(self, name: str) -> Median:
         """Median over rounds with its interval."""
         return median_interval(self.us[name])
 
-    def ratio(self, name: str, to: str) -> Median:
-        """Median of the ratios within rounds."""
-        return ratio_interval(self.us[name], self.us[to])
+    def ratio(self, name: str, *to: str) -> Median:
+        """Median of the ratios within rounds, to one variant or to the sum of several."""
+        below = [sum(values) for values in zip(*(self.us[one] for one in to), strict=True)]
+        return ratio_interval(self.us[name], below)
+
+    def throughput(self, name: str) -> float:
+        """Calls per second: the median over rounds."""
+        return median_interval(self.rps[name]).median
 
 
 def spend(
     crew: Crew, load: H2load, *, in_flight: int, rounds: int, calls: int, direct_batches: tuple[int, ...] = ()
 ) -> Spent:
     """Rounds over all servers of the crew; those of `direct_batches` call `ort` in batches of that size."""
-    cases: dict[str, tuple[Served, Callable[[bytes], int]]] = {}
+    cases: dict[str, _Case] = {}
     for name, served in crew.servers.items():
         if name == "ort":
             for batch in direct_batches:
-                cases[f"ort_{batch}"] = served, _direct(served, batch, max(2, calls // batch))
+                cases[f"ort_{batch}"] = _Direct(served, batch, max(2, calls // batch))
         else:
-            cases[name] = served, _called(load, served, calls, in_flight, crew.load_core)
-    spent = Spent(in_flight, {name: [] for name in cases})
-    before = {name: _counted(served) for name, (served, _) in cases.items()}
+            cases[name] = _Called(served, load, calls, in_flight, crew.load_core)
+    spent = Spent(in_flight, {name: [] for name in cases}, {name: [] for name in cases})
+    before = {name: _counted(case.served) for name, case in cases.items()}
     for number in range(-1, rounds):  # the first round warms up
-        request, used = crew.request(number + 1), dict.fromkeys(cases, 0.0)
+        request = crew.request(number + 1)
+        used, took = dict.fromkeys(cases, 0.0), dict.fromkeys(cases, 0.0)
         for name in palindrome(list(cases)):
-            served, run = cases[name]
-            start = served.cpu_s()
-            done = run(request)
+            case = cases[name]
+            start = case.served.cpu_s()
+            took[name] += case.run(request)
             time.sleep(_SETTLE_S)
-            used[name] += (served.cpu_s() - start) / done / 2
+            used[name] += case.served.cpu_s() - start
         if number >= 0:
-            for name, seconds in used.items():
-                spent.us[name].append(seconds * 1e6)
-    for name, (served, _) in cases.items():
+            for name, case in cases.items():
+                spent.us[name].append(used[name] / (2 * case.done) * 1e6)
+                spent.rps[name].append(2 * case.done / took[name])
+    for name, case in cases.items():
         served_calls, batches, failed = (
-            after - earlier for after, earlier in zip(_counted(served), before[name], strict=True)
+            after - earlier for after, earlier in zip(_counted(case.served), before[name], strict=True)
         )
         if failed:  # h2load looks at HTTP's status only, and a failed call is a cheap one
             raise RuntimeError(f"{name} failed {failed:.0f} calls; its log says why")
@@ -70,20 +80,39 @@ def spend(
     return spent
 
 
-def _called(load: H2load, served: Served, calls: int, in_flight: int, core: int | None) -> Callable[[bytes], int]:
-    def run(request: bytes) -> int:
-        load.run(served.port, request, calls=calls, in_flight=in_flight, core=core)
-        return calls
+@dataclass(frozen=True)
+class _Called:
+    """A server called by h2load."""
 
-    return run
+    served: Served
+    load: H2load
+    done: int
+    in_flight: int
+    core: int | None
+
+    def run(self, request: bytes) -> float:
+        return self.load.run(self.served.port, request, calls=self.done, in_flight=self.in_flight, core=self.core)
 
 
-def _direct(served: Served, batch: int, calls: int) -> Callable[[bytes], int]:
-    def run(_request: bytes) -> int:
-        run_direct(served, batch, calls)
-        return batch * calls
+@dataclass(frozen=True)
+class _Direct:
+    """onnxruntime alone, `calls` batches of `batch` users."""
 
-    return run
+    served: Served
+    batch: int
+    calls: int
+
+    @property
+    def done(self) -> int:
+        return self.batch * self.calls
+
+    def run(self, _request: bytes) -> float:
+        start = time.perf_counter()
+        run_direct(self.served, self.batch, self.calls)
+        return time.perf_counter() - start
+
+
+_Case = _Called | _Direct
 
 
 def _counted(served: Served) -> tuple[float, float, float]:
@@ -97,7 +126,3 @@ def _counted(served: Served) -> tuple[float, float, float]:
         served.metric(calls) - served.metric(calls, 'code="OK"'),
     )
 
-
-def best(costs: Mapping[str, Median]) -> str:
-    """The name with the lowest median."""
-    return min(costs, key=lambda name: costs[name].median)

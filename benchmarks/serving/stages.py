@@ -1,0 +1,68 @@
+"""One catalogue size from start to end: processor time at each concurrency, then latencies at half the load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.serving.arrivals import poisson_arrivals
+from benchmarks.serving.crew import Crew
+from benchmarks.serving.h2load import H2load
+from benchmarks.serving.identity import same_lists
+from benchmarks.serving.open_loop import Latencies, drive
+from benchmarks.serving.spending import Spent, spend
+from benchmarks.serving.variants import BARE, NO_LIVE, ORT, start
+from benchmarks.serving.world import USERS, World
+
+_HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long one catalogue size is looked at; `calls` by how many are in flight."""
+
+    items: int
+    variants: tuple[str, ...]
+    rounds: int
+    calls: Mapping[int, int]
+    direct_batches: tuple[int, ...]
+    latency_s: float
+    users_compared: int = 50
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one catalogue size gave. `identical`: the lists without and with the steering code, no policy live."""
+
+    items: int
+    echo_threads: int
+    identical: bool
+    spent: tuple[Spent, ...]
+    latencies: Mapping[str, Latencies]
+
+    @property
+    def most(self) -> Spent:
+        """At the highest concurrency."""
+        return self.spent[-1]
+
+    def saturation(self, name: str) -> float:
+        """Calls per second at the best concurrency."""
+        return max(one.throughput(name) for one in self.spent)
+
+
+def run(world: World, effort: Effort, load: H2load) -> Found:
+    """Starts the servers of one size, measures, ends them."""
+    with Crew(world) as crew:
+        threads = start(crew, effort.variants, load)
+        identical = same_lists(crew, BARE, NO_LIVE, effort.users_compared)
+        spent = tuple(
+            spend(crew, load, in_flight=in_flight, rounds=effort.rounds, calls=calls, direct_batches=effort.direct_batches)
+            for in_flight, calls in effort.calls.items()
+        )
+        requests = [crew.request(user) for user in range(USERS)]
+        latencies = {}
+        for seed, (name, served) in enumerate(crew.servers.items()):
+            if name != ORT:
+                rate = _HALF * max(one.throughput(name) for one in spent)
+                latencies[name] = drive(served.port, requests, poisson_arrivals(rate, effort.latency_s, seed))
+    return Found(world.items, threads, identical, spent, latencies)

@@ -1,0 +1,81 @@
+"""The servers compared: one crew of them for each catalogue size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from recsae.steering.policies import OperationKind
+from recsae_recommender.settings import RecommenderSettings
+
+from benchmarks.serving.crew import Crew, ask
+from benchmarks.serving.h2load import H2load
+from benchmarks.serving.pairs import median_interval
+from benchmarks.serving.plans import Sent, for_everyone, nothing, thousand
+from benchmarks.serving.spending import spend
+from benchmarks.serving.world import World
+
+ECHO, ORT = "echo", "ort"
+BARE, ALONE, NO_LIVE = "bare", "no_interpreter", "no_live_policy"
+ADD, SCALE, WIDE, THOUSAND, RPC = "add", "scale_2048", "scale_4096", "thousand", "rpc"
+_ECHO_THREADS = (4, 16, 32)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recommender: what its interpreter serves (None = it has none), and what it is started with."""
+
+    says: str
+    sent: Callable[[World], Sent] | None = None
+    module: str = "recsae_recommender"
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+VARIANTS: Mapping[str, Variant] = {
+    BARE: Variant("the same server without the steering code", module="benchmarks.serving.bare"),
+    ALONE: Variant("no interpreter"),
+    NO_LIVE: Variant("an interpreter, no live policy", nothing),
+    ADD: Variant("one policy for everyone, `add`", lambda world: for_everyone(world, OperationKind.ADD, 2_048)),
+    SCALE: Variant(
+        "one for everyone, `scale`, SAE of 2,048", lambda world: for_everyone(world, OperationKind.SCALE, 2_048)
+    ),
+    WIDE: Variant(
+        "one for everyone, `scale`, SAE of 4,096", lambda world: for_everyone(world, OperationKind.SCALE, 4_096)
+    ),
+    THOUSAND: Variant("1,000 live policies, 5 match", thousand),
+    RPC: Variant(
+        "as `add`, by the Steer RPC",
+        lambda world: for_everyone(world, OperationKind.ADD, 2_048),
+        settings={"STEERING": "rpc"},
+    ),
+}
+
+
+def has_rpc() -> bool:
+    """Whether this recommender can steer by RPC: a setting of its own."""
+    return "steering" in RecommenderSettings.model_fields
+
+
+def start(crew: Crew, names: tuple[str, ...], load: H2load) -> int:
+    """Starts recommenders, onnxruntime alone, and the best echo server; returns how many threads that has."""
+    for name in names:
+        variant = VARIANTS[name]
+        sent = None if variant.sent is None else variant.sent(crew.world)
+        crew.recommender(name, sent=sent, module=variant.module, settings=variant.settings)
+    crew.direct(ORT)
+    crew.wait()
+    answer = ask(crew.servers[names[-1]], crew.request(0)).SerializeToString()
+    threads = _best_echo_threads(crew.world, answer, load)
+    crew.echo(threads, answer, ECHO)
+    crew.wait()
+    return threads
+
+
+def _best_echo_threads(world: World, answer: bytes, load: H2load) -> int:
+    """Of the usual thread-pool sizes the one that spends least on a call: a comparison with a good echo server."""
+    with Crew(world) as crew:
+        for threads in _ECHO_THREADS:
+            crew.echo(threads, answer, str(threads))
+        crew.wait()
+        spent = spend(crew, load, in_flight=32, rounds=4, calls=640)
+    return int(min(spent.us, key=lambda name: median_interval(spent.us[name]).median))
