@@ -28,11 +28,11 @@ from benchmarks.serving.world import world
 _CACHE = Path(".cache")
 _LARGE = (BARE, NO_LIVE, ADD, SCALE)
 _FULL = (
-    Effort(3_700, tuple(VARIANTS), 20, {1: 160, 8: 320, 32: 320}, (8, 16, 32), 4.0),
-    Effort(50_000, (*_LARGE, RPC), 20, {8: 160, 32: 192}, (8, 32), 4.0),
-    Effort(1_000_000, _LARGE, 20, {8: 16}, (8,), 8.0, users_compared=16),
+    Effort(3_700, tuple(VARIANTS), 20, {1: 160, 8: 320, 32: 320}, (8, 16, 32), 4.0, pairs=40),
+    Effort(50_000, (*_LARGE, RPC), 20, {8: 160, 32: 192}, (8, 32), 4.0, pairs=20),
+    Effort(1_000_000, _LARGE, 20, {8: 16}, (8,), 8.0, pairs=0, users_compared=16),
 )
-_QUICK = (Effort(3_700, (BARE, ALONE, NO_LIVE, ADD, SCALE, WIDE, THOUSAND, RPC), 5, {32: 256}, (32,), 1.5),)
+_QUICK = (Effort(3_700, (BARE, ALONE, NO_LIVE, ADD, SCALE, WIDE, THOUSAND, RPC), 5, {32: 256}, (32,), 1.0, pairs=10),)
 
 
 def main() -> None:
@@ -76,10 +76,9 @@ def _beside(checkout: Path, load: H2load, concurrency: Sequence[int], rounds: in
         for in_flight in concurrency:
             spent = spend(crew, load, in_flight=in_flight, rounds=rounds, calls=320, direct_batches=(32,))
             _say([f"{in_flight} in flight: CPU us a call, mean batch, ratio to there [95 %]"])
-            _say(
-                f"  {name:8} {spent.median(name).median:8.1f} {spent.batch.get(name, 0):5.1f}  {spent.ratio(name, 'there')}"
-                for name in spent.us
-            )
+            for name in spent.us:
+                us, batch = spent.median(name).median, spent.batch.get(name, 0)
+                _say([f"  {name:8} {us:8.1f} {batch:5.1f}  {spent.ratio(name, 'there')}"])
             _say(f"  {name} over (echo + ort): {spent.ratio(name, 'echo', 'ort_32')}" for name in ("here", "there"))
 
 

@@ -15,11 +15,10 @@ from typing import Self
 
 import grpc
 
-from recsae.v1 import recommender_pb2, recommender_pb2_grpc
-
 from benchmarks.serving.plans import Sent
 from benchmarks.serving.processes import Served, cores, free_port
 from benchmarks.serving.world import MODEL, USERS, World
+from recsae.v1 import recommender_pb2, recommender_pb2_grpc
 
 _CALL_S = 60.0
 
@@ -79,7 +78,7 @@ class Crew:
         return self._serve(name, ["-m", "benchmarks.serving.echo", str(port), str(threads), str(file)], port)
 
     def direct(self, name: str = "ort") -> Served:
-        """onnxruntime alone; see `run_direct`."""
+        """The graphs alone on onnxruntime; see `run_direct`."""
         port = free_port()
         command = ["-m", "benchmarks.serving.direct", str(self.world.artifacts), self.world.version, str(port)]
         return self._serve(name, command, port)

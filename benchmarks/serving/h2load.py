@@ -26,7 +26,9 @@ class H2load:
     program: str
     libraries: str = ""
 
-    def run(self, port: int, request: bytes, *, calls: int, in_flight: int, core: int | None, connections: int = 1) -> float:
+    def run(
+        self, port: int, request: bytes, *, calls: int, in_flight: int, core: int | None, connections: int = 1
+    ) -> float:
         """Seconds that `calls` took, `in_flight` at once; RuntimeError when some got no answer."""
         with tempfile.NamedTemporaryFile() as body:
             body.write(struct.pack(">BI", 0, len(request)) + request)  # not compressed, length: gRPC's framing

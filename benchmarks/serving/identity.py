@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from recsae.v1 import recommender_pb2, recommender_pb2_grpc
-
 from benchmarks.serving.crew import Crew
+from recsae.v1 import recommender_pb2, recommender_pb2_grpc
 
 _CALL_S, _TOGETHER = 60.0, 16
 

@@ -36,7 +36,7 @@ class FixedPlan(steering_pb2_grpc.SteeringServicer):
         plan = plan_from(self._plans.plans[0])
         self._steerer = Steerer(plan, OnnxEncoder(encoder, plan.dim))
 
-    def WatchPlans(
+    def WatchPlans(  # noqa: N802
         self, _request: steering_pb2.WatchPlansRequest, context: grpc.ServicerContext
     ) -> Iterator[steering_pb2.WatchPlansResponse]:
         """The plans, then heartbeats."""
@@ -46,13 +46,13 @@ class FixedPlan(steering_pb2_grpc.SteeringServicer):
             heartbeat = steering_pb2.PlanHeartbeat(revision=self._plans.revision)
             yield steering_pb2.WatchPlansResponse(heartbeat=heartbeat)
 
-    def GetEncoder(
+    def GetEncoder(  # noqa: N802
         self, _request: steering_pb2.GetEncoderRequest, _context: grpc.ServicerContext
     ) -> steering_pb2.GetEncoderResponse:
         """The encoder, whichever is asked for."""
         return steering_pb2.GetEncoderResponse(onnx=self._encoder, sha256=hashlib.sha256(self._encoder).hexdigest())
 
-    def Steer(
+    def Steer(  # noqa: N802
         self, request: steering_pb2.SteerRequest, _context: grpc.ServicerContext
     ) -> steering_pb2.SteerResponse:
         """The rows steered by the plan."""

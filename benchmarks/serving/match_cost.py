@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from recsae.steering.matching import Matcher, SteerContext
-
 from benchmarks.serving.pairs import Median, median_interval
 from benchmarks.serving.plans import MATCHING, many_policies, weights
 from benchmarks.serving.world import USERS
+from recsae.steering.matching import Matcher, SteerContext
 
 _ROUNDS, _COUNTRIES = 41, ("SE", "DK")
 

@@ -42,7 +42,8 @@ def drive(port: int, requests: Sequence[bytes], due: NDArray[np.float64]) -> Lat
     failed, left, done = [0], [len(due)], threading.Event()
 
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        call = channel.unary_unary(METHOD)  # without serialisers: bytes in, bytes out
+        # Without serialisers: bytes in, bytes out.
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
         call(requests[0], timeout=_CALL_S)
         start = time.perf_counter()
 

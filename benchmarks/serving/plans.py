@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.serving.world import DIM, MODEL, USERS, World
 from recsae.pipeline.triples import Triple
 from recsae.sae.export import encoder_graph
 from recsae.sae.weights import SaeWeights
@@ -19,8 +20,6 @@ from recsae.steering.receipts import PolicyRef
 from recsae.steering.rollout import rollout_position
 from recsae.steering.segments import AllOf, Equals, In, Range
 from recsae.steering.wire_plans import plan_set_message
-
-from benchmarks.serving.world import DIM, MODEL, USERS, World
 
 ACTIVE = 32
 MANY, MATCHING = 1_000, 5

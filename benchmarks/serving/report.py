@@ -11,7 +11,7 @@ from benchmarks.machine import this_machine
 from benchmarks.serving.pairs import Median
 from benchmarks.serving.processes import cores
 from benchmarks.serving.stages import Found
-from benchmarks.serving.variants import ADD, BARE, ECHO, NO_LIVE, RPC, SCALE, THOUSAND, VARIANTS, WIDE
+from benchmarks.serving.variants import ADD, BARE, ECHO, NO_LIVE, RPC, VARIANTS
 
 
 def heading() -> Iterator[str]:
@@ -31,10 +31,12 @@ def tables(found: Found) -> Iterator[str]:
     yield f"lists without and with the steering code, no policy live: {'identical' if found.identical else 'DIFFERENT'}"
     for spent in found.spent:
         rounds = len(next(iter(spent.us.values())))
-        yield f"\n{spent.in_flight} in flight, {rounds} rounds: CPU us a call, mean batch, ratio to the bare server [95 %]"
+        yield f"\n{spent.in_flight} in flight, {rounds} rounds: CPU us a call, mean batch, over the bare server [95 %]"
+        yield f"  {'':42} {'':9} {'':6}   in rounds of all{'':9} as ABBA of two"
         for name in spent.us:
             batch = f"{spent.batch[name]:6.1f}" if name in spent.batch else "     -"
-            yield f"  {_says(name):42} {spent.median(name).median:9.1f} {batch}   {spent.ratio(name, BARE)}"
+            pair = found.pairs.get((name, spent.in_flight), "")
+            yield f"  {_says(name):42} {spent.median(name).median:9.1f} {batch}   {spent.ratio(name, BARE)}   {pair}"
         ort = largest_batch(found)
         yield f"  unsteered over (echo + {ort}): {spent.ratio(NO_LIVE, ECHO, ort)}"
     yield "\ncalls/s at saturation; ms at half of it, open loop, Poisson: p50, p99 (p99 of the client's own lag)"
@@ -73,20 +75,21 @@ def last_line(sizes: Sequence[Found], match: Median) -> str:
 
 
 def largest_batch(found: Found) -> str:
-    """onnxruntime alone in its largest batch, where a user costs least: the hardest to come near to."""
+    """Name of the graphs alone in their largest batch, where a user costs least: the hardest to come near to."""
     return max((name for name in found.most.us if name.startswith("ort_")), key=lambda name: int(name[4:]))
 
 
 def _ratios(found: Found) -> dict[str, dict[str, list[float]]]:
     """Median, lower and upper end of each ratio that is judged, by how many are in flight."""
     ort = largest_batch(found)
-    wanted = {"no_live_over_bare": (NO_LIVE, BARE), "unsteered_over_echo_and_ort": (NO_LIVE, ECHO, ort)}
-    wanted |= {f"{name}_over_no_live": (name, NO_LIVE) for name in (ADD, SCALE, WIDE, THOUSAND, RPC)}
-    return {
-        title: {str(one.in_flight): _numbers(one.ratio(*names)) for one in found.spent}
-        for title, names in wanted.items()
-        if names[0] in found.most.us
+    ratios = {
+        "unsteered_over_echo_and_ort": {
+            str(one.in_flight): _numbers(one.ratio(NO_LIVE, ECHO, ort)) for one in found.spent
+        }
     }
+    for (name, in_flight), ratio in found.pairs.items():
+        ratios.setdefault(f"{name}_over_bare", {})[str(in_flight)] = _numbers(ratio)
+    return ratios
 
 
 def _size(found: Found) -> dict[str, object]:

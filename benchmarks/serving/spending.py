@@ -6,6 +6,7 @@ Closed loop on purpose: it decides the batch sizes, and time per call does not d
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.serving.crew import Crew, run_direct
@@ -44,11 +45,19 @@ class Spent:
 
 
 def spend(
-    crew: Crew, load: H2load, *, in_flight: int, rounds: int, calls: int, direct_batches: tuple[int, ...] = ()
+    crew: Crew,
+    load: H2load,
+    *,
+    in_flight: int,
+    rounds: int,
+    calls: int,
+    direct_batches: Sequence[int] = (),
+    names: Sequence[str] = (),
 ) -> Spent:
-    """Rounds over all servers of the crew; those of `direct_batches` call `ort` in batches of that size."""
+    """Rounds over the servers of the crew, or those of some `names`; `ort` runs batches of each size given."""
     cases: dict[str, _Case] = {}
-    for name, served in crew.servers.items():
+    for name in names or crew.servers:
+        served = crew.servers[name]
         if name == "ort":
             for batch in direct_batches:
                 cases[f"ort_{batch}"] = _Direct(served, batch, max(2, calls // batch))
@@ -125,4 +134,3 @@ def _counted(served: Served) -> tuple[float, float, float]:
         served.metric("recsae_batch_size_count"),
         served.metric(calls) - served.metric(calls, 'code="OK"'),
     )
-

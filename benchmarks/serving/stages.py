@@ -1,4 +1,7 @@
-"""One catalogue size from start to end: processor time at each concurrency, then latencies at half the load."""
+"""One catalogue size from start to end: all variants at each concurrency, the pairs that are judged, latencies.
+
+In a round over all variants two of them lie seconds apart; what is judged is measured again as ABBA of two alone.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from benchmarks.serving.crew import Crew
 from benchmarks.serving.h2load import H2load
 from benchmarks.serving.identity import same_lists
 from benchmarks.serving.open_loop import Latencies, drive
+from benchmarks.serving.pairs import Median
 from benchmarks.serving.spending import Spent, spend
 from benchmarks.serving.variants import BARE, NO_LIVE, ORT, start
 from benchmarks.serving.world import USERS, World
@@ -27,17 +31,23 @@ class Effort:
     calls: Mapping[int, int]
     direct_batches: tuple[int, ...]
     latency_s: float
+    pairs: int
+    """Rounds of ABBA for each variant beside the bare server."""
     users_compared: int = 50
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one catalogue size gave. `identical`: the lists without and with the steering code, no policy live."""
+    """What one catalogue size gave. `identical`: the lists without and with the steering code, no policy live.
+
+    `pairs`: (variant, calls in flight) -> its processor time over the bare server's.
+    """
 
     items: int
     echo_threads: int
     identical: bool
     spent: tuple[Spent, ...]
+    pairs: Mapping[tuple[str, int], Median]
     latencies: Mapping[str, Latencies]
 
     @property
@@ -56,13 +66,28 @@ def run(world: World, effort: Effort, load: H2load) -> Found:
         threads = start(crew, effort.variants, load)
         identical = same_lists(crew, BARE, NO_LIVE, effort.users_compared)
         spent = tuple(
-            spend(crew, load, in_flight=in_flight, rounds=effort.rounds, calls=calls, direct_batches=effort.direct_batches)
+            spend(
+                crew,
+                load,
+                in_flight=in_flight,
+                rounds=effort.rounds,
+                calls=calls,
+                direct_batches=effort.direct_batches,
+            )
             for in_flight, calls in effort.calls.items()
         )
+        pairs = {
+            (name, in_flight): spend(
+                crew, load, in_flight=in_flight, rounds=effort.pairs, calls=calls // 2, names=(BARE, name)
+            ).ratio(name, BARE)
+            for in_flight, calls in effort.calls.items()
+            for name in effort.variants
+            if name != BARE and effort.pairs
+        }
         requests = [crew.request(user) for user in range(USERS)]
         latencies = {}
         for seed, (name, served) in enumerate(crew.servers.items()):
             if name != ORT:
                 rate = _HALF * max(one.throughput(name) for one in spent)
                 latencies[name] = drive(served.port, requests, poisson_arrivals(rate, effort.latency_s, seed))
-    return Found(world.items, threads, identical, spent, latencies)
+    return Found(world.items, threads, identical, spent, pairs, latencies)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from recsae.steering.policies import OperationKind
-from recsae_recommender.settings import RecommenderSettings
-
 from benchmarks.serving.crew import Crew, ask
 from benchmarks.serving.h2load import H2load
 from benchmarks.serving.pairs import median_interval
 from benchmarks.serving.plans import Sent, for_everyone, nothing, thousand
 from benchmarks.serving.spending import spend
 from benchmarks.serving.world import World
+from recsae.steering.policies import OperationKind
+from recsae_recommender.settings import RecommenderSettings
 
 ECHO, ORT = "echo", "ort"
 BARE, ALONE, NO_LIVE = "bare", "no_interpreter", "no_live_policy"

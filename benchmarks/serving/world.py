@@ -67,7 +67,8 @@ def _dataset(items: ItemTable) -> Dataset:
     random = np.random.default_rng(0)
     rows = [1 + random.choice(len(items.ids), POSITIONS, replace=False) for _ in range(USERS)]
     users = UserTable(
-        tuple(f"u-{user}" for user in range(USERS)), {"country": tuple("DK" if user % 2 else "SE" for user in range(USERS))}
+        tuple(f"u-{user}" for user in range(USERS)),
+        {"country": tuple("DK" if user % 2 else "SE" for user in range(USERS))},
     )
     return Dataset(
         MODEL,
