@@ -53,14 +53,15 @@ class Served:
         core: int | None = None,
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
+        program: str = sys.executable,
         log: Path,
     ) -> None:
-        """Starts `python COMMAND`; `log` takes what it writes."""
+        """Starts `PROGRAM COMMAND`, by default this Python; `log` takes what it writes."""
         self.port, self.metrics_port = port, metrics_port
         self._log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, *command],
+                [program, *command],
                 env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
                 stdout=out,
                 stderr=subprocess.STDOUT,
