@@ -49,11 +49,8 @@ class Fleet:
         with connect(url) as client:
             RedisChannelStore(client).point(MODEL, PRODUCTION, published.triple, change)
         self.interpreter = free_port()
-        log = folder / "interpreter.log"
-        interpreter = {"STATE_URL": url, "BUS_URL": url, "RECOMMENDERS": "127.0.0.1:1"}
-        self._service(
-            "interpreter", self.interpreter, published.artifacts, interpreter, folder / "interpreter.log"
-        ).wait()
+        log, state = folder / "interpreter.log", {"STATE_URL": url, "BUS_URL": url, "RECOMMENDERS": "127.0.0.1:1"}
+        self._service("interpreter", self.interpreter, published.artifacts, state, log).wait()
         self.replicas = [free_port() for _ in range(replicas)]
         recommender = {
             "MODELS": f"{MODEL}={published.triple.model_version}",
