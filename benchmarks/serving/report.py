@@ -39,6 +39,8 @@ def tables(found: Found) -> Iterator[str]:
             yield f"  {_says(name):42} {spent.median(name).median:9.1f} {batch}   {spent.ratio(name, BARE)}   {pair}"
         ort = largest_batch(found)
         yield f"  unsteered over (echo + {ort}): {spent.ratio(NO_LIVE, ECHO, ort)}"
+    unsteered = ", ".join(f"{name} {share:.1%}" for name, share in found.steered.items() if share < 1)
+    yield f"\nlists steered where a policy matches: {unsteered or 'all'}"
     yield "\ncalls/s at saturation; ms at half of it, open loop, Poisson: p50, p99 (p99 of the client's own lag)"
     for name, one in found.latencies.items():
         failed = f"  {one.failed} FAILED" if one.failed else ""
@@ -99,6 +101,7 @@ def _size(found: Found) -> dict[str, object]:
         "cpu_us": {name: round(most.median(name).median, 1) for name in most.us},
         "batch": {name: round(size, 1) for name, size in most.batch.items()},
         "rps": {name: round(found.saturation(name), 1) for name in found.latencies},
+        "steered_share": {name: round(share, 4) for name, share in found.steered.items()},
         "p50_ms": {name: round(one.p50 * 1e3, 2) for name, one in found.latencies.items()},
         "p99_ms": {name: round(one.p99 * 1e3, 2) for name, one in found.latencies.items()},
     }

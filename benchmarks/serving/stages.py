@@ -15,7 +15,7 @@ from benchmarks.serving.identity import same_lists
 from benchmarks.serving.open_loop import Latencies, drive
 from benchmarks.serving.pairs import Median
 from benchmarks.serving.spending import Spent, spend
-from benchmarks.serving.variants import BARE, NO_LIVE, ORT, start
+from benchmarks.serving.variants import BARE, NO_LIVE, ORT, STEERED, start, steered_share
 from benchmarks.serving.world import USERS, World
 
 _HALF = 0.5
@@ -40,7 +40,8 @@ class Effort:
 class Found:
     """What one catalogue size gave. `identical`: the lists without and with the steering code, no policy live.
 
-    `pairs`: (variant, calls in flight) -> its processor time over the bare server's.
+    `pairs`: (variant, calls in flight) -> its processor time over the bare server's. `steered`: share of the lists of
+    each variant with policies that were steered.
     """
 
     items: int
@@ -49,6 +50,7 @@ class Found:
     spent: tuple[Spent, ...]
     pairs: Mapping[tuple[str, int], Median]
     latencies: Mapping[str, Latencies]
+    steered: Mapping[str, float]
 
     @property
     def most(self) -> Spent:
@@ -90,4 +92,5 @@ def run(world: World, effort: Effort, load: H2load) -> Found:
             if name != ORT:
                 rate = _HALF * max(one.throughput(name) for one in spent)
                 latencies[name] = drive(served.port, requests, poisson_arrivals(rate, effort.latency_s, seed))
-    return Found(world.items, threads, identical, spent, pairs, latencies)
+        steered = {name: steered_share(crew.servers[name]) for name in effort.variants if name in STEERED}
+    return Found(world.items, threads, identical, spent, pairs, latencies, steered)

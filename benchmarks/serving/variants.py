@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,15 +10,19 @@ from benchmarks.serving.crew import Crew, ask
 from benchmarks.serving.h2load import H2load
 from benchmarks.serving.pairs import median_interval
 from benchmarks.serving.plans import Sent, for_everyone, nothing, thousand
+from benchmarks.serving.processes import Served
 from benchmarks.serving.spending import spend
 from benchmarks.serving.world import World
 from recsae.steering.policies import OperationKind
+from recsae.v1 import common_pb2
 from recsae_recommender.settings import RecommenderSettings
 
 ECHO, ORT = "echo", "ort"
 BARE, ALONE, NO_LIVE = "bare", "no_interpreter", "no_live_policy"
 ADD, SCALE, WIDE, THOUSAND, RPC = "add", "scale_2048", "scale_4096", "thousand", "rpc"
+STEERED = (ADD, SCALE, WIDE, THOUSAND, RPC)
 _ECHO_THREADS = (4, 16, 32)
+_PLAN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,33 @@ def start(crew: Crew, names: tuple[str, ...], load: H2load) -> int:
         crew.recommender(name, sent=sent, module=variant.module, settings=variant.settings)
     crew.direct(ORT)
     crew.wait()
+    for name in names:
+        _wait_for_plan(crew, name)
     answer = ask(crew.servers[names[-1]], crew.request(0)).SerializeToString()
     threads = _best_echo_threads(crew.world, answer, load)
     crew.echo(threads, answer, ECHO)
     crew.wait()
     return threads
+
+
+def steered_share(served: Served) -> float:
+    """Share of the lists served so far that were steered: an answer that is not is a cheap one."""
+    lists = "recsae_recommend_total"
+    return served.metric(lists, 'reason="steered"') / served.metric(lists)
+
+
+def _wait_for_plan(crew: Crew, name: str) -> None:
+    """Until the answers of a variant are what its name says; RuntimeError with its receipt when they do not become."""
+    deadline = time.monotonic() + _PLAN_S
+    while True:
+        receipt = ask(crew.servers[name], crew.request(0)).receipt
+        steered = receipt.reason == common_pb2.UNSTEERED_REASON_UNSPECIFIED
+        idle = receipt.reason == common_pb2.UNSTEERED_REASON_NONE_MATCHED
+        if steered if name in STEERED else idle or name != NO_LIVE:
+            return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{name} answers with receipt {receipt}")
+        time.sleep(0.05)
 
 
 def _best_echo_threads(world: World, answer: bytes, load: H2load) -> int:
