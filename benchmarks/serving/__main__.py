@@ -13,10 +13,12 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.serving.closed_loop import GrpcLoad, Load
 from benchmarks.serving.crew import Crew, ask
-from benchmarks.serving.h2load import H2load, find_h2load
+from benchmarks.serving.h2load import find_h2load
 from benchmarks.serving.match_cost import match_us
 from benchmarks.serving.processes import cores
 from benchmarks.serving.report import heading, last_line, tables
@@ -39,32 +41,39 @@ def main() -> None:
     """Prints tables, then the JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     parser.add_argument("--quick", action="store_true", help="3,700 items and five rounds only")
+    parser.add_argument(
+        "--items", type=int, nargs="+", choices=(3_700, 50_000, 1_000_000), help="these catalogue sizes only"
+    )
     parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="compare with the recommender of this checkout")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 8, 32], help="for --beside")
-    parser.add_argument("--rounds", type=int, default=20, help="for --beside")
+    parser.add_argument("--rounds", type=int, default=20, help="of all variants; pairs alone get twice as many")
     given = parser.parse_args()
-    load = find_h2load(_CACHE / "tools")
-    if load is None:
-        raise SystemExit("h2load is missing; install it (Debian: nghttp2-client) and start again")
+    load: Load = find_h2load(_CACHE / "tools") or GrpcLoad()
     if (core := cores()[1]) is not None:
         os.sched_setaffinity(0, {core})
     _say(heading())
+    if isinstance(load, GrpcLoad):
+        _say(["no h2load (Debian: nghttp2-client): a Python client, slower than the echo server, makes the load"])
     if given.beside:
         _beside(given.beside.resolve(), load, given.in_flight, given.rounds)
         return
     sizes = []
     for effort in _QUICK if given.quick else _FULL:
+        if given.items and effort.items not in given.items:
+            continue
         names = tuple(name for name in effort.variants if name != RPC or has_rpc())
         if names != effort.variants:
             _say(["\nsteered by RPC is left out: this recommender has no setting `steering`"])
-        effort = Effort(**{**vars(effort), "variants": names})
+        if not given.quick:
+            effort = replace(effort, rounds=given.rounds, pairs=min(effort.pairs, 2 * given.rounds))
+        effort = replace(effort, variants=names)
         sizes.append(run(world(effort.items, _CACHE / "bench-serving"), effort, load))
         _say(tables(sizes[-1]))
     match = match_us()
     _say([f"\nmatching among 1,000 policies of which 5 match: {match} us a request", last_line(sizes, match)])
 
 
-def _beside(checkout: Path, load: H2load, concurrency: Sequence[int], rounds: int) -> None:
+def _beside(checkout: Path, load: Load, concurrency: Sequence[int], rounds: int) -> None:
     """Two checkouts' recommenders without an interpreter, echo and onnxruntime: what a change to the code is worth."""
     with Crew(world(3_700, _CACHE / "bench-serving")) as crew:
         here = crew.recommender("here")

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.serving.closed_loop import Load
 from benchmarks.serving.crew import Crew, run_direct
-from benchmarks.serving.h2load import H2load
 from benchmarks.serving.pairs import Median, median_interval, palindrome, ratio_interval
 from benchmarks.serving.processes import Served
 
@@ -46,7 +46,7 @@ class Spent:
 
 def spend(
     crew: Crew,
-    load: H2load,
+    load: Load,
     *,
     in_flight: int,
     rounds: int,
@@ -94,7 +94,7 @@ class _Called:
     """A server called by h2load."""
 
     served: Served
-    load: H2load
+    load: Load
     done: int
     in_flight: int
     core: int | None

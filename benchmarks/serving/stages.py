@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.serving.arrivals import poisson_arrivals
+from benchmarks.serving.closed_loop import Load
 from benchmarks.serving.crew import Crew
-from benchmarks.serving.h2load import H2load
 from benchmarks.serving.identity import same_lists
 from benchmarks.serving.open_loop import Latencies, drive
 from benchmarks.serving.pairs import Median
@@ -62,7 +62,7 @@ class Found:
         return max(one.throughput(name) for one in self.spent)
 
 
-def run(world: World, effort: Effort, load: H2load) -> Found:
+def run(world: World, effort: Effort, load: Load) -> Found:
     """Starts the servers of one size, measures, ends them."""
     with Crew(world) as crew:
         threads = start(crew, effort.variants, load)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from benchmarks.serving.closed_loop import Load
 from benchmarks.serving.crew import Crew, ask
-from benchmarks.serving.h2load import H2load
 from benchmarks.serving.pairs import median_interval
 from benchmarks.serving.plans import Sent, for_everyone, nothing, thousand
 from benchmarks.serving.processes import Served
@@ -60,7 +60,7 @@ def has_rpc() -> bool:
     return "steering" in RecommenderSettings.model_fields
 
 
-def start(crew: Crew, names: tuple[str, ...], load: H2load) -> int:
+def start(crew: Crew, names: tuple[str, ...], load: Load) -> int:
     """Starts recommenders, onnxruntime alone, and the best echo server; returns how many threads that has."""
     for name in names:
         variant = VARIANTS[name]
@@ -97,7 +97,7 @@ def _wait_for_plan(crew: Crew, name: str) -> None:
         time.sleep(0.05)
 
 
-def _best_echo_threads(world: World, answer: bytes, load: H2load) -> int:
+def _best_echo_threads(world: World, answer: bytes, load: Load) -> int:
     """Of the usual thread-pool sizes the one that spends least on a call: a comparison with a good echo server."""
     with Crew(world) as crew:
         for threads in _ECHO_THREADS:
