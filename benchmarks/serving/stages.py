@@ -15,10 +15,12 @@ from benchmarks.serving.identity import same_lists
 from benchmarks.serving.open_loop import Latencies, drive
 from benchmarks.serving.pairs import Median
 from benchmarks.serving.spending import Spent, spend
-from benchmarks.serving.variants import BARE, NO_LIVE, ORT, STEERED, start, steered_share
+from benchmarks.serving.variants import ADD, BARE, NO_LIVE, ORT, STEERED, start, steered_share
 from benchmarks.serving.world import USERS, World
 
 _HALF = 0.5
+# Judged whatever the batch; the others where batches are large.
+_AT_EVERY_LOAD = (NO_LIVE, ADD)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def run(world: World, effort: Effort, load: Load) -> Found:
             ).ratio(name, BARE)
             for in_flight, calls in effort.calls.items()
             for name in effort.variants
-            if name != BARE and effort.pairs
+            if name != BARE and effort.pairs and (name in _AT_EVERY_LOAD or in_flight == max(effort.calls))
         }
         requests = [crew.request(user) for user in range(USERS)]
         latencies = {}
