@@ -32,7 +32,7 @@ _LARGE = (BARE, NO_LIVE, ADD, SCALE)
 _FULL = (
     Effort(3_700, tuple(VARIANTS), 20, {1: 160, 8: 320, 32: 320}, (8, 16, 32), 4.0, pairs=40),
     Effort(50_000, (*_LARGE, RPC), 20, {8: 160, 32: 192}, (8, 32), 4.0, pairs=20),
-    Effort(1_000_000, _LARGE, 20, {8: 16}, (8,), 8.0, pairs=0, users_compared=16),
+    Effort(1_000_000, _LARGE, 20, {8: 32}, (8,), 8.0, pairs=0, users_compared=16),
 )
 _QUICK = (Effort(3_700, (BARE, ALONE, NO_LIVE, ADD, SCALE, WIDE, THOUSAND, RPC), 5, {32: 256}, (32,), 1.0, pairs=10),)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +28,11 @@ _SPIN_S = 0.0002
 
 @dataclass(frozen=True)
 class Latencies:
-    """In seconds; `lag_p99` is how late the client itself sent, `failed` how many calls got an error."""
+    """In seconds; `lag_p99` is how late the client itself sent, `failed` which errors how many calls got."""
 
     calls: int
-    failed: int
+    rate: float
+    failed: Mapping[str, int]
     p50: float
     p99: float
     lag_p99: float
@@ -39,7 +41,8 @@ class Latencies:
 def drive(port: int, requests: Sequence[bytes], due: NDArray[np.float64]) -> Latencies:
     """Sends serialised `requests` in turn at the times `due`, seconds from the start."""
     took, lag = LatencyHistogram(), LatencyHistogram()
-    failed, left, done = [0], [len(due)], threading.Event()
+    codes: Counter[str] = Counter()
+    left, done = [len(due)], threading.Event()
 
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         # Without serialisers: bytes in, bytes out.
@@ -50,7 +53,7 @@ def drive(port: int, requests: Sequence[bytes], due: NDArray[np.float64]) -> Lat
         def answered(intended: float) -> Any:
             def note(future: Any) -> None:  # on the channel's one thread
                 took.record(time.perf_counter() - intended)
-                failed[0] += future.code() is not grpc.StatusCode.OK
+                codes[future.code().name] += 1
                 left[0] -= 1
                 if not left[0]:
                     done.set()
@@ -67,4 +70,5 @@ def drive(port: int, requests: Sequence[bytes], due: NDArray[np.float64]) -> Lat
             call.future(requests[number % len(requests)], timeout=_CALL_S).add_done_callback(answered(intended))
         if not done.wait(_DRAIN_S):
             raise RuntimeError(f"{left[0]} calls were not answered within {_DRAIN_S:.0f} s")
-    return Latencies(len(due), failed[0], took.quantile(0.5), took.quantile(0.99), lag.quantile(0.99))
+    failed = {name: count for name, count in codes.items() if name != grpc.StatusCode.OK.name}
+    return Latencies(len(due), len(due) / due[-1], failed, took.quantile(0.5), took.quantile(0.99), lag.quantile(0.99))

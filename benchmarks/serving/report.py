@@ -41,11 +41,11 @@ def tables(found: Found) -> Iterator[str]:
         yield f"  unsteered over (echo + {ort}): {spent.ratio(NO_LIVE, ECHO, ort)}"
     unsteered = ", ".join(f"{name} {share:.1%}" for name, share in found.steered.items() if share < 1)
     yield f"\nlists steered where a policy matches: {unsteered or 'all'}"
-    yield "\ncalls/s at saturation; ms at half of it, open loop, Poisson: p50, p99 (p99 of the client's own lag)"
+    yield "\ncalls/s at saturation; ms at this rate, open loop, Poisson: p50, p99 (p99 of the client's own lag)"
     for name, one in found.latencies.items():
-        failed = f"  {one.failed} FAILED" if one.failed else ""
+        failed = f"  FAILED: {dict(one.failed)}" if one.failed else ""
         times = f"{one.p50 * 1e3:8.2f} {one.p99 * 1e3:8.2f}   ({one.lag_p99 * 1e3:.2f})"
-        yield f"  {_says(name):42} {found.saturation(name):9.0f} {times}{failed}"
+        yield f"  {_says(name):42} {found.saturation(name):9.0f} {one.rate:8.0f} {times}{failed}"
 
 
 def last_line(sizes: Sequence[Found], match: Median) -> str:
