@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.matching import match_us
 from benchmarks.serving.closed_loop import GrpcLoad, Load
 from benchmarks.serving.crew import Crew, ask
 from benchmarks.serving.h2load import find_h2load
-from benchmarks.serving.match_cost import match_us
 from benchmarks.serving.processes import cores
 from benchmarks.serving.report import heading, last_line, tables
 from benchmarks.serving.spending import spend
@@ -70,7 +70,8 @@ def main() -> None:
         sizes.append(run(world(effort.items, _CACHE / "bench-serving"), effort, load))
         _say(tables(sizes[-1]))
     match = match_us()
-    _say([f"\nmatching among 1,000 policies of which 5 match: {match} us a request", last_line(sizes, match)])
+    line = f"\nmatching among 1,000 policies of which 5 match (benchmarks/matching.py): {match:.1f} us a request"
+    _say([line, last_line(sizes, match)])
 
 
 def _beside(checkout: Path, load: Load, concurrency: Sequence[int], rounds: int) -> None:

@@ -48,7 +48,7 @@ def tables(found: Found) -> Iterator[str]:
         yield f"  {_says(name):42} {found.saturation(name):9.0f} {one.rate:8.0f} {times}{failed}"
 
 
-def last_line(sizes: Sequence[Found], match: Median) -> str:
+def last_line(sizes: Sequence[Found], match_us: float) -> str:
     """The result as JSON; what is not measured is null. The first size is the one judged."""
     first = sizes[0]
     most, ort = first.most, largest_batch(first)
@@ -66,7 +66,7 @@ def last_line(sizes: Sequence[Found], match: Median) -> str:
         "steered_in_process_rps": rps(ADD),
         "steered_rpc_rps": rps(RPC),
         "cpu_us": {"echo": cpu(ECHO), "ort_batched": cpu(ort), "unsteered": cpu(NO_LIVE), "steered": cpu(ADD)},
-        "match_1000_us": round(match.median, 1),
+        "match_1000_us": round(match_us, 1),
         "in_flight": most.in_flight,
         "ratios": _ratios(first),
         "sizes": {str(one.items): _size(one) for one in sizes},

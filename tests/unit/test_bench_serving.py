@@ -11,7 +11,6 @@ from benchmarks.propagation.traffic import Seen
 from benchmarks.propagation.writes import first_obeying
 from benchmarks.serving.arrivals import poisson_arrivals
 from benchmarks.serving.latencies import LatencyHistogram
-from benchmarks.serving.match_cost import live_of
 from benchmarks.serving.pairs import median_interval, palindrome, ratio_interval
 from benchmarks.serving.plans import MANY, MATCHING, many_policies, weights
 from benchmarks.serving.world import USERS
@@ -92,7 +91,7 @@ def test_of_a_thousand_policies_five_hold_for_every_user() -> None:
     matcher, now = Matcher(policies), time.time()
     assert len(policies) == MANY
     for user in range(USERS):
-        found = live_of(matcher.match(SteerContext(f"u-{user}", "r", {"country": ("SE", "DK")[user % 2]}), now))
+        found = matcher.find(SteerContext(f"u-{user}", "r", {"country": ("SE", "DK")[user % 2]}), now).live
         assert len({operation.latent for policy in found for operation in policy.operations}) == MATCHING == len(found)
 
 
