@@ -62,16 +62,16 @@ def thousand(world: World) -> Sent:
 
 
 def many_policies(sae: SaeWeights) -> tuple[PlanPolicy, ...]:
-    """5 for everyone among 995 that name other users, other segments, or roll out to few users.
+    """5 for everyone among 995: half name other users, four of ten other segments, a tenth rolls out to few users.
 
     Rollouts stop short of every user of the world, so that each is hashed for and none holds.
     """
     policies = [_policy(f"open-{number}", sae, OperationKind.ADD, Scope(), latent=number) for number in range(MATCHING)]
     for number in range(MANY - MATCHING):
         salt = f"salt-{number}"
-        if number % 3 == 0:
+        if number % 10 < 5:
             scope = Scope(user_ids=tuple(f"other-{number}-{user}" for user in range(20)))
-        elif number % 3 == 1:
+        elif number % 10 < 9:
             scope = Scope(segment=_other_segment(number))
         else:
             least = min(rollout_position(salt, f"u-{user}") for user in range(USERS))
