@@ -27,7 +27,7 @@ from benchmarks.serving.stages import Effort, run
 from benchmarks.serving.variants import ADD, ALONE, BARE, NO_LIVE, RPC, SCALE, THOUSAND, VARIANTS, WIDE, has_rpc
 from benchmarks.serving.world import world
 
-_CACHE = Path(".cache")
+_CACHE = Path(".cache").resolve()
 _LARGE = (BARE, NO_LIVE, ADD, SCALE)
 _FULL = (
     Effort(3_700, tuple(VARIANTS), 20, {1: 160, 8: 320, 32: 320}, (8, 16, 32), 4.0, pairs=40),
