@@ -8,6 +8,7 @@ threads of its own. Not here: what a batch computes, and which calls are batched
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+import structlog
 from greenlet import getcurrent, greenlet
 
 from recsae.rpc.lanes import no_room
@@ -22,6 +24,7 @@ from recsae.rpc.lanes import no_room
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_log = structlog.get_logger(__name__)
 _ASIDE_THREADS = 16
 # Calls begun between two batches at most: without a bound a flood of new ones would hold up those that wait.
 _BEGUN_AT_ONCE = 64
@@ -83,17 +86,25 @@ class BatchLane(ThreadPoolExecutor):
         """Lets a parked call go on, in the lane's thread; called there."""
         self._resumed.append((call, error))
 
+    def resume_later(self, call: greenlet) -> None:
+        """As `resume`, called in any thread."""
+        self._inbox.put(lambda: call.switch())
+
     def aside(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn`'s result, computed in another thread while other calls go on; outside of the lane, right here."""
         if not self.is_running_here():
             return fn(*args, **kwargs)
-        call, outcome = getcurrent(), self._aside.submit(fn, *args, **kwargs)
-        outcome.add_done_callback(lambda _done: self._inbox.put(lambda: call.switch()))
+        context = contextvars.copy_context()
+        call, outcome = getcurrent(), self._aside.submit(lambda: context.run(fn, *args, **kwargs))
+        outcome.add_done_callback(lambda _done: self.resume_later(call))
         self.park()
         return outcome.result()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Runs a call in the lane. What comes back knows no more of futures than `add_done_callback`."""
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        self._park_where_grpc_waits(args)
         ended = _Ended()
         self._submitted += 1
 
@@ -121,25 +132,68 @@ class BatchLane(ThreadPoolExecutor):
         if wait:
             self._thread.join()
 
+    def _park_where_grpc_waits(self, arguments: tuple[Any, ...]) -> None:
+        """Makes a call park for its request message, for which grpcio blocks on the condition of the call's state.
+
+        A caller who sends headers and no message would hold up everybody.
+        """
+        for argument in arguments:
+            condition = getattr(argument, "condition", None)
+            if isinstance(condition, threading.Condition):
+                argument.condition = _ParkingCondition(self, condition)
+
     def _run(self) -> None:
         self._hub = getcurrent()
-        inbox, resumed = self._inbox, self._resumed
         while not (self._closed and self.held == 0):
-            while resumed:
-                call, error = resumed.popleft()
-                call.switch() if error is None else call.throw(error)
-            for _ in range(min(inbox.qsize(), _BEGUN_AT_ONCE)):
-                inbox.get()()
-            ready = next((batches for batches in self._batches if batches.ready()), None)
-            if ready is not None:
-                ready.compute()
-                # The next one is another's turn, so that a busy model does not starve the others.
-                self._batches.append(self._batches.pop(self._batches.index(ready)))
-            elif not resumed and not inbox.qsize():
-                if self.held == 0:
-                    with self._idle:
-                        self._idle.notify_all()
-                inbox.get()()
+            try:
+                self._turn()
+            except BaseException as error:  # with this thread every call would end
+                _log.error("lane_turn_failed", lane=self.name, exc_info=error)
+
+    def _turn(self) -> None:
+        inbox, resumed = self._inbox, self._resumed
+        while resumed:
+            call, error = resumed.popleft()
+            call.switch() if error is None else call.throw(error)
+        for _ in range(min(inbox.qsize(), _BEGUN_AT_ONCE)):
+            inbox.get()()
+        ready = next((batches for batches in self._batches if batches.ready()), None)
+        if ready is not None:
+            # The next one is another's turn, so that a busy model does not starve the others.
+            self._batches.append(self._batches.pop(self._batches.index(ready)))
+            ready.compute()
+        elif not resumed and not inbox.qsize():
+            if self.held == 0:
+                with self._idle:
+                    self._idle.notify_all()
+            inbox.get()()
+
+
+class _ParkingCondition(threading.Condition):
+    """Another condition's lock, where calls of a lane park instead of waiting."""
+
+    def __init__(self, lane: BatchLane, condition: threading.Condition) -> None:
+        lock: Any = condition
+        super().__init__(lock._lock)
+        self._lane = lane
+        self._parked: greenlet | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._lane.is_running_here():
+            return super().wait(timeout)
+        lock: Any = self
+        self._parked, held = getcurrent(), lock._release_save()
+        try:
+            self._lane.park()
+        finally:
+            lock._acquire_restore(held)
+        return True
+
+    def notify_all(self) -> None:
+        parked, self._parked = self._parked, None
+        if parked is not None:
+            self._lane.resume_later(parked)
+        super().notify_all()
 
 
 class _Ended:
