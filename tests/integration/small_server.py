@@ -100,6 +100,27 @@ def small_servers() -> Iterator[Callable[..., Running]]:
                 opened.close()
 
 
+@contextmanager
+def silent_calls(running: Running, path: str, count: int) -> Iterator[None]:
+    """Unary calls whose headers came and whose message does not, until the end of the block."""
+    over, begun = threading.Event(), threading.Semaphore(0)
+
+    def nothing() -> Iterator[bytes]:
+        begun.release()
+        over.wait(20)
+        yield b""
+
+    with grpc.insecure_channel(f"127.0.0.1:{running.server.port}") as raw:
+        begin: grpc.StreamUnaryMultiCallable[bytes, bytes] = raw.stream_unary(path)
+        calls = [begin.future(nothing(), timeout=20) for _ in range(count)]
+        for _ in calls:
+            assert begun.acquire(timeout=10)
+        yield
+        over.set()
+        for call in calls:
+            call.cancel()
+
+
 def health_of(running: Running, service: str = SERVICE) -> int:
     stub = health_pb2_grpc.HealthStub(running.channel())
     return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status)

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 import pytest
-from tests.integration.small_server import SERVICE, Running, Steering, get, refused, small_servers, wait_until
+from tests.integration.small_server import (
+    SERVICE,
+    Running,
+    Steering,
+    get,
+    refused,
+    silent_calls,
+    small_servers,
+    wait_until,
+)
 
 from recsae.rpc.batch_lane import BatchLane
 from recsae.rpc.client import ClientOptions
@@ -28,24 +37,10 @@ def start() -> Iterator[Callable[..., Running]]:
 def test_request_that_never_comes_holds_up_no_other_call(start: Callable[..., Running]) -> None:
     lane = BatchLane("batch", most_held=10)
     running = start(lanes={"GetPolicy": lane})
-    silent, begun = threading.Event(), threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        begun.set()
-        silent.wait(20)
-        yield b""
-
-    with grpc.insecure_channel(f"127.0.0.1:{running.server.port}") as raw:
-        # The headers of a unary call, whose message is still on its way.
-        begin: grpc.StreamUnaryMultiCallable[bytes, bytes] = raw.stream_unary(PATH)
-        slow = begin.future(nothing(), timeout=20)
-        assert begun.wait(5)
-        wait_until(lambda: lane.held == 1)
-        try:
-            assert running.stub(ONCE).GetPolicy(get("p"), timeout=5).policy.id == "p"
-        finally:
-            silent.set()
-        assert steering_pb2.GetPolicyResponse.FromString(slow.result(5)).policy.id == ""
+    with silent_calls(running, PATH, 3):
+        wait_until(lambda: lane.held == 3)
+        assert running.stub(ONCE).GetPolicy(get("p"), timeout=5).policy.id == "p"
+    assert lane.wait_idle(10), "a call that was cancelled before its message came has ended"
 
 
 class Leaving(Steering):

@@ -94,7 +94,7 @@ class Breaker:
     def cut_short(self, ticket: int, share: float) -> None:
         """The call ran out of time, of which its caller gave it only `share` (0 to 1) of the usual.
 
-        It weighs as much: callers who are always in a hurry must not wait for a lost partner for ever. A probe of theirs
+        It weighs as much: callers who are always in a hurry must not wait for a lost partner for ever. Their probe
         is no proof, so the pause after it is that of a first opening.
         """
         with self._lock:
