@@ -27,9 +27,10 @@ SLOW_S = 0.3
 
 
 class SlowEncoder(steering_pb2_grpc.SteeringServicer):
-    """Streams what is put into `events`, or `always` and no more; the encoder is refused after `SLOW_S`."""
+    """Streams what is put into `events`, or `always` and no more; the encoder is refused after `slow_s`."""
 
     def __init__(self) -> None:
+        self.slow_s = SLOW_S
         self.events: queue.Queue[steering_pb2.WatchPlansResponse | None] = queue.Queue()
         self.asked = threading.Event()
         self.joined = threading.Semaphore(0)
@@ -50,7 +51,7 @@ class SlowEncoder(steering_pb2_grpc.SteeringServicer):
         self, request: steering_pb2.GetEncoderRequest, context: grpc.ServicerContext
     ) -> steering_pb2.GetEncoderResponse:
         self.asked.set()
-        self._never.wait(SLOW_S)
+        self._never.wait(self.slow_s)
         context.abort(grpc.StatusCode.INTERNAL, "no encoder")
 
 
@@ -64,6 +65,7 @@ def interpreter() -> Iterator[tuple[SlowEncoder, grpc.Channel]]:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield servicer, channel
     servicer.events.put(None)
+    servicer._never.set()
     server.stop(None).wait()
 
 
@@ -87,6 +89,33 @@ def test_a_change_does_not_queue_behind_heartbeats_while_the_encoder_does_not_co
             servicer.events.put(event)
         # Twenty heartbeats that each waited for the encoder would take twenty times as long.
         assert follower.wait_for_revision(2, 10 * SLOW_S)
+    finally:
+        follower.close()
+
+
+@pytest.mark.parametrize("beside", [0, 20], ids=["the first plan", "heartbeats"])
+def test_a_change_does_not_wait_for_an_encoder_that_hangs(
+    interpreter: tuple[SlowEncoder, grpc.Channel], beside: int
+) -> None:
+    servicer, channel = interpreter
+    ablation = PlanOperation(0, OperationKind.ABLATE, 0.0, np.array([1, 0], np.float32))
+    policy = PlanPolicy(PolicyRef("p-1", 1), (ablation,), Scope(), Window(), "salt")
+    heartbeat = steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=1))
+    follower = PlanFollower(channel, MODEL, VERSION, watcher="test").start()
+    try:
+        if beside:
+            servicer.events.put(plans(1, policy))
+            assert follower.wait_for_revision(1, 5)
+        servicer.asked.clear()
+        servicer.slow_s = 15
+        for event in [heartbeat] * beside or [plans(1, policy)]:
+            servicer.events.put(event)
+        assert servicer.asked.wait(10)
+        for revision in (2, 3):
+            servicer.events.put(plans(revision, policy))
+            assert follower.wait_for_revision(revision, 2)
+        servicer.events.put(plans(4))
+        assert follower.wait_for_revision(4, 2)
     finally:
         follower.close()
 

@@ -135,6 +135,27 @@ def test_the_encoder_is_fetched_once_per_sae_and_only_when_an_operation_reads_la
     assert fetcher.asked == ["b" * 16, "d" * 16]
 
 
+def test_a_plan_that_switches_all_off_waits_for_no_encoder(held: HeldPlan, fetcher: Fetcher) -> None:
+    assert held.take(plan_set(1, OperationKind.ABLATE, kill_switch=True)) == Arrival(True)
+    assert fetcher.asked == []
+    assert held.take(plan_set(2, OperationKind.ABLATE)) == Arrival(True)
+    assert fetcher.asked == ["b" * 16]
+
+
+def test_an_encoder_that_did_not_come_is_fetched_again_between_plans_and_keeps_none_waiting(
+    held: HeldPlan, fetcher: Fetcher
+) -> None:
+    fetcher.fails = True
+    for revision in (1, 2, 3):
+        arrival = held.take(plan_set(revision, OperationKind.ABLATE))
+        assert (arrival.taken, isinstance(arrival.error, UnavailableError)) == (True, True)
+    assert fetcher.asked == ["b" * 16]
+    fetcher.fails = False
+    assert held.retry_encoder() == Arrival(True)
+    assert fetcher.asked == ["b" * 16] * 2
+    assert not held.encoder_missing
+
+
 def test_a_plan_whose_encoder_cannot_be_fetched_is_taken_and_completed_later(held: HeldPlan, fetcher: Fetcher) -> None:
     fetcher.fails = True
     arrival = held.take(plan_set(2, OperationKind.SCALE))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from recsae.errors import CorruptArtifactError, FailedPreconditionError, RecsaeError
+from recsae.errors import CorruptArtifactError, FailedPreconditionError, RecsaeError, UnavailableError
 from recsae.rpc.status import error_from
 from recsae.steering.delta import Encode, Steerer
 from recsae.steering.held_plan import Arrival, HeldPlan
@@ -39,6 +39,8 @@ _SILENCE_S = 4 * HEARTBEAT_S
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 5.0
 _ENCODER_TIMEOUT_S = 20.0
+# For so long a change of plans waits for an encoder that is on its way.
+_UNDISTURBED_S = 0.5
 # A new stream after a clean end (the server drains, the stream's life is over) waits up to this: no stampede.
 _REJOIN_S = 0.1
 
@@ -78,6 +80,7 @@ class PlanFollower:
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._call: grpc.Call | None = None
+        self._events: queue.Queue[Event | RecsaeError] = queue.Queue()
         self._reported = ""
         self._thread = threading.Thread(target=self._run, name=f"recsae-plans-{model}", daemon=True)
 
@@ -139,7 +142,7 @@ class PlanFollower:
 
     def _follow_once(self) -> tuple[bool, RecsaeError | None]:
         """One stream from its snapshot to its end: whether something good came, and what ended it when it failed."""
-        events: queue.Queue[Event | RecsaeError] = queue.Queue()
+        events = self._events = queue.Queue()
         call = self._stub.WatchPlans(self._request)
         self._call = call
         reader = threading.Thread(target=_read, args=(call, events), name="recsae-plan-stream", daemon=True)
@@ -192,6 +195,14 @@ class PlanFollower:
             self._on_change()
         return True
 
+    def _plans_wait(self) -> bool:
+        """True when other plans than those being taken have come."""
+        with self._events.mutex:
+            return any(
+                isinstance(event, steering_pb2.WatchPlansResponse) and event.HasField("plans")
+                for event in self._events.queue
+            )
+
     def _report(self, arrival: Arrival) -> None:
         said = "" if arrival.error is None else str(arrival.error)
         # What stands in the way is tried again at each heartbeat, and said once.
@@ -211,8 +222,14 @@ class PlanFollower:
                 "the SAE's encoder, is not installed; install onnxruntime, or use operations of kind add alone"
             ) from error
         request = steering_pb2.GetEncoderRequest(sae_version=sae_version)
+        call, done = self._stub.GetEncoder.future(request, timeout=_ENCODER_TIMEOUT_S), threading.Event()
+        call.add_done_callback(lambda _call: done.set())
+        while not done.wait(_UNDISTURBED_S):
+            if self._stop.is_set() or self._plans_wait():
+                call.cancel()
+                raise UnavailableError(f"the encoder of SAE {sae_version} did not come before plans changed again")
         try:
-            answer = self._stub.GetEncoder(request, timeout=_ENCODER_TIMEOUT_S)
+            answer = call.result()
         except grpc.RpcError as error:
             raise error_from(error) from error
         digest = hashlib.sha256(answer.onnx).hexdigest()

@@ -28,6 +28,14 @@ class _Held:
 
 
 @dataclass(frozen=True)
+class _Missing:
+    """An encoder that could not be fetched, and why."""
+
+    sae_version: str
+    error: RecsaeError
+
+
+@dataclass(frozen=True)
 class Arrival:
     """What became of a plan set: taken or not, and what stood in the way of all or a part of it."""
 
@@ -58,8 +66,12 @@ class HeldPlan:
         self._held: _Held | None = None
         self._rejected = self._missed = False
         self._encoders: dict[str, Encode] = {}
-        self.encoder_missing = False
+        self._missing: _Missing | None = None
+
+    @property
+    def encoder_missing(self) -> bool:
         """True while an encoder the plan names could not be fetched; operations that read z are then unsteered."""
+        return self._missing is not None
 
     @property
     def revision(self) -> int:
@@ -139,19 +151,25 @@ class HeldPlan:
         held = self._held
         if not self.encoder_missing or held is None or held.steerer is None:
             return Arrival(True)
+        self._missing = None
         steerer, error = self._steerer(held.steerer.plan)
         self._held = replace(held, steerer=steerer)
         return Arrival(True, error)
 
     def _steerer(self, plan: Plan) -> tuple[Steerer, RecsaeError | None]:
-        """A plan whose encoder is missing is taken all the same: it may be the one that switches something off."""
-        error: RecsaeError | None = None
+        """A plan whose encoder is missing is taken all the same: it may be the one that switches something off.
+
+        For the same reason none waits for an encoder that just failed to come, nor for one it does not use.
+        """
         version = plan.triple.sae_version
-        if plan.reads_latents and version not in self._encoders:
-            try:
-                # One encoder per model version is ever in use: older ones are let go.
-                self._encoders = {version: self._fetch_encoder(version, plan.dim)}
-            except RecsaeError as failure:
-                error = failure
-        self.encoder_missing = error is not None
-        return Steerer(plan, self._encoders.get(version)), error
+        missing, self._missing = self._missing, None
+        if plan.reads_latents and not plan.kill_switch and version not in self._encoders:
+            if missing is not None and missing.sae_version == version:
+                self._missing = missing
+            else:
+                try:
+                    # One encoder per model version is ever in use: older ones are let go.
+                    self._encoders = {version: self._fetch_encoder(version, plan.dim)}
+                except RecsaeError as failure:
+                    self._missing = _Missing(version, failure)
+        return Steerer(plan, self._encoders.get(version)), self._missing.error if self._missing else None
