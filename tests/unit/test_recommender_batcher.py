@@ -42,7 +42,7 @@ def computation() -> Iterator[Computation]:
 
 @pytest.fixture
 def lane() -> Iterator[BatchLane]:
-    made = BatchLane("test", most_held=100)
+    made = BatchLane("test", most_held=100).start()
     yield made
     made.shutdown()
 
@@ -114,7 +114,7 @@ def test_full_queue_refuses_and_serves_those_in_it(computation: Computation, lan
 
 
 def test_full_lane_says_so_before_a_call_is_taken(computation: Computation) -> None:
-    lane = BatchLane("small", most_held=1)
+    lane = BatchLane("small", most_held=1).start()
     first = held(computation, lane, make(computation, lane))
     with pytest.raises(ResourceExhaustedError, match="1 small calls are held, the most is 1"):
         lane.check_room()

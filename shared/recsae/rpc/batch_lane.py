@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+import structlog
 from greenlet import getcurrent, greenlet
 
 from recsae.rpc.lanes import no_room
@@ -22,6 +23,7 @@ from recsae.rpc.lanes import no_room
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_log = structlog.get_logger(__name__)
 _ASIDE_THREADS = 16
 # Calls begun between two batches at most: without a bound a flood of new ones would hold up those that wait.
 _BEGUN_AT_ONCE = 64
@@ -41,7 +43,7 @@ class BatchLane(ThreadPoolExecutor):
     """An executor for grpcio's per-behaviour thread pools; it starts none of the threads of its base class."""
 
     def __init__(self, name: str, *, most_held: int) -> None:
-        """Holds at most `most_held` calls, as `check_room` says."""
+        """Holds at most `most_held` calls, as `check_room` says. Runs nothing before `start`."""
         super().__init__(max_workers=1)
         self.name = name
         self.capacity = most_held
@@ -52,9 +54,16 @@ class BatchLane(ThreadPoolExecutor):
         self._idle = threading.Condition()
         self._closed = False
         self._aside = ThreadPoolExecutor(_ASIDE_THREADS, thread_name_prefix=f"recsae-{name}-aside")
+        self.waits_aside = 0
+        """Calls that wait for something done aside."""
         self._hub: greenlet | None = None
-        self._thread = threading.Thread(target=self._run, name=f"recsae-{name}", daemon=True)
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> BatchLane:
+        """Runs calls in a thread of its own from now on; returns itself."""
+        self._thread = threading.Thread(target=self._run, name=f"recsae-{self.name}", daemon=True)
         self._thread.start()
+        return self
 
     @property
     def held(self) -> int:
@@ -88,8 +97,12 @@ class BatchLane(ThreadPoolExecutor):
         if not self.is_running_here():
             return fn(*args, **kwargs)
         call, outcome = getcurrent(), self._aside.submit(fn, *args, **kwargs)
-        outcome.add_done_callback(lambda _done: self._inbox.put(lambda: call.switch()))
-        self.park()
+        outcome.add_done_callback(lambda _done: self._inbox.put(call.switch))
+        self.waits_aside += 1
+        try:
+            self.park()
+        finally:
+            self.waits_aside -= 1
         return outcome.result()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -100,12 +113,18 @@ class BatchLane(ThreadPoolExecutor):
         def call() -> None:
             try:
                 fn(*args, **kwargs)
+            except BaseException as error:  # grpcio's own: what a call raises it has turned into a status
+                _log.error("call_lost", lane=self.name, exc_info=error)
             finally:
                 self._ended += 1
                 ended.end()
 
-        self._inbox.put(lambda: greenlet(call).switch())
+        self.begin(call)
         return cast("Future[T]", ended)
+
+    def begin(self, call: Callable[[], None]) -> None:
+        """Queues a new call; any thread may. Its greenlet belongs to the thread that makes it, which is the lane's."""
+        self._inbox.put(lambda: greenlet(call).switch())
 
     def wait_idle(self, timeout_s: float) -> bool:
         """True once no call is held; False when that took longer than `timeout_s`."""
@@ -118,28 +137,48 @@ class BatchLane(ThreadPoolExecutor):
         self._inbox.put(lambda: None)
         self._aside.shutdown(wait=False, cancel_futures=cancel_futures)
         super().shutdown(wait=False)
-        if wait:
+        if wait and self._thread is not None:
             self._thread.join()
 
+    def settle_in(self) -> None:
+        """Makes the current thread and greenlet the ones that run calls."""
+        self._thread, self._hub = threading.current_thread(), getcurrent()
+
+    def run_ready(self) -> bool:
+        """Runs calls that can go on or begin; False when there was none."""
+        resumed, inbox = self._resumed, self._inbox
+        waiting = min(inbox.qsize(), _BEGUN_AT_ONCE)
+        ran = bool(resumed) or waiting > 0
+        while resumed:
+            call, error = resumed.popleft()
+            call.switch() if error is None else call.throw(error)
+        for _ in range(waiting):
+            inbox.get()()
+        return ran
+
+    def compute_one(self) -> bool:
+        """Computes one batch of calls that wait; False when none does."""
+        ready = next((batches for batches in self._batches if batches.ready()), None)
+        if ready is None:
+            return False
+        ready.compute()
+        # The next one is another's turn, so that a busy model does not starve the others.
+        self._batches.append(self._batches.pop(self._batches.index(ready)))
+        return True
+
+    def tell_idle(self) -> None:
+        """Wakes those in `wait_idle`, when no call is held."""
+        if self.held == 0:
+            with self._idle:
+                self._idle.notify_all()
+
     def _run(self) -> None:
-        self._hub = getcurrent()
-        inbox, resumed = self._inbox, self._resumed
+        self.settle_in()
         while not (self._closed and self.held == 0):
-            while resumed:
-                call, error = resumed.popleft()
-                call.switch() if error is None else call.throw(error)
-            for _ in range(min(inbox.qsize(), _BEGUN_AT_ONCE)):
-                inbox.get()()
-            ready = next((batches for batches in self._batches if batches.ready()), None)
-            if ready is not None:
-                ready.compute()
-                # The next one is another's turn, so that a busy model does not starve the others.
-                self._batches.append(self._batches.pop(self._batches.index(ready)))
-            elif not resumed and not inbox.qsize():
-                if self.held == 0:
-                    with self._idle:
-                        self._idle.notify_all()
-                inbox.get()()
+            self.run_ready()
+            if not self.compute_one() and not self._resumed and not self._inbox.qsize():
+                self.tell_idle()
+                self._inbox.get()()
 
 
 class _Ended:
