@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -14,8 +15,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from recsae.errors import NotFoundError
+from recsae.rpc.batch_lane import BatchLane
 from recsae.rpc.client import ClientOptions, channel
 from recsae.rpc.lanes import AnyLane
+from recsae.rpc.polling_lane import PollingLane, start_polling
 from recsae.rpc.request import current_request
 from recsae.rpc.server import RpcServer, build_server
 from recsae.rpc.settings import ServiceSettings
@@ -85,7 +88,14 @@ def small_servers() -> Iterator[Callable[..., Running]]:
         servicer = servicer or Steering()  # type: ignore[abstract]  # the methods left out answer UNIMPLEMENTED
         servicer.draining = server.draining
         server.add(steering_pb2_grpc.add_SteeringServicer_to_server, servicer, SERVICE, lanes)
-        server.start()
+        polling = [lane for lane in (lanes or {}).values() if isinstance(lane, PollingLane)]
+        for lane in (lanes or {}).values():
+            if isinstance(lane, BatchLane) and lane not in polling:
+                lane.start()
+        if polling:
+            server.start(partial(start_polling, lane=polling[0]))
+        else:
+            server.start()
         server.mark_ready()
         running.append(Running(server, servicer, registry))
         return running[-1]

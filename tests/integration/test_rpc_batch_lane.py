@@ -20,6 +20,7 @@ from tests.integration.small_server import (
 
 from recsae.rpc.batch_lane import BatchLane
 from recsae.rpc.client import ClientOptions
+from recsae.rpc.polling_lane import PollingLane
 from recsae.rpc.request import require_request
 from recsae.v1 import steering_pb2
 from recsae_recommender.batcher import Batcher
@@ -34,8 +35,9 @@ def start() -> Iterator[Callable[..., Running]]:
         yield begin
 
 
-def test_request_that_never_comes_holds_up_no_other_call(start: Callable[..., Running]) -> None:
-    lane = BatchLane("batch", most_held=10)
+@pytest.mark.parametrize("kind", [BatchLane, PollingLane])
+def test_request_that_never_comes_holds_up_no_other_call(start: Callable[..., Running], kind: type[BatchLane]) -> None:
+    lane = kind("batch", most_held=10)
     running = start(lanes={"GetPolicy": lane})
     with silent_calls(running, PATH, 3):
         wait_until(lambda: lane.held == 3)
@@ -87,9 +89,11 @@ class Batched(Steering):
         return steering_pb2.GetPolicyResponse(policy=steering_pb2.Policy(id=answer, name=before.request_id))
 
 
-@pytest.fixture
-def batched(start: Callable[..., Running]) -> Iterator[tuple[Running, Batched, BatchLane]]:
-    lane = BatchLane("batch", most_held=100)
+@pytest.fixture(params=[BatchLane, PollingLane])
+def batched(
+    start: Callable[..., Running], request: pytest.FixtureRequest
+) -> Iterator[tuple[Running, Batched, BatchLane]]:
+    lane: BatchLane = request.param("batch", most_held=100)
     servicer = Batched(lane)  # type: ignore[abstract]
     yield start(lanes={"GetPolicy": lane}, servicer=servicer), servicer, lane
     servicer.gate.set()

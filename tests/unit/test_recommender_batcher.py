@@ -45,7 +45,7 @@ def computation() -> Iterator[Computation]:
 
 @pytest.fixture
 def lane() -> Iterator[BatchLane]:
-    made = BatchLane("test", most_held=100)
+    made = BatchLane("test", most_held=100).start()
     yield made
     made.shutdown()
 
@@ -117,7 +117,7 @@ def test_full_queue_refuses_and_serves_those_in_it(computation: Computation, lan
 
 
 def test_full_lane_says_so_before_a_call_is_taken(computation: Computation) -> None:
-    lane = BatchLane("small", most_held=1)
+    lane = BatchLane("small", most_held=1).start()
     first = held(computation, lane, make(computation, lane))
     with pytest.raises(ResourceExhaustedError, match="1 small calls are held, the most is 1"):
         lane.check_room()
@@ -222,8 +222,31 @@ def test_call_that_exits_ends_neither_the_lane_nor_its_count(lane: BatchLane) ->
     assert lane.wait_idle(10)
 
 
+class Waiting:
+    """One request that waits, until it is computed."""
+
+    def __init__(self) -> None:
+        self.computed = False
+
+    def ready(self) -> bool:
+        return not self.computed
+
+    def compute(self) -> None:
+        self.computed = True
+
+
+def test_calls_that_keep_coming_do_not_keep_a_batch_from_being_computed() -> None:
+    lane, waiting = BatchLane("test", most_held=1000), Waiting()
+    lane.settle_in()
+    lane.join(waiting)
+    for _ in range(20):
+        lane.submit(int)
+        assert lane.turn()
+    assert waiting.computed
+
+
 def test_lane_that_was_shut_down_takes_no_call() -> None:
-    made = BatchLane("test", most_held=1)
+    made = BatchLane("test", most_held=1).start()
     made.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
         made.submit(int)

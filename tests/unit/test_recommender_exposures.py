@@ -124,7 +124,7 @@ def test_a_shadow_list_that_cannot_be_ranked_costs_that_list_alone(model: OnnxRe
     served, _ = ranking(model, RECEIPT, move=0.5)
     assert served.shadow is not None
     wrong = replace(served.shadow, rows=replace(served.shadow.rows, activation=np.zeros((1, 3), np.float32)))
-    opened.exposures.offer(model, replace(served, shadow=wrong), user_id="anna", request_id="r-1")
+    opened.exposures.offer(model, served._replace(shadow=wrong), user_id="anna", request_id="r-1")
     (found,) = opened.written()
     assert found.shadow is not None
     assert (found.shadow.policies, found.shadow.item_ids, found.shadow.overlap) == (SHADOW.policies, None, None)
@@ -134,7 +134,7 @@ def test_an_offer_never_raises(model: OnnxRecommender, opened: Opened) -> None:
     served, _ = ranking(model, RECEIPT, move=0.5)
     assert served.shadow is not None
     broken = replace(served.shadow, rows=replace(served.shadow.rows, passthrough=None))  # type: ignore[arg-type]
-    opened.exposures.offer(model, replace(served, shadow=broken), user_id="anna", request_id="r-1")
+    opened.exposures.offer(model, served._replace(shadow=broken), user_id="anna", request_id="r-1")
     assert opened.count("recsae_exposures_dropped_total", reason="error") == 1
 
 

@@ -258,7 +258,7 @@ class SlowStore(MemoryHistoryStore):
 
 
 def test_calls_that_wait_for_the_list_of_users_leave_the_lane_to_the_others() -> None:
-    lane, store = BatchLane("test", most_held=10), SlowStore()
+    lane, store = BatchLane("test", most_held=10).start(), SlowStore()
     store.append("anna", ["i1"])
     store.set_attributes("anna", {"country": "DK"})
     reader, served = SubjectReader(store, KEY, lane.aside), attributes_alone()

@@ -12,6 +12,7 @@ import pytest
 from recsae.pipeline.triples import Triple
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.recommenders.synthetic import tiny_bundle, tiny_family_bundle
+from recsae.rpc.deadline import Deadline
 from recsae.steering.delta import Steered, Steerer
 from recsae.steering.matching import SteerContext
 from recsae.steering.plans import Floats, Plan, PlanOperation, PlanPolicy
@@ -108,7 +109,9 @@ class Shadowing:
     def __init__(self, requests: Sequence[int], by: float) -> None:
         self.requests, self.by = requests, by
 
-    def steer(self, activation: Floats, who: Sequence[SteerContext], sizes: Sequence[int]) -> Steered:
+    def steer(
+        self, activation: Floats, who: Sequence[SteerContext], sizes: Sequence[int], deadlines: Sequence[Deadline]
+    ) -> Steered:
         ends = np.cumsum(sizes)
         moved = {
             request: activation[ends[request] - sizes[request] : ends[request]] + np.float32(self.by)

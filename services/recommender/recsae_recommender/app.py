@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import structlog
 
-from recsae.rpc.batch_lane import BatchLane
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
@@ -19,6 +18,7 @@ from recsae_recommender.handlers.items import ItemsHandler
 from recsae_recommender.handlers.rank import RankHandler
 from recsae_recommender.handlers.recommend import RecommendHandler
 from recsae_recommender.loading import load_recommender, serve_model
+from recsae_recommender.loop import make_lane, start_server
 from recsae_recommender.models import ModelTable, ServedModel
 from recsae_recommender.observer import Observer
 from recsae_recommender.servicers import (
@@ -46,7 +46,7 @@ class RecommenderApp:
         self._interpreter = try_interpreter_client(settings)
         self._observer = self._make_observer()
         self._exposures = open_exposures(settings, self._metrics)
-        self._lane = BatchLane("recommend", most_held=settings.max_workers + settings.max_queue)
+        self._lane = make_lane(settings)
         self._subjects: dict[str, SubjectReader] = {}
         self._steerings: list[ModelSteering] = []
         self._models = ModelTable([self._make_model(name, version) for name, version in settings.model_versions()])
@@ -68,7 +68,7 @@ class RecommenderApp:
             tls = MetricsTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         self._exposition = MetricsServer(self._registry, settings.metrics_port, settings.metrics_host, tls)
         _log.info("metrics_started", host=settings.metrics_host, port=self._exposition.port)
-        self.server.start()
+        start_server(self.server, self._lane)
         self.server.mark_ready()
 
     def stop(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ from recsae_recommender.steering import ModelSteering
 from recsae_recommender.unwanted import steer_wanted
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One request as the model sees it: history (item indices, oldest first), whom to steer for, what to rank.
 
     `user` is the id the model may know; the context's attributes are those it may read. `bare`: no policy holds.
@@ -35,11 +34,10 @@ class Job:
     ask: RankAsk
     user: str = ""
     bare: bool = False
-    deadline: Deadline = field(default_factory=Deadline)
+    deadline: Deadline = Deadline()
 
 
-@dataclass(frozen=True)
-class Ranking:
+class Ranking(NamedTuple):
     """The list of one request, the receipt of its steering, and what shadow policies would have made of it."""
 
     items: RankedList

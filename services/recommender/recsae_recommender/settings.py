@@ -66,6 +66,11 @@ class RecommenderSettings(ServiceSettings):
         description="Largest change taken from `Steer`; the interpreter's own.",
     )
     kill_switch: bool = Field(default=False, description="True switches all steering off, here.")
+    loop: Literal["auto", "thread"] = Field(
+        default="auto",
+        description="Where recommendations are computed: `auto` = where calls arrive, unless something in them may "
+        "block; `thread` = in a thread of its own.",
+    )
     max_batch: int = Field(default=32, ge=1, le=1024, description="Requests computed together at most.")
     batch_queue: int = Field(default=512, ge=1, description="Requests of a model waiting for it; more are shed.")
     threads_per_model: int = Field(default=1, ge=1, le=64, description="onnxruntime threads of a model's graphs.")
@@ -98,6 +103,10 @@ class RecommenderSettings(ServiceSettings):
                 shown = f"{name!r} names" if url else "one is not `name=url` or names"  # a URL may hold a password
                 raise ValueError(f"histories: {shown} no model out of {', '.join(served)}")
         return self
+
+    def history_urls(self) -> list[str]:
+        """URLs of every history store that is read."""
+        return [url for name, _ in self.model_versions() if (url := self.history_of(name))]
 
     def history_of(self, model: str) -> str:
         """URL of the history store of a model; empty = none."""

@@ -144,8 +144,8 @@ class ModelBundle:
 
     def index_of_known(self, ids: Iterable[str]) -> NDArray[np.int64]:
         """Like `index_of`, leaving out ids the model does not know."""
-        index = self._index
-        return np.fromiter((index[item] for item in ids if item in index), dtype=np.int64)
+        # Indices begin at 1, so that what is unknown, None, is the only thing to filter out.
+        return np.fromiter(filter(None, map(self._index.get, ids)), dtype=np.int64)
 
     def ids_of(self, indices: Iterable[int]) -> list[str]:
         """Item ids of indices 1..n_items; InvalidRequestError names an index outside."""

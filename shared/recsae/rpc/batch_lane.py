@@ -28,6 +28,7 @@ _log = structlog.get_logger(__name__)
 _ASIDE_THREADS = 16
 # Calls begun between two batches at most: without a bound a flood of new ones would hold up those that wait.
 _BEGUN_AT_ONCE = 64
+_TURNS_BETWEEN_BATCHES = 8
 
 
 class Batches(Protocol):
@@ -44,7 +45,7 @@ class BatchLane(ThreadPoolExecutor):
     """An executor for grpcio's per-behaviour thread pools; it starts none of the threads of its base class."""
 
     def __init__(self, name: str, *, most_held: int) -> None:
-        """Holds at most `most_held` calls, as `check_room` says."""
+        """Holds at most `most_held` calls, as `check_room` says. Runs nothing before `start`."""
         super().__init__(max_workers=1)
         self.name = name
         self.capacity = most_held
@@ -54,10 +55,18 @@ class BatchLane(ThreadPoolExecutor):
         self._batches: list[Batches] = []
         self._idle = threading.Condition()
         self._closed = False
+        self._turns = 0
         self._aside = ThreadPoolExecutor(_ASIDE_THREADS, thread_name_prefix=f"recsae-{name}-aside")
+        self.waits_aside = 0
+        """Calls that wait for something done aside."""
         self._hub: greenlet | None = None
-        self._thread = threading.Thread(target=self._run, name=f"recsae-{name}", daemon=True)
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> BatchLane:
+        """Runs calls in a thread of its own from now on; returns itself."""
+        self._thread = threading.Thread(target=self._run, name=f"recsae-{self.name}", daemon=True)
         self._thread.start()
+        return self
 
     @property
     def held(self) -> int:
@@ -88,7 +97,7 @@ class BatchLane(ThreadPoolExecutor):
 
     def resume_later(self, call: greenlet) -> None:
         """As `resume`, called in any thread."""
-        self._inbox.put(lambda: call.switch())
+        self._inbox.put(call.switch)
 
     def aside(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn`'s result, computed in another thread while other calls go on; outside of the lane, right here."""
@@ -97,26 +106,36 @@ class BatchLane(ThreadPoolExecutor):
         context = contextvars.copy_context()
         call, outcome = getcurrent(), self._aside.submit(lambda: context.run(fn, *args, **kwargs))
         outcome.add_done_callback(lambda _done: self.resume_later(call))
-        self.park()
+        self.waits_aside += 1
+        try:
+            self.park()
+        finally:
+            self.waits_aside -= 1
         return outcome.result()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Runs a call in the lane. What comes back knows no more of futures than `add_done_callback`."""
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        self._park_where_grpc_waits(args)
+        self.let_park(args)
         ended = _Ended()
         self._submitted += 1
 
         def call() -> None:
             try:
                 fn(*args, **kwargs)
+            except BaseException as error:  # grpcio's own: what a call raises it has turned into a status
+                _log.error("call_lost", lane=self.name, exc_info=error)
             finally:
                 self._ended += 1
                 ended.end()
 
-        self._inbox.put(lambda: greenlet(call).switch())
+        self.begin(call)
         return cast("Future[T]", ended)
+
+    def begin(self, call: Callable[[], None]) -> None:
+        """Queues a new call; any thread may. Its greenlet belongs to the thread that makes it, which is the lane's."""
+        self._inbox.put(lambda: greenlet(call).switch())
 
     def wait_idle(self, timeout_s: float) -> bool:
         """True once no call is held; False when that took longer than `timeout_s`."""
@@ -129,44 +148,78 @@ class BatchLane(ThreadPoolExecutor):
         self._inbox.put(lambda: None)
         self._aside.shutdown(wait=False, cancel_futures=cancel_futures)
         super().shutdown(wait=False)
-        if wait:
+        if wait and self._thread is not None:
             self._thread.join()
 
-    def _park_where_grpc_waits(self, arguments: tuple[Any, ...]) -> None:
+    def settle_in(self) -> None:
+        """Makes the current thread and greenlet the ones that run calls."""
+        self._thread, self._hub = threading.current_thread(), getcurrent()
+
+    def turn(self) -> bool:
+        """Runs calls that can go on or begin; when there was none, computes a batch. False when there was neither.
+
+        A batch is due after some turns all the same: a flood of new calls must not hold up those that wait.
+        """
+        return self._guarded(self._turn)
+
+    def tell_idle(self) -> None:
+        """Wakes those in `wait_idle`, when no call is held."""
+        if self.held == 0:
+            with self._idle:
+                self._idle.notify_all()
+
+    def let_park(self, arguments: tuple[Any, ...]) -> None:
         """Makes a call park for its request message, for which grpcio blocks on the condition of the call's state.
 
-        A caller who sends headers and no message would hold up everybody.
+        A caller who sends headers and no message would hold up everybody. `arguments` are those of `submit`.
         """
         for argument in arguments:
             condition = getattr(argument, "condition", None)
             if isinstance(condition, threading.Condition):
                 argument.condition = _ParkingCondition(self, condition)
 
-    def _run(self) -> None:
-        self._hub = getcurrent()
-        while not (self._closed and self.held == 0):
-            try:
-                self._turn()
-            except BaseException as error:  # with this thread every call would end
-                _log.error("lane_turn_failed", lane=self.name, exc_info=error)
+    def _guarded(self, step: Callable[[], object]) -> bool:
+        """Whether the step did something; it never raises: with this thread every call would end."""
+        try:
+            return bool(step())
+        except BaseException as error:
+            _log.error("lane_turn_failed", lane=self.name, exc_info=error)
+            return True
 
-    def _turn(self) -> None:
-        inbox, resumed = self._inbox, self._resumed
+    def _turn(self) -> bool:
+        ran = self._run_ready()
+        if ran and self._turns < _TURNS_BETWEEN_BATCHES:
+            self._turns += 1
+            return True
+        self._turns = 0
+        return self._compute_one() or ran
+
+    def _run_ready(self) -> bool:
+        resumed, inbox = self._resumed, self._inbox
+        waiting = min(inbox.qsize(), _BEGUN_AT_ONCE)
+        ran = bool(resumed) or waiting > 0
         while resumed:
             call, error = resumed.popleft()
             call.switch() if error is None else call.throw(error)
-        for _ in range(min(inbox.qsize(), _BEGUN_AT_ONCE)):
+        for _ in range(waiting):
             inbox.get()()
+        return ran
+
+    def _compute_one(self) -> bool:
         ready = next((batches for batches in self._batches if batches.ready()), None)
-        if ready is not None:
-            # The next one is another's turn, so that a busy model does not starve the others.
-            self._batches.append(self._batches.pop(self._batches.index(ready)))
-            ready.compute()
-        elif not resumed and not inbox.qsize():
-            if self.held == 0:
-                with self._idle:
-                    self._idle.notify_all()
-            inbox.get()()
+        if ready is None:
+            return False
+        # The next one is another's turn, so that a busy model does not starve the others.
+        self._batches.append(self._batches.pop(self._batches.index(ready)))
+        ready.compute()
+        return True
+
+    def _run(self) -> None:
+        self.settle_in()
+        while not (self._closed and self.held == 0):
+            if not self.turn():
+                self.tell_idle()
+                self._guarded(self._inbox.get())
 
 
 class _ParkingCondition(threading.Condition):

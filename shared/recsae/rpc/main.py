@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -25,6 +26,17 @@ class App(Protocol):
         """Drains and ends everything it started."""
 
 
+def _collect_rarely() -> None:
+    """Spares the garbage collector what stays anyway: it took a tenth of a recommender's time.
+
+    What is built by now stays to the end, and no collection looks through it again; a call leaves little behind that
+    needs a collection at all.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
 def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App]) -> int:
     """Serves until SIGTERM or SIGINT; 1 when it cannot start, with the reason in the log.
 
@@ -36,6 +48,7 @@ def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App
     log = structlog.get_logger(f"recsae_{name}")
     try:
         app = build(settings)
+        _collect_rarely()
         app.start()
     except RecsaeError as error:
         log.error("start_failed", code=error.code, reason=str(error))

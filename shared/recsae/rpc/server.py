@@ -68,10 +68,12 @@ class RpcServer:
         self._services.append(service)
         self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
 
-    def start(self) -> int:
+    def start(self, begin: Callable[[grpc.Server], None] = lambda server: server.start()) -> int:
         """Binds and accepts calls, health NOT_SERVING; returns the port.
 
         FailedPreconditionError when the port is taken or an RPC has no role.
+
+        `begin` starts grpcio's own server: `start_polling` where a `PollingLane` runs its calls.
         """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -84,7 +86,7 @@ class RpcServer:
             raise FailedPreconditionError(
                 f"{address} cannot be bound; another process may hold it: stop that or set another port"
             ) from error
-        self._server.start()
+        begin(self._server)
         _log.info("server_started", host=self._settings.host, port=self.port, services=self._services)
         return self.port
 

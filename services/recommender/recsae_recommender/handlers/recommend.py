@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +23,7 @@ from recsae_recommender.rows import check_slate
 from recsae_recommender.subjects import Subject
 
 
-@dataclass(frozen=True)
-class RecommendQuery:
+class RecommendQuery(NamedTuple):
     """One request for a list; `history` None = the stored one, `candidates` empty = every item."""
 
     request_id: str
@@ -33,9 +34,9 @@ class RecommendQuery:
     exclude: Sequence[str] = ()
     candidates: Sequence[str] = ()
     include_seen: bool = False
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = MappingProxyType({})
     without_steering: bool = False
-    deadline: Deadline = field(default_factory=Deadline)
+    deadline: Deadline = Deadline()
 
 
 @dataclass(frozen=True)
