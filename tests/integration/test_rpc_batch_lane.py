@@ -153,3 +153,15 @@ def test_drain_ends_calls_that_wait_for_their_batch_with_their_answers(
     assert [call.result(10).policy.id for call in calls] == [f"p{one}" for one in range(5)]
     drained.join(10)
     assert not drained.is_alive()
+
+
+@pytest.mark.parametrize("kind", [BatchLane, PollingLane])
+def test_calls_that_the_end_of_the_server_cut_off_are_held_no_longer(
+    start: Callable[..., Running], kind: type[BatchLane]
+) -> None:
+    lane = kind("batch", most_held=10)
+    running = start(lanes={"GetPolicy": lane}, drain_grace_s=0.2)
+    with silent_calls(running, PATH, 3):
+        wait_until(lambda: lane.held == 3)
+        running.server.drain()
+        assert lane.wait_idle(5)
