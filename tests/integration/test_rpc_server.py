@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -198,3 +200,22 @@ def test_metrics_count_calls_by_method_and_code(start: Callable[..., Running]) -
     assert f'recsae_rpc_requests_total{{code="NOT_FOUND",method="{method}"}} 1.0' in text
     assert f'recsae_rpc_duration_seconds_count{{method="{method}"}} 2.0' in text
     assert MARKER not in text
+
+
+STOPPED_AT_ONCE = """
+import os, signal, sys
+from recsae.rpc.main import run_service
+from recsae.rpc.settings import ServiceSettings
+
+class App:
+    def __init__(self, settings): pass
+    def start(self): os.kill(os.getpid(), signal.SIGTERM)
+    def stop(self): print("stopped", flush=True)
+
+sys.exit(run_service("test", ServiceSettings, App))
+"""
+
+
+def test_a_service_told_to_stop_as_soon_as_it_is_ready_drains_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", STOPPED_AT_ONCE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "stopped" in done.stdout) == (0, True)

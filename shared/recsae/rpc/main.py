@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from recsae.errors import RecsaeError
-from recsae.rpc.server import wait_for_stop_signal
+from recsae.rpc.server import await_stop_signals
 from recsae.rpc.settings import ServiceSettings, load_settings
 from recsae.telemetry.logging import configure_logging
 
@@ -49,6 +49,8 @@ def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App
     try:
         app = build(settings)
         _collect_rarely()
+        # Before it says that it is ready: whoever heard that may stop it at once.
+        stop_signal = await_stop_signals()
         app.start()
     except RecsaeError as error:
         log.error("start_failed", code=error.code, reason=str(error))
@@ -61,7 +63,7 @@ def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App
         log.error("start_failed", code="internal", exc_info=error)
         return 1
     try:
-        log.info("stop_requested", signal=wait_for_stop_signal())
+        log.info("stop_requested", signal=stop_signal())
     finally:
         app.stop()
     return 0

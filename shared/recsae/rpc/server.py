@@ -118,8 +118,11 @@ def build_server(settings: ServiceSettings, metrics: RpcMetrics) -> RpcServer:
     return RpcServer(settings, metrics)
 
 
-def wait_for_stop_signal() -> str:
-    """Blocks the main thread until SIGTERM or SIGINT and returns its name; a second one then ends the process."""
+def await_stop_signals() -> Callable[[], str]:
+    """Takes note of SIGTERM and SIGINT from now on; a second one ends the process.
+
+    What comes back blocks the main thread until one has come, and returns its name.
+    """
     arrived: list[int] = []
     event = threading.Event()
 
@@ -128,10 +131,13 @@ def wait_for_stop_signal() -> str:
         signal.signal(number, signal.SIG_DFL)
         event.set()
 
+    def wait() -> str:
+        event.wait()
+        return signal.Signals(arrived[0]).name
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, note)
-    event.wait()
-    return signal.Signals(arrived[0]).name
+    return wait
 
 
 def _server_arguments(settings: ServiceSettings) -> list[tuple[str, Any]]:
