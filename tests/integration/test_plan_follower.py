@@ -69,6 +69,15 @@ def interpreter() -> Iterator[tuple[SlowEncoder, grpc.Channel]]:
     server.stop(None).wait()
 
 
+HEARTBEAT = steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=1))
+
+
+def ablating() -> PlanPolicy:
+    """A policy that reads latents, and so needs the encoder."""
+    ablation = PlanOperation(0, OperationKind.ABLATE, 0.0, np.array([1, 0], np.float32))
+    return PlanPolicy(PolicyRef("p-1", 1), (ablation,), Scope(), Window(), "salt")
+
+
 def plans(revision: int, *policies: PlanPolicy) -> steering_pb2.WatchPlansResponse:
     plan = Plan(revision, MODEL, Triple(VERSION, "1" * 16, "2" * 16), policies, 2, "sequence", 0.0)
     return steering_pb2.WatchPlansResponse(plans=plan_set_message(PlanSet(revision, (plan,))))
@@ -78,14 +87,12 @@ def test_a_change_does_not_queue_behind_heartbeats_while_the_encoder_does_not_co
     interpreter: tuple[SlowEncoder, grpc.Channel],
 ) -> None:
     servicer, channel = interpreter
-    ablation = PlanOperation(0, OperationKind.ABLATE, 0.0, np.array([1, 0], np.float32))
-    policy = PlanPolicy(PolicyRef("p-1", 1), (ablation,), Scope(), Window(), "salt")
-    heartbeat = steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=1))
+    policy = ablating()
     follower = PlanFollower(channel, MODEL, VERSION, watcher="test").start()
     try:
         servicer.events.put(plans(1, policy))
         assert servicer.asked.wait(10)
-        for event in (*[heartbeat] * 20, plans(2)):
+        for event in (*[HEARTBEAT] * 20, plans(2)):
             servicer.events.put(event)
         # Twenty heartbeats that each waited for the encoder would take twenty times as long.
         assert follower.wait_for_revision(2, 10 * SLOW_S)
@@ -98,9 +105,7 @@ def test_a_change_does_not_wait_for_an_encoder_that_hangs(
     interpreter: tuple[SlowEncoder, grpc.Channel], beside: int
 ) -> None:
     servicer, channel = interpreter
-    ablation = PlanOperation(0, OperationKind.ABLATE, 0.0, np.array([1, 0], np.float32))
-    policy = PlanPolicy(PolicyRef("p-1", 1), (ablation,), Scope(), Window(), "salt")
-    heartbeat = steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=1))
+    policy = ablating()
     follower = PlanFollower(channel, MODEL, VERSION, watcher="test").start()
     try:
         if beside:
@@ -108,7 +113,7 @@ def test_a_change_does_not_wait_for_an_encoder_that_hangs(
             assert follower.wait_for_revision(1, 5)
         servicer.asked.clear()
         servicer.slow_s = 15
-        for event in [heartbeat] * beside or [plans(1, policy)]:
+        for event in [HEARTBEAT] * beside or [plans(1, policy)]:
             servicer.events.put(event)
         assert servicer.asked.wait(10)
         for revision in (2, 3):
@@ -126,14 +131,14 @@ def test_without_onnxruntime_plans_that_add_are_applied_and_others_say_once_what
     monkeypatch.setitem(sys.modules, "recsae.steering.encoder", None)
     servicer, channel = interpreter
     row, x = np.array([1, 0], np.float32), np.ones((1, 2), np.float32)
-    adding, ablating = (
+    adding, removing = (
         PlanPolicy(PolicyRef(kind, 1), (PlanOperation(0, kind, 0.5, row),), Scope(), Window(), "salt")
         for kind in (OperationKind.ADD, OperationKind.ABLATE)
     )
     heartbeat = steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=2))
     follower = PlanFollower(channel, MODEL, VERSION, watcher="test").start()
     try:
-        for revision, policy, reason in ((1, adding, UnsteeredReason.STEERED), (2, ablating, UnsteeredReason.ERROR)):
+        for revision, policy, reason in ((1, adding, UnsteeredReason.STEERED), (2, removing, UnsteeredReason.ERROR)):
             servicer.events.put(plans(revision, policy))
             assert follower.wait_for_revision(revision, 10)
             steerer = follower.current()
