@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 
 from recsae.errors import NotFoundError
 from recsae.rpc.client import ClientOptions, channel
+from recsae.rpc.lanes import AnyLane
 from recsae.rpc.request import current_request
 from recsae.rpc.server import RpcServer, build_server
 from recsae.rpc.settings import ServiceSettings
@@ -72,16 +73,18 @@ class Running:
 
 @contextmanager
 def small_servers() -> Iterator[Callable[..., Running]]:
-    """A function that starts servers in this process; keyword arguments are settings."""
+    """A function that starts servers in this process; keyword arguments but these two are settings."""
     running: list[Running] = []
 
-    def begin(**values: Any) -> Running:
+    def begin(
+        *, lanes: Mapping[str, AnyLane] | None = None, servicer: Steering | None = None, **values: Any
+    ) -> Running:
         registry = new_registry()
         settings = ServiceSettings(**({"drain_probe_s": 0, "drain_grace_s": 5} | values))
         server = build_server(settings, RpcMetrics(registry))
-        servicer = Steering()  # type: ignore[abstract]  # the methods left out answer UNIMPLEMENTED
+        servicer = servicer or Steering()  # type: ignore[abstract]  # the methods left out answer UNIMPLEMENTED
         servicer.draining = server.draining
-        server.add(steering_pb2_grpc.add_SteeringServicer_to_server, servicer, SERVICE)
+        server.add(steering_pb2_grpc.add_SteeringServicer_to_server, servicer, SERVICE, lanes)
         server.start()
         server.mark_ready()
         running.append(Running(server, servicer, registry))
@@ -95,6 +98,27 @@ def small_servers() -> Iterator[Callable[..., Running]]:
             one.server.drain()
             for opened in one.channels:
                 opened.close()
+
+
+@contextmanager
+def silent_calls(running: Running, path: str, count: int) -> Iterator[None]:
+    """Unary calls whose headers came and whose message does not, until the end of the block."""
+    over, begun = threading.Event(), threading.Semaphore(0)
+
+    def nothing() -> Iterator[bytes]:
+        begun.release()
+        over.wait(20)
+        yield b""
+
+    with grpc.insecure_channel(f"127.0.0.1:{running.server.port}") as raw:
+        begin: grpc.StreamUnaryMultiCallable[bytes, bytes] = raw.stream_unary(path)
+        calls = [begin.future(nothing(), timeout=20) for _ in range(count)]
+        for _ in calls:
+            assert begun.acquire(timeout=10)
+        yield
+        over.set()
+        for call in calls:
+            call.cancel()
 
 
 def health_of(running: Running, service: str = SERVICE) -> int:

@@ -11,7 +11,16 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
-from tests.integration.small_server import Running, get, health_of, refused, small_servers, wait_until
+from tests.integration.small_server import (
+    SERVICE,
+    Running,
+    get,
+    health_of,
+    refused,
+    silent_calls,
+    small_servers,
+    wait_until,
+)
 
 from recsae.errors import FailedPreconditionError, UnauthenticatedError
 from recsae.rpc.client import ClientOptions
@@ -39,6 +48,20 @@ def test_token_is_demanded_of_everyone_but_health_checks(start: Callable[..., Ru
     assert health_of(running) == health_pb2.HealthCheckResponse.SERVING
     running.stub(ClientOptions(token="0123456789abcdef")).GetPolicy(get("p"), timeout=5)
     assert running.servicer.seen[0][0].principal == "alice"
+
+
+@pytest.mark.parametrize(
+    ("path", "calls"),
+    [(f"/{SERVICE}/GetPolicy", 100), (f"/{SERVICE}/WatchPlans", 100), ("/grpc.health.v1.Health/Check", 8)],
+)
+def test_calls_whose_message_never_comes_keep_nobody_without_a_token_from_health_checks(
+    start: Callable[..., Running], path: str, calls: int
+) -> None:
+    running = start(tokens="alice:viewer:0123456789abcdef")
+    with silent_calls(running, path, calls):
+        assert health_of(running) == health_pb2.HealthCheckResponse.SERVING
+        code, _ = refused(lambda: running.stub().GetPolicy(get("p"), timeout=5))
+        assert code is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_handlers_know_the_principal_and_its_role(start: Callable[..., Running]) -> None:

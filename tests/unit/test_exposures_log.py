@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -225,6 +227,61 @@ def test_a_disk_that_refuses_costs_records_and_later_ones_are_written(tmp_path: 
     log.close()
     assert log.dropped == {"write_failed": 1}
     assert read(folder) == ["r-1"]
+
+
+def full_disk(descriptor: int, content: memoryview, write: Callable[[int, bytes], int] = os.write) -> int:
+    """Takes a part of a line, then nothing."""
+    if os.fstat(descriptor).st_size % 7 == 0:
+        return write(descriptor, bytes(content[:8]))
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_stays_full_is_left_with_no_file_for_each_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SegmentWriter(tmp_path, retention_days=7)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", full_disk)
+        for number in range(20):
+            with pytest.raises(OSError, match="No space left"):
+                writer.append([to_line(numbered(number))])
+    assert segment_files(tmp_path) == []
+    writer.append([to_line(numbered(20))])
+    assert read(tmp_path) == ["r-20"]
+
+
+def test_a_segment_that_will_not_close_is_never_written_to_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, closed = SegmentWriter(tmp_path, retention_days=7), list[int]()
+
+    def close(descriptor: int, close: Callable[[int], None] = os.close) -> None:
+        close(descriptor)  # as Linux does, whatever it says then
+        closed.append(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    writer.append([to_line(numbered(0))])
+    with monkeypatch.context() as patched:
+        patched.setattr("os.close", close)
+        with pytest.raises(OSError, match="Input/output"):
+            writer.close()
+    with (tmp_path / "another").open("wb") as another:
+        assert another.fileno() in closed, "the number is given out again"
+        writer.append([to_line(numbered(1))])
+    assert (tmp_path / "another").read_bytes() == b""
+    assert sorted(read(tmp_path)) == ["r-0", "r-1"]
+
+
+def test_a_name_that_is_no_hour_ends_no_log(tmp_path: Path) -> None:
+    strange = tmp_path / "exposures-20231399T99-00000000-0001.jsonl"
+    strange.write_bytes(b"")
+    SegmentWriter(tmp_path, retention_days=7, clock=lambda: NOON + 365 * DAY).append([to_line(numbered(0))])
+    log = log_in(tmp_path)
+    log.offer(made(1))
+    log.close()
+    assert log.written == 1
+    assert [path.exists() for path in (strange, *segment_files(tmp_path))] == [True, True, True]
+    assert read(tmp_path) == ["r-1"], "the old one is deleted all the same"
 
 
 def test_a_record_that_cannot_be_made_costs_itself_alone(tmp_path: Path) -> None:

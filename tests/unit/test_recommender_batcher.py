@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -11,6 +13,7 @@ import pytest
 from recsae.errors import DeadlineExceededError, InvalidRequestError, ResourceExhaustedError, UnavailableError
 from recsae.rpc.batch_lane import BatchLane
 from recsae.rpc.deadline import Deadline
+from recsae.rpc.request import RequestInfo, enter_request, leave_request, require_request
 from recsae_recommender.batcher import Batcher
 
 SOON = Deadline.after
@@ -192,6 +195,50 @@ def test_outside_of_the_lane_a_request_is_computed_alone(computation: Computatio
     computation.open.set()
     assert make(computation, lane).submit(6, SOON(10)) == 60
     assert lane.aside(lambda: 8) == 8
+
+
+def test_batch_with_too_few_results_fails_its_requests_and_the_next_is_computed(lane: BatchLane) -> None:
+    batcher: Batcher[int, int] = Batcher(lambda _requests: [], lane, name="m", max_batch=8, max_queue=8)
+    with pytest.raises(ValueError, match="zip"):
+        ask(lane, batcher, 2).result(10)
+    assert call(lane, lambda: 7).result(10) == 7
+
+
+def test_lane_survives_what_listens_to_its_batches(lane: BatchLane) -> None:
+    def fail(size: int) -> None:
+        raise KeyError(size)
+
+    batcher: Batcher[int, int] = Batcher(
+        lambda numbers: [-number for number in numbers], lane, name="m", max_batch=8, max_queue=8, on_batch=fail
+    )
+    assert [ask(lane, batcher, request).result(10) for request in (2, 3)] == [-2, -3]
+
+
+def test_call_that_exits_ends_neither_the_lane_nor_its_count(lane: BatchLane) -> None:
+    ended = threading.Event()
+    lane.submit(sys.exit).add_done_callback(lambda _ended: ended.set())
+    assert ended.wait(10)
+    assert call(lane, lambda: 7).result(10) == 7
+    assert lane.wait_idle(10)
+
+
+def test_lane_that_was_shut_down_takes_no_call() -> None:
+    made = BatchLane("test", most_held=1).start()
+    made.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        made.submit(int)
+    assert made.held == 0
+
+
+def test_work_aside_knows_the_request_it_is_done_for(lane: BatchLane) -> None:
+    def of_a_request() -> int:
+        token = enter_request(RequestInfo("req-7"))
+        try:
+            return int(lane.aside(lambda: require_request().request_id == "req-7"))
+        finally:
+            leave_request(token)
+
+    assert call(lane, lambda: contextvars.Context().run(of_a_request)).result(10) == 1
 
 
 @pytest.mark.parametrize("added", ["before", "after"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from recsae.recommenders.bundle import ModelBundle
 from recsae.recommenders.description import AttributeInput, BundleDescription, Hook, Inputs
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.recommenders.synthetic import tiny_bundle, tiny_family_bundle
+from recsae.rpc.batch_lane import BatchLane
 from recsae.rpc.deadline import Deadline
 from recsae.steering.matching import SteerContext
 from recsae.steering.segments import Equals
@@ -240,3 +242,37 @@ def test_every_item_is_ranked_the_same_however_many_pairs_are_held(
     monkeypatch.setattr("recsae.recommenders.runtime._PAIRS_HELD", pairs.n_items * 2)
     found = pairs.recommend(histories, k=7, exclude=exclude)
     assert found.items.tolist() == expected.items.tolist()
+
+
+class SlowStore(MemoryHistoryStore):
+    """Lists its users once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.open = threading.Event(), threading.Event()
+
+    def users(self, cursor: str, limit: int) -> StoredPage:
+        self.asked.set()
+        assert self.open.wait(10)
+        return super().users(cursor, limit)
+
+
+def test_calls_that_wait_for_the_list_of_users_leave_the_lane_to_the_others() -> None:
+    lane, store = BatchLane("test", most_held=10).start(), SlowStore()
+    store.append("anna", ["i1"])
+    store.set_attributes("anna", {"country": "DK"})
+    reader, served = SubjectReader(store, KEY, lane.aside), attributes_alone()
+    found: list[object] = []
+    try:
+        for _ in range(2):
+            lane.submit(lambda: found.append(reader.attributes(served, pseudonym(KEY, "anna"))))
+        assert store.asked.wait(10)
+        other = threading.Event()
+        lane.submit(other.set)
+        assert other.wait(5)
+        store.open.set()
+        assert lane.wait_idle(10)
+        assert found == [{"country": "DK"}] * 2
+    finally:
+        store.open.set()
+        lane.shutdown(wait=False)

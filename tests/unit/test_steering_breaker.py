@@ -106,6 +106,32 @@ def test_a_probe_that_says_nothing_about_the_partner_leaves_the_next_caller_to_p
     assert breaker.admit() is not None
 
 
+def hurried(breaker: Breaker, times: int) -> None:
+    for _ in range(times):
+        ticket = breaker.admit()
+        assert ticket is not None
+        breaker.cut_short(ticket, 0.25)
+
+
+def test_callers_in_a_hurry_open_it_too_after_as_many_more_failures(breaker: Breaker) -> None:
+    hurried(breaker, 11)
+    assert state(breaker) is BreakerState.CLOSED
+    hurried(breaker, 1)
+    assert state(breaker) is BreakerState.OPEN
+    assert breaker.admit() is None
+
+
+def test_a_probe_of_a_caller_in_a_hurry_is_followed_by_a_short_pause(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker, 3)
+    for _ in range(5):
+        clock.now += 1.01
+        hurried(breaker, 1)
+        assert state(breaker) is BreakerState.OPEN
+        assert breaker.admit() is None, "not every call probes"
+    clock.now += 1.01
+    assert breaker.admit() is not None, "and the pause does not grow"
+
+
 def test_a_probe_that_never_reports_is_given_up(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 1.01

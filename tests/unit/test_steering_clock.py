@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from recsae.steering.clock import PartnerClock
+from recsae.steering.held_plan import HeldPlan
+from recsae.steering.plans import PlanSet
+from recsae.steering.receipts import UnsteeredReason
 
 
 @dataclass
@@ -80,3 +86,21 @@ def test_when_the_partners_clock_is_set_it_follows_within_a_few_messages(
         clock.heard(times.wall + step)
         times.passes(2)
     assert clock.now() == pytest.approx(times.wall + step, abs=1e-3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no clock counts the sleep of the machine")
+def test_a_machine_that_slept_knows_that_its_plan_grew_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = 0.0
+
+    def with_sleep(which: int, read: Callable[[int], float] = time.clock_gettime) -> float:
+        return read(which) + (slept if which == time.CLOCK_BOOTTIME else 0.0)
+
+    monkeypatch.setattr("time.clock_gettime", with_sleep)
+    clock, held = PartnerClock(), HeldPlan("m", "v", lambda _version, _dim: None, max_age_s=600)  # type: ignore[arg-type, return-value]
+    clock.heard(1_700_000_000.0)
+    for _ in range(2):
+        held.take(PlanSet(1, ()))
+    assert held.current() is UnsteeredReason.NO_SAE_FOR_MODEL
+    slept = 3600.0
+    assert held.current() is UnsteeredReason.PLAN_TOO_OLD
+    assert clock.now() == pytest.approx(1_700_003_600.0, abs=60)

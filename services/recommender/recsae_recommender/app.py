@@ -7,7 +7,7 @@ import structlog
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
-from recsae.store.histories import AsideStore, is_remote, open_history_store
+from recsae.store.histories import is_remote, open_history_store
 from recsae.telemetry.metrics import MetricsServer, MetricsTls, RecommenderMetrics, RpcMetrics, new_registry
 from recsae.telemetry.observing import Sample
 from recsae.v1 import recommender_pb2_grpc
@@ -113,9 +113,8 @@ class RecommenderApp:
         """One reader per store, however many models share it."""
         if url not in self._subjects:
             store = open_history_store(url) if url else None
-            if store is not None and is_remote(url):
-                store = AsideStore(store, self._lane.aside)
-            self._subjects[url] = SubjectReader(store, self._settings.pseudonym_key())
+            aside = self._lane.aside if is_remote(url) else None
+            self._subjects[url] = SubjectReader(store, self._settings.pseudonym_key(), aside)
         return self._subjects[url]
 
     def _observe(self, sample: Sample) -> None:

@@ -94,13 +94,14 @@ class Batcher(Generic[Q, R]):
             else:
                 jobs.append(job)
         if jobs:
-            self._on_batch(len(jobs))
             self._serve(jobs)
+            self._on_batch(len(jobs))
 
     def _serve(self, jobs: list[_Job[Q, R]]) -> None:
+        # Whatever is raised, each of them has to go on: nobody else knows of a call that waits here.
         try:
-            results = self._compute([job.request for job in jobs])
-        except Exception as error:
+            computed = list(zip(jobs, self._compute([job.request for job in jobs]), strict=True))
+        except BaseException as error:
             if len(jobs) == 1:
                 self._lane.resume(jobs[0].call, error)
                 return
@@ -108,7 +109,7 @@ class Batcher(Generic[Q, R]):
             for job in jobs:
                 self._serve([job])
             return
-        for job, result in zip(jobs, results, strict=True):
+        for job, result in computed:
             job.result = result
             self._lane.resume(job.call)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import structlog
@@ -13,7 +14,7 @@ from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFound
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.limits import MOST_HISTORY
 from recsae.steering.segments import Attribute
-from recsae.store.histories import HistoryStore
+from recsae.store.histories import AsideStore, HistoryStore
 from recsae_recommender.pseudonymous_users import PseudonymousUsers
 
 _log = structlog.get_logger(__name__)
@@ -38,10 +39,19 @@ class Subject:
 class SubjectReader:
     """Reads subjects of one model from requests and from its history store."""
 
-    def __init__(self, store: HistoryStore | None, pseudonym_key: bytes = b"") -> None:
-        """Without a store every request has to carry its history; without a key no pseudonym is understood."""
-        self._store = store
-        self._pseudonyms = PseudonymousUsers(store, pseudonym_key)
+    def __init__(
+        self, store: HistoryStore | None, pseudonym_key: bytes = b"", aside: Callable[..., Any] | None = None
+    ) -> None:
+        """Without a store every request has to carry its history; without a key no pseudonym is understood.
+
+        A store whose answers take their time is asked by `aside`, which calls the function it is given with the
+        arguments that follow, and returns its result.
+        """
+        if aside is None:
+            self._store, self._pseudonyms = store, PseudonymousUsers(store, pseudonym_key)
+        else:
+            self._store = None if store is None else AsideStore(store, aside)
+            self._pseudonyms = PseudonymousUsers(store, pseudonym_key, aside=aside)
 
     def read(
         self,

@@ -11,6 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class SegmentWriter:
         self._process = uuid.uuid4().hex[:8]
         self._number = 0
         self._hour = ""
+        self._path = folder
         self._descriptor = -1
         self._written = 0
         try:
@@ -57,7 +59,7 @@ class SegmentWriter:
             _write_all(self._descriptor, content)
             os.fsync(self._descriptor)
         except OSError:
-            self.close()  # part of a line may be there: nothing may follow it
+            self._give_up()
             raise
         self._written += len(content)
 
@@ -65,16 +67,29 @@ class SegmentWriter:
         """Deletes segments, of whatever process, whose hour ended longer ago than they are kept; returns how many."""
         oldest, deleted = self._clock() - self._retention_s, 0
         for path in segment_files(self._folder):
-            if _hour_of(path) + _HOUR_S <= oldest:
+            began = _hour_of(path)
+            if began is not None and began + _HOUR_S <= oldest:
                 path.unlink(missing_ok=True)  # another process may have been first
                 deleted += 1
         return deleted
 
     def close(self) -> None:
         """Ends the segment; the next line begins another one."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        # Let go of first: whatever closing says, the number may be another file's from here on.
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _give_up(self) -> None:
+        """Ends a segment that part of a line may be in: nothing may follow it. One without a whole line is deleted.
+
+        A disk that stays full would else be left with a file for each attempt.
+        """
+        with suppress(OSError):
+            self.close()
+        if not self._written:
+            with suppress(OSError):
+                self._path.unlink()
 
     def _open(self, more: int) -> None:
         """A segment of this hour with room for `more` bytes, or an empty one."""
@@ -84,8 +99,8 @@ class SegmentWriter:
             return
         self.close()
         self._number += 1
-        path = self._folder / f"exposures-{hour}-{self._process}-{self._number:04}.jsonl"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self._path = self._folder / f"exposures-{hour}-{self._process}-{self._number:04}.jsonl"
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self._hour, self._written = hour, 0
         fsync_folder(self._folder)
 
@@ -95,11 +110,14 @@ def segment_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def _hour_of(path: Path) -> float:
-    """When the hour of a segment began, in seconds since the epoch."""
+def _hour_of(path: Path) -> float | None:
+    """When the hour of a segment began, in seconds since the epoch; None for one that no clock shows."""
     found = _NAME.fullmatch(path.name)
     assert found is not None, "segment_files gives segments"
-    return datetime.strptime(found["hour"], _HOUR).replace(tzinfo=UTC).timestamp()
+    try:
+        return datetime.strptime(found["hour"], _HOUR).replace(tzinfo=UTC).timestamp()
+    except ValueError:  # a file of somebody else's, named much like ours
+        return None
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

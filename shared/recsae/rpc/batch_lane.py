@@ -8,6 +8,7 @@ threads of its own. Not here: what a batch computes, and which calls are batched
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -92,12 +93,17 @@ class BatchLane(ThreadPoolExecutor):
         """Lets a parked call go on, in the lane's thread; called there."""
         self._resumed.append((call, error))
 
+    def resume_anywhere(self, call: greenlet) -> None:
+        """As `resume`, called in any thread."""
+        self._inbox.put(call.switch)
+
     def aside(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn`'s result, computed in another thread while other calls go on; outside of the lane, right here."""
         if not self.is_running_here():
             return fn(*args, **kwargs)
-        call, outcome = getcurrent(), self._aside.submit(fn, *args, **kwargs)
-        outcome.add_done_callback(lambda _done: self._inbox.put(call.switch))
+        context = contextvars.copy_context()
+        call, outcome = getcurrent(), self._aside.submit(lambda: context.run(fn, *args, **kwargs))
+        outcome.add_done_callback(lambda _done: self.resume_anywhere(call))
         self.waits_aside += 1
         try:
             self.park()
@@ -107,6 +113,9 @@ class BatchLane(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Runs a call in the lane. What comes back knows no more of futures than `add_done_callback`."""
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        self._park_where_grpc_waits(args)
         ended = _Ended()
         self._submitted += 1
 
@@ -161,10 +170,18 @@ class BatchLane(ThreadPoolExecutor):
         ready = next((batches for batches in self._batches if batches.ready()), None)
         if ready is None:
             return False
-        ready.compute()
         # The next one is another's turn, so that a busy model does not starve the others.
         self._batches.append(self._batches.pop(self._batches.index(ready)))
+        ready.compute()
         return True
+
+    def turn(self) -> bool:
+        """Runs what is ready, else computes one batch; False when there was nothing to do. Never raises."""
+        try:
+            return self.run_ready() or self.compute_one()
+        except BaseException as error:  # with this thread every call would end
+            _log.error("lane_turn_failed", lane=self.name, exc_info=error)
+            return True
 
     def tell_idle(self) -> None:
         """Wakes those in `wait_idle`, when no call is held."""
@@ -172,13 +189,61 @@ class BatchLane(ThreadPoolExecutor):
             with self._idle:
                 self._idle.notify_all()
 
+    def _park_where_grpc_waits(self, arguments: tuple[Any, ...]) -> None:
+        """Makes a call park for its request message, for which grpcio blocks on the condition of the call's state.
+
+        A caller who sends headers and no message would hold up everybody.
+        """
+        for argument in arguments:
+            condition = getattr(argument, "condition", None)
+            if isinstance(condition, threading.Condition):
+                argument.condition = _ParkingCondition(self, condition)
+
     def _run(self) -> None:
         self.settle_in()
         while not (self._closed and self.held == 0):
-            self.run_ready()
-            if not self.compute_one() and not self._resumed and not self._inbox.qsize():
+            if not self.turn():
                 self.tell_idle()
-                self._inbox.get()()
+                self.begin_next()
+
+    def begin_next(self) -> None:
+        """Waits for something to run, and runs it. Never raises."""
+        try:
+            self._inbox.get()()
+        except BaseException as error:
+            _log.error("lane_turn_failed", lane=self.name, exc_info=error)
+
+
+class _ParkingCondition:
+    """Stands for another condition, with its lock: a call of a lane parks here instead of blocking its thread."""
+
+    __slots__ = ("_lane", "_lock", "_parked")
+
+    def __init__(self, lane: BatchLane, condition: threading.Condition) -> None:
+        held: Any = condition
+        self._lane, self._lock = lane, held._lock
+        self._parked: greenlet | None = None
+
+    def __enter__(self) -> bool:
+        taken: bool = self._lock.acquire()
+        return taken
+
+    def __exit__(self, *_exception: object) -> None:
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Parks until `notify_all`. grpcio waits without a timeout, and looks itself whether to go on."""
+        self._parked, held = getcurrent(), self._lock._release_save()
+        try:
+            self._lane.park()
+        finally:
+            self._lock._acquire_restore(held)
+
+    def notify_all(self) -> None:
+        """Lets the call go on, when its message has come or its caller has gone."""
+        if self._parked is not None:
+            parked, self._parked = self._parked, None
+            self._lane.resume_anywhere(parked)
 
 
 class _Ended:

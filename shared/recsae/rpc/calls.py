@@ -68,7 +68,7 @@ class CallRecorder:
             started = time.perf_counter()
             try:
                 response = behaviour(request, context)
-            except Exception as error:
+            except BaseException as error:  # one that nobody catches would leave the caller without an answer
                 served.failed(error, info, context, time.perf_counter() - started)
             else:
                 served.ended(grpc.StatusCode.OK, info, time.perf_counter() - started)
@@ -85,7 +85,7 @@ class CallRecorder:
             except GeneratorExit:
                 served.ended(grpc.StatusCode.CANCELLED, info, time.perf_counter() - started)
                 raise
-            except Exception as error:
+            except BaseException as error:
                 served.failed(error, info, context, time.perf_counter() - started)
             else:
                 served.ended(grpc.StatusCode.OK, info, time.perf_counter() - started)
@@ -114,7 +114,7 @@ class _Method:
         if _levels.isEnabledFor(logging.DEBUG):
             _report(info, code, seconds, None)
 
-    def failed(self, error: Exception, info: RequestInfo, context: grpc.ServicerContext, seconds: float) -> None:
+    def failed(self, error: BaseException, info: RequestInfo, context: grpc.ServicerContext, seconds: float) -> None:
         """Counts and logs a call that raised, and ends it with the status of its error: always raises."""
         missing = isinstance(error, NotImplementedError)
         code = grpc.StatusCode.UNIMPLEMENTED if missing else status_code(error)
@@ -147,7 +147,7 @@ def _leave(token: Token[RequestInfo | None]) -> None:
         leave_request(token)
 
 
-def _report(info: RequestInfo, code: grpc.StatusCode, seconds: float, failure: Exception | None) -> None:
+def _report(info: RequestInfo, code: grpc.StatusCode, seconds: float, failure: BaseException | None) -> None:
     unforeseen = failure is not None and not isinstance(failure, RecsaeError)
     getattr(_log, _LEVELS.get(code, "info"))(
         "call_failed" if failure is not None else "call_served",

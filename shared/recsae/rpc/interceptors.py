@@ -84,8 +84,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         def refuse(_request: Any, _context: grpc.ServicerContext) -> Any:
             raise refusal
 
-        recorded = self._recorder.recorded(refuse, method, None, streaming=handler.response_streaming)
-        return _with_behaviour(handler, recorded, self._lanes.express)
+        recorded: Any = self._recorder.recorded(refuse, method, None, streaming=handler.response_streaming)
+        recorded.experimental_thread_pool = self._lanes.express
+        # As if requests came in a stream: grpcio would else hold the thread until a message came, which a caller
+        # without credentials need never send.
+        streaming = handler.response_streaming
+        make = grpc.stream_stream_rpc_method_handler if streaming else grpc.stream_unary_rpc_method_handler
+        return make(recorded, handler.request_deserializer, handler.response_serializer)
 
 
 def _passed_on(behaviour: Behaviour) -> Behaviour:

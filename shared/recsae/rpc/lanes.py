@@ -18,7 +18,8 @@ from recsae.errors import ResourceExhaustedError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_EXPRESS_THREADS = 2
+# Begun as they are needed, which is one or two; the rest are for health checks whose message is long in coming.
+_EXPRESS_THREADS = 64
 
 
 class Lane(ThreadPoolExecutor):

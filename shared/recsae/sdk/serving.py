@@ -178,4 +178,5 @@ def _refusing(refusal: RecsaeError) -> grpc.RpcMethodHandler[Any, Any]:
     def refuse(_request: Any, context: grpc.ServicerContext) -> Any:
         context.abort(code, sentence)
 
-    return grpc.unary_unary_rpc_method_handler(refuse)
+    # As if requests came in a stream: a thread would else be held until the message came, which it never need.
+    return grpc.stream_unary_rpc_method_handler(refuse)

@@ -53,7 +53,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._state = BreakerState.CLOSED
         self._generation = 0
-        self._failures = 0
+        self._failures = 0.0
         self._openings = 0
         self._until = 0.0
 
@@ -77,7 +77,7 @@ class Breaker:
         with self._lock:
             if ticket != self._generation:
                 return
-            self._failures = 0
+            self._failures = 0.0
             if self._state is not BreakerState.CLOSED:
                 self._openings = 0
                 self._become(BreakerState.CLOSED, 0.0)
@@ -91,8 +91,23 @@ class Breaker:
             if self._state is BreakerState.PROBING or self._failures >= self._limits.failures:
                 self._open()
 
+    def cut_short(self, ticket: int, share: float) -> None:
+        """The call ran out of time, of which its caller gave it only `share` (0 to 1) of the usual.
+
+        It weighs as much: callers who are always in a hurry must not wait for a lost partner for ever. Their probe
+        is no proof, so the pause after it is that of a first opening.
+        """
+        with self._lock:
+            if ticket != self._generation:
+                return
+            self._failures += share
+            if self._state is BreakerState.PROBING:
+                self._become(BreakerState.OPEN, self._limits.pause_s * self._uniform(0.5, 1.5))
+            elif self._failures >= self._limits.failures:
+                self._open()
+
     def withdrawn(self, ticket: int) -> None:
-        """The call says nothing about the partner: the caller itself had too little time, say."""
+        """The call says nothing about the partner: it was never made, say."""
         with self._lock:
             if ticket == self._generation and self._state is BreakerState.PROBING:
                 # Open as before: the next caller probes, and the pause is not lengthened by what was nobody's fault.

@@ -1,16 +1,25 @@
 """The interpreter's clock as a replica estimates it: windows of policies are judged by it, not by the replica's own.
 
-Each message that says when it was sent is compared with this machine's monotonic clock, which nobody sets. Knows no
+Each message that says when it was sent is compared with this machine's steady clock, which nobody sets. Knows no
 network. Not here: what a window is (`policies`).
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
 
 _KEPT = 5
+
+
+def steady() -> float:
+    """Seconds on a clock that nobody sets, sleep of the machine included where the system counts it (Linux does).
+
+    `time.monotonic` stands still meanwhile: a plan of yesterday would pass for one confirmed just now.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
 class PartnerClock:
@@ -22,7 +31,7 @@ class PartnerClock:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time, kept: int = _KEPT
+        self, clock: Callable[[], float] = steady, wall: Callable[[], float] = time.time, kept: int = _KEPT
     ) -> None:
         """`clock` never jumps; `wall` is this machine's time of day, used until something was heard."""
         self._clock = clock

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from recsae.errors import InvalidRequestError, RecsaeError
-from recsae.steering.clock import PartnerClock
+from recsae.steering.clock import PartnerClock, steady
 from recsae.steering.delta import Encode, Steerer
 from recsae.steering.plans import Plan, PlanSet, verify_plan
 from recsae.steering.receipts import UnsteeredReason
@@ -45,7 +45,7 @@ class HeldPlan:
         fetch_encoder: FetchEncoder,
         *,
         max_age_s: float = 600.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = steady,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`max_age_s`: from that age on without confirmation the plan is not used. `wall` is this machine's time."""

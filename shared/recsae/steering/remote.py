@@ -36,7 +36,7 @@ MARGIN_S = 0.005
 """Left of a request's time for what follows: the head, and the way back."""
 # A call with less time than this would only be given up.
 _SHORTEST_S = 0.002
-# A call that was cut short by its caller says little about the interpreter.
+# A call that was cut short by its caller says little about the interpreter: it weighs as the time it was given.
 _TELLING_SHARE = 0.5
 _CLIENT_PAUSE_S = (2.5, 7.5)
 
@@ -64,13 +64,13 @@ class SteerCall(NamedTuple):
 
 
 class _FailedError(Exception):
-    """A call that gave nothing to use; `telling`: by the interpreter's fault."""
+    """A call that gave nothing to use; `weight` < 1 where its caller cut it short to that share of the usual time."""
 
-    def __init__(self, reason: UnsteeredReason, error: Exception | None, *, telling: bool = True) -> None:
+    def __init__(self, reason: UnsteeredReason, error: Exception | None, *, weight: float = 1.0) -> None:
         super().__init__(reason)
         self.reason = reason
         self.error = error
-        self.telling = telling
+        self.weight = weight
 
 
 class RemoteSteering:
@@ -225,7 +225,10 @@ class RemoteSteering:
         try:
             answer, receipts = self._call(stub, x, contexts, given_s)
         except _FailedError as failure:
-            (self._breaker.failed if failure.telling else self._breaker.withdrawn)(ticket)
+            if failure.weight < 1:
+                self._breaker.cut_short(ticket, failure.weight)
+            else:
+                self._breaker.failed(ticket)
             raise
         except BaseException:
             self._breaker.withdrawn(ticket)
@@ -258,8 +261,9 @@ class RemoteSteering:
     def _failure(self, error: grpc.RpcError, given_s: float) -> _FailedError:
         code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
         reason = _REASONS.get(code, UnsteeredReason.ERROR)
-        cut_short = reason is UnsteeredReason.DEADLINE and given_s < _TELLING_SHARE * self._limits.timeout_s
-        return _FailedError(reason, error_from(error), telling=not cut_short)
+        share = given_s / self._limits.timeout_s
+        cut_short = reason is UnsteeredReason.DEADLINE and share < _TELLING_SHARE
+        return _FailedError(reason, error_from(error), weight=share if cut_short else 1.0)
 
     def _client(self) -> steering_pb2_grpc.SteeringStub | None:
         """The client; tries again now and then to make one that could not be made: a certificate may yet come."""

@@ -6,6 +6,7 @@ within the budget and as long as the receipt says. All other rows stay the calle
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,10 +14,12 @@ import numpy as np
 
 from recsae.pipeline.triples import Triple
 from recsae.steering.plans import Floats
-from recsae.steering.receipts import Receipt, UnsteeredReason
+from recsae.steering.receipts import Receipt, ShadowOutcome, UnsteeredReason
 
 # Receipts travel in float32 and changes are rounded to it once; a receipt further off than this is not of this row.
 _CLAIM_TOLERANCE = 1e-6
+# No row is shorter but one of zeros, whose share is 0 of 0.
+_SHORTEST = 1e-300
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,12 @@ def used(x: Floats, answer: Floats, receipts: Sequence[Receipt], expected: Expec
         # Not finite compares false, and so is refused.
         honest = np.abs(norms - said) <= _CLAIM_TOLERANCE * (lengths + said)
         valid = np.isfinite(norms) & honest & (norms <= expected.norm_budget * lengths * (1 + _CLAIM_TOLERANCE))
-    for row, fine in zip(claimed, valid.tolist(), strict=True):
+        shares = norms / np.maximum(lengths, _SHORTEST)
+    for row, fine, share in zip(claimed, valid.tolist(), shares.tolist(), strict=True):
         if not fine:
             receipts[row] = _refused(receipts[row], UnsteeredReason.INVALID_CHANGE)
+        elif not abs(receipts[row].delta_share - share) <= _CLAIM_TOLERANCE * (1 + share):
+            receipts[row] = replace(receipts[row], delta_share=share)
     rows = np.asarray(claimed)[valid & (norms > 0)]
     if not len(rows):
         return x, receipts
@@ -81,12 +87,18 @@ def _telling(own: Sequence[Receipt]) -> Receipt:
 
 
 def _checked(receipt: Receipt, model_version: str) -> Receipt:
-    """The receipt, unless it is another version's or claims steering by nobody's policies."""
+    """The receipt, unless it is another version's, claims steering by nobody's policies, or contradicts itself."""
     triple = receipt.triple
     if triple.model_version not in ("", model_version):
         return _refused(receipt, UnsteeredReason.VERSION_MISMATCH, Triple(model_version))
     if receipt.reason is UnsteeredReason.STEERED and not (receipt.applied and triple.sae_version):
         return _refused(receipt, UnsteeredReason.INVALID_CHANGE)
+    if receipt.reason is not UnsteeredReason.STEERED and (receipt.applied or receipt.delta_norm or receipt.delta_share):
+        receipt = replace(receipt, applied=(), delta_norm=0.0, delta_share=0.0)
+    shadow = receipt.shadow
+    if shadow is not None and not (0 <= shadow.delta_norm < math.inf and 0 <= shadow.delta_share < math.inf):
+        invalid = ShadowOutcome(shadow.policies, reason=UnsteeredReason.INVALID_CHANGE)
+        receipt = replace(receipt, shadow=invalid)
     return receipt
 
 
