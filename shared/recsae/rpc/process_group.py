@@ -186,7 +186,10 @@ class _Slot:
         assert process.stdout is not None
         since = 0.0
         for line in process.stdout:
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError:
+                continue  # cut off by `kill -9`
             if READY in said:
                 since, self.serving = time.monotonic(), True
                 _log.info("process_ready", process=self._number, pid=process.pid)
@@ -195,6 +198,7 @@ class _Slot:
                 self._hear(said[METRICS])
         status = process.wait()
         process.stdout.close()
+        self._close_input()
         self.serving = False
         self._hear("")
         return status, time.monotonic() - since if since else 0.0
@@ -225,8 +229,11 @@ class _Slot:
 
     def dismiss(self) -> None:
         """Closes its standard input, on which it drains and ends."""
+        self._dismissed = True
+        self._close_input()
+
+    def _close_input(self) -> None:
         with self._lock:
-            self._dismissed = True
             if self._process is not None and self._process.stdin is not None:
                 with contextlib.suppress(OSError):
                     self._process.stdin.close()
