@@ -48,7 +48,8 @@ define install_torch
 endef
 
 .PHONY: help setup demo test saelens-test recbole-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock \
-	clean fix bench-sae bench-growth bench-fidelity bench-evidence bench-families bench-recbole bench-sdk paper
+	clean fix bench-sae bench-growth bench-fidelity bench-evidence bench-families bench-recbole bench-sdk bench-serving bench-propagation bench-faults bench-durability bench-matching \
+	bench-steering-cost bench-exposures paper
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -129,6 +130,27 @@ bench-recbole: $(RECBOLE) ## RecBole's models under our protocol: benchmarks/rec
 
 bench-sdk: $(READY) ## What a tap of recsae.sdk costs a live torch model
 	@.venv/bin/python -m benchmarks.sdk_hook
+
+bench-serving: $(READY) ## What serving and steering cost beside a bare echo server, 15 minutes; QUICK=1 two
+	@.venv/bin/python -m benchmarks.serving $(if $(filter-out 0,$(QUICK)),--quick)
+
+bench-propagation: $(READY) ## Time from a policy write to the first steered response at 1, 4 and 16 replicas
+	@.venv/bin/python -m benchmarks.propagation $(if $(filter-out 0,$(QUICK)),--quick)
+
+bench-faults: $(READY) ## Parts of the platform die, hang or lie under load: every answer judged; SECONDS_EACH=8
+	@.venv/bin/python -m benchmarks.faults $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH))
+
+bench-durability: $(READY) ## 100 kill -9 of the state server during writes; KILLS=5 for a quick look
+	@.venv/bin/python -m benchmarks.durability --kills $(or $(KILLS),100)
+
+bench-matching: $(READY) ## Finding the five of 1,000 policies that match a request
+	@.venv/bin/python -m benchmarks.matching
+
+bench-steering-cost: $(READY) ## What applying a plan costs a batch, by operation and width
+	@.venv/bin/python -m benchmarks.steering_cost
+
+bench-exposures: $(READY) ## What the exposure log costs a recommender
+	@.venv/bin/python -m benchmarks.exposures
 
 paper: $(READY) ## The study of concepts: docs/results.md and docs/results.json; DATA=FOLDER as above, LLM_URL= and LLM_MODEL=
 	@.venv/bin/python -m benchmarks.study $(if $(DATA),--data "$(DATA)") --threads $(or $(THREADS),1) \

@@ -27,16 +27,22 @@ SLOW_S = 0.3
 
 
 class SlowEncoder(steering_pb2_grpc.SteeringServicer):
-    """Streams what is put into `events`; each request for the encoder is refused after `SLOW_S`."""
+    """Streams what is put into `events`, or `always` and no more; the encoder is refused after `SLOW_S`."""
 
     def __init__(self) -> None:
         self.events: queue.Queue[steering_pb2.WatchPlansResponse | None] = queue.Queue()
         self.asked = threading.Event()
+        self.joined = threading.Semaphore(0)
+        self.always: steering_pb2.WatchPlansResponse | None = None
         self._never = threading.Event()
 
     def WatchPlans(
         self, request: steering_pb2.WatchPlansRequest, context: grpc.ServicerContext
     ) -> Iterator[steering_pb2.WatchPlansResponse]:
+        self.joined.release()
+        if self.always is not None:
+            yield self.always
+            return
         while (event := self.events.get()) is not None:
             yield event
 
@@ -111,3 +117,61 @@ def test_without_onnxruntime_plans_that_add_are_applied_and_others_say_once_what
         follower.close()
     assert not servicer.asked.is_set()
     assert capsys.readouterr().out.count("plan_encoder_missing") == 1
+
+
+def damaged(revision: int) -> steering_pb2.WatchPlansResponse:
+    message = plans(revision, PlanPolicy(PolicyRef("p-1", 1), (ADDING,), Scope(), Window(), "salt"))
+    message.plans.plans[0].norm_budget = -1.0
+    return message
+
+
+ADDING = PlanOperation(0, OperationKind.ADD, 0.5, np.array([1, 0], np.float32))
+
+
+def test_a_refused_plan_of_the_revision_held_is_asked_for_again_at_once_and_counted(
+    interpreter: tuple[SlowEncoder, grpc.Channel],
+) -> None:
+    servicer, channel = interpreter
+    rejected, changed = threading.Semaphore(0), threading.Semaphore(0)
+    follower = PlanFollower(
+        channel, MODEL, VERSION, watcher="test", on_rejected=rejected.release, on_change=changed.release
+    ).start()
+    try:
+        assert servicer.joined.acquire(timeout=10)
+        servicer.events.put(plans(1))
+        assert changed.acquire(timeout=10)
+        servicer.events.put(damaged(1))
+        assert rejected.acquire(timeout=10)
+        steerer = follower.current()
+        assert isinstance(steerer, Steerer)
+        assert not steerer.plan.policies, "the last good plan stays"
+        # No heartbeat in between: the stream it was refused on is given up, and the next one's snapshot is taken.
+        assert servicer.joined.acquire(timeout=10)
+        policy = PlanPolicy(PolicyRef("p-1", 1), (ADDING,), Scope(), Window(), "salt")
+        for _ in range(3):  # the stream given up may still take one
+            servicer.events.put(plans(1, policy))
+        assert changed.acquire(timeout=10)
+        steerer = follower.current()
+        assert isinstance(steerer, Steerer)
+        assert len(steerer.plan.policies) == 1
+    finally:
+        follower.close()
+
+
+def test_a_plan_that_is_refused_again_and_again_is_asked_for_ever_more_slowly(
+    interpreter: tuple[SlowEncoder, grpc.Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servicer, channel = interpreter
+    ceilings: queue.Queue[float] = queue.Queue()
+
+    def at_once(_low: float, high: float) -> float:
+        ceilings.put(high)
+        return 0.0
+
+    monkeypatch.setattr("recsae.steering.follower.random.uniform", at_once)
+    servicer.always = damaged(1)
+    follower = PlanFollower(channel, MODEL, VERSION, watcher="test").start()
+    try:
+        assert [ceilings.get(timeout=10) for _ in range(4)] == pytest.approx([0.2, 0.4, 0.8, 1.6])
+    finally:
+        follower.close()

@@ -43,5 +43,16 @@ def test_a_model_of_arrays_is_served() -> None:
     np.testing.assert_allclose(x, [vectors[3], (vectors[3] + vectors[5]) / 2], atol=1e-6)
 
 
+def test_a_model_asks_an_interpreter_and_goes_on_without_one() -> None:
+    vectors = np.random.default_rng(0).standard_normal((N_ITEMS + 1, DIM)).astype(np.float32)
+    names: dict[str, Any] = {"rows": vectors[1:3], "vectors": vectors}
+    # Port 1: nobody is there, whatever runs beside the tests.
+    exec(re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", BLOCKS[2]).replace("timeout_s=0.05", "timeout_s=5"), names)
+    names["steering"].close()
+    assert [receipt.reason.value for receipt in names["steered"].receipts] == ["unreachable"] * 2
+    assert names["steered"].activation is names["rows"]
+    assert names["scores"].shape == (2, N_ITEMS + 1)
+
+
 def test_every_block_is_run() -> None:
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 3

@@ -12,7 +12,7 @@ from recsae.errors import RecsaeError, UnavailableError
 from recsae.pipeline.triples import Triple
 from recsae.steering.delta import Encode, Steerer
 from recsae.steering.encoder import SparseLatents
-from recsae.steering.held_plan import HeldPlan
+from recsae.steering.held_plan import Arrival, HeldPlan
 from recsae.steering.matching import SteerContext
 from recsae.steering.plans import Floats, Plan, PlanOperation, PlanPolicy, PlanSet
 from recsae.steering.policies import OperationKind, Scope, Window
@@ -80,10 +80,20 @@ def test_before_the_first_plan_there_is_none(held: HeldPlan) -> None:
     assert (held.current(), held.revision, held.age_s) == (UnsteeredReason.NO_PLAN, 0, float("inf"))
 
 
-def test_a_set_without_this_model_version_says_no_sae(held: HeldPlan) -> None:
+def test_sets_without_this_model_version_say_no_sae_once_a_second_one_agrees(held: HeldPlan) -> None:
     other = Triple("f" * 16, "b" * 16, "c" * 16)
+    assert held.take(plan_set(3, triple=other)) == Arrival(False)
+    assert held.current() is UnsteeredReason.NO_PLAN
     assert held.take(plan_set(3, triple=other)).taken
     assert (held.current(), held.revision) == (UnsteeredReason.NO_SAE_FOR_MODEL, 3)
+
+
+def test_a_plan_that_went_missing_on_the_way_leaves_the_one_held(held: HeldPlan) -> None:
+    held.take(plan_set(3))
+    assert held.take(PlanSet(3, ())) == Arrival(False)
+    assert steered(held) is UnsteeredReason.STEERED
+    assert held.take(plan_set(3)).taken
+    assert held.take(PlanSet(4, ())) == Arrival(False), "it takes two in a row"
 
 
 @pytest.mark.parametrize(
@@ -138,3 +148,33 @@ def test_a_plan_whose_encoder_cannot_be_fetched_is_taken_and_completed_later(hel
     asked = len(fetcher.asked)
     held.retry_encoder()
     assert len(fetcher.asked) == asked
+
+
+def test_after_a_refused_set_of_the_same_revision_nothing_confirms_the_old_one_until_a_good_one_came(
+    held: HeldPlan, clock: Clock
+) -> None:
+    held.take(plan_set(3))
+    assert not held.take(plan_set(3, dim=5)).taken, "a promotion changes plans and not their revision"
+    clock.now += 10
+    assert not held.confirm(3)
+    assert (held.age_s, steered(held)) == (10, UnsteeredReason.STEERED)
+    assert held.take(plan_set(3)).taken
+    assert held.confirm(3)
+
+
+def test_a_set_whose_revision_is_not_its_plans_is_refused(held: HeldPlan) -> None:
+    held.take(plan_set(3))
+    assert not held.take(replace(plan_set(4), revision=5)).taken
+    assert held.revision == 3
+
+
+def test_the_time_of_windows_is_the_interpreters_once_it_said(clock: Clock, fetcher: Fetcher) -> None:
+    wall = Clock(1_000_000.0)
+    held = HeldPlan("m", MODEL_VERSION, fetcher, clock=clock, wall=wall)
+    assert (held.now(), held.clock_offset_s) == (1_000_000.0, 0.0)
+    held.take(plan_set(3), sent_at=1_003_600.0)
+    assert (held.now(), held.clock_offset_s) == (1_003_600.0, 3600.0)
+    clock.now += 2
+    wall.now += 2
+    held.confirm(3, sent_at=1_003_602.0)
+    assert (held.now(), held.clock_offset_s) == (1_003_602.0, 3600.0)

@@ -14,7 +14,7 @@ from recsae.steering.matching import NO_MATCH, Match, Matcher, SteerContext
 from recsae.steering.plans import PlanPolicy
 from recsae.steering.policies import Scope, Window
 from recsae.steering.predicates import compiled
-from recsae.steering.receipts import PolicyRef
+from recsae.steering.receipts import MOST_HELD_OUT, PolicyRef
 from recsae.steering.rollout import in_rollout, rollout_limit, rollout_position
 from recsae.steering.segments import (
     AllOf,
@@ -147,3 +147,12 @@ def test_comparing_bytes_says_who_is_in_a_rollout(percent: float, salt: str, key
     exact = rollout_position(salt, key) * 100
     for edge in (exact, math.nextafter(exact, 100), math.nextafter(exact, 0)):
         assert (digest < rollout_limit(edge)) is in_rollout(edge, salt, key, "")
+
+
+def test_a_receipt_names_no_more_control_groups_than_it_may() -> None:
+    policies = tuple(
+        PlanPolicy(PolicyRef(f"p-{place:02}", 1), (), Scope(rollout_percent=0.0), Window(), "salt")
+        for place in range(MOST_HELD_OUT + 3)
+    )
+    held_out = Matcher(policies).find(SteerContext("ann"), 0.0).held_out
+    assert held_out == tuple(one.ref for one in policies[:MOST_HELD_OUT])

@@ -42,11 +42,15 @@ def steer_response(steered: Steered) -> steering_pb2.SteerResponse:
     return steering_pb2.SteerResponse(
         activations=to_tensor(steered.activation),
         receipts=[receipt_message(receipt) for receipt in steered.receipts],
+        plan_revision=max((receipt.plan_revision for receipt in steered.receipts), default=0),
     )
 
 
-def watch_response(event: PlanSet | Heartbeat) -> steering_pb2.WatchPlansResponse:
-    """The response for plans or a heartbeat."""
+def watch_response(event: PlanSet | Heartbeat, sent_at: float) -> steering_pb2.WatchPlansResponse:
+    """The response for plans or a heartbeat; `sent_at` is this machine's time now, in seconds since the epoch."""
     if isinstance(event, Heartbeat):
-        return steering_pb2.WatchPlansResponse(heartbeat=steering_pb2.PlanHeartbeat(revision=event.revision))
-    return steering_pb2.WatchPlansResponse(plans=plan_set_message(event))
+        heartbeat = steering_pb2.PlanHeartbeat(revision=event.revision, sent_at=timestamp(sent_at))
+        return steering_pb2.WatchPlansResponse(heartbeat=heartbeat)
+    response = steering_pb2.WatchPlansResponse(plans=plan_set_message(event))
+    response.plans.sent_at.CopyFrom(timestamp(sent_at))
+    return response

@@ -39,6 +39,11 @@ class InterpreterSettings(ServiceSettings):
     )
     kill_switch: bool = Field(default=False, description="True switches all steering off, by the plans sent out.")
     flush_s: float = Field(default=5, gt=0, le=60, description="Seconds between two writes of drift counters.")
+    plan_max_age_s: float = Field(
+        default=600,
+        gt=0,
+        description="Seconds without an answer of the state server after which `Steer` steers nothing any more.",
+    )
     state_max_age_s: float = Field(
         default=15,
         gt=0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -191,7 +192,7 @@ class SteeringServicer(steering_pb2_grpc.SteeringServicer):
         self.metrics.watchers.labels(label).inc()
         try:
             for event in self.watch(request.model, lambda: self.draining.is_set() or not context.is_active()):
-                yield convert_steering.watch_response(event)
+                yield convert_steering.watch_response(event, time.time())
         finally:
             self.metrics.watchers.labels(label).dec()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import structlog
 
 from recsae.rpc.batch_lane import BatchLane
-from recsae.rpc.client import channel
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
@@ -29,7 +28,7 @@ from recsae_recommender.servicers import (
     RecommenderServicer,
 )
 from recsae_recommender.settings import RecommenderSettings
-from recsae_recommender.steering import ModelSteering
+from recsae_recommender.steering import ModelSteering, try_interpreter_client
 from recsae_recommender.subjects import SubjectReader
 
 _log = structlog.get_logger(__name__)
@@ -45,7 +44,7 @@ class RecommenderApp:
         self.registry = new_registry()
         """The metrics of this process."""
         self._metrics = RecommenderMetrics(self.registry)
-        self._interpreter = channel(settings.interpreter, settings.client_options()) if settings.interpreter else None
+        self._interpreter = try_interpreter_client(settings)
         self._observer = self._make_observer()
         self._exposures = open_exposures(settings, self._metrics)
         self._lane = BatchLane("recommend", most_held=settings.max_workers + settings.max_queue)

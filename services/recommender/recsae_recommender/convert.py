@@ -14,6 +14,7 @@ from recsae.recommenders.hook_messages import SIDES, hook_info
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.request import RequestInfo
 from recsae.rpc.tensors import from_tensor, to_tensor
+from recsae.steering.receipts import Receipt
 from recsae.steering.segments import validate_segment
 from recsae.steering.wire import attributes_from, segment_from
 from recsae.steering.wire_plans import receipt_message
@@ -46,9 +47,26 @@ def recommend_query(request: recommender_pb2.RecommendRequest, info: RequestInfo
     )
 
 
-def recommend_response(found: Recommendation, info: RequestInfo) -> recommender_pb2.RecommendResponse:
+class ReceiptMessages:
+    """Messages for receipts: requests that no policy matched share one receipt, whose message is made once."""
+
+    def __init__(self) -> None:
+        self._newest: tuple[Receipt | None, common_pb2.Receipt] = (None, common_pb2.Receipt())
+
+    def __call__(self, receipt: Receipt) -> common_pb2.Receipt:
+        """The message, not to be changed."""
+        known, message = self._newest
+        if receipt is not known:
+            message = receipt_message(receipt)
+            self._newest = (receipt, message)
+        return message
+
+
+def recommend_response(
+    found: Recommendation, info: RequestInfo, receipts: ReceiptMessages
+) -> recommender_pb2.RecommendResponse:
     """The response for a recommendation."""
-    receipt = receipt_message(found.ranking.receipt)
+    receipt = receipts(found.ranking.receipt)
     response = recommender_pb2.RecommendResponse(
         model=found.recommender.name, triple=receipt.triple, receipt=receipt, request_id=info.request_id
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsae.recommenders.runtime import OnnxRecommender
+from recsae.rpc.deadline import Deadline
 from recsae.steering.delta import Steered
 from recsae.steering.matching import SteerContext
 from recsae.steering.receipts import Receipt
@@ -26,6 +27,7 @@ class Job:
     """One request as the model sees it: history (item indices, oldest first), whom to steer for, what to rank.
 
     `user` is the id the model may know; the context's attributes are those it may read. `bare`: no policy holds.
+    `deadline` bounds the time an interpreter may take to steer it.
     """
 
     history: NDArray[np.int64]
@@ -33,6 +35,7 @@ class Job:
     ask: RankAsk
     user: str = ""
     bare: bool = False
+    deadline: Deadline = field(default_factory=Deadline)
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,13 @@ class ModelPipeline:
         return [Ranking(items, receipt, shadows.get(place)) for place, (items, receipt) in enumerate(pairs)]
 
     def _steer(self, rows: EmbeddedRows, jobs: Sequence[Job], contexts: Sequence[SteerContext]) -> Steered:
+        deadlines = [job.deadline for job in jobs]
         if not any(job.bare for job in jobs):
-            return self._steering.steer(rows.activation, contexts, rows.sizes)
+            return self._steering.steer(rows.activation, contexts, rows.sizes, deadlines)
 
         def steer(activation: NDArray[np.float32], places: Sequence[int]) -> Steered:
             own, sizes = [contexts[place] for place in places], [rows.sizes[place] for place in places]
-            return self._steering.steer(activation, own, sizes)
+            return self._steering.steer(activation, own, sizes, [deadlines[place] for place in places])
 
         wanted = np.array([not job.bare for job in jobs])
         return steer_wanted(steer, rows.activation, rows.sizes, wanted, self._recommender.version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 
@@ -27,13 +27,14 @@ class RecommenderServicer(recommender_pb2_grpc.RecommenderServicer):
 
     recommend: RecommendHandler
     rank: RankHandler
+    receipts: convert.ReceiptMessages = field(default_factory=convert.ReceiptMessages)
 
     def Recommend(
         self, request: recommender_pb2.RecommendRequest, context: grpc.ServicerContext
     ) -> recommender_pb2.RecommendResponse:
         """Ranks items for one user."""
         info = require_request()
-        return convert.recommend_response(self.recommend(convert.recommend_query(request, info)), info)
+        return convert.recommend_response(self.recommend(convert.recommend_query(request, info)), info, self.receipts)
 
     def Rank(self, request: recommender_pb2.RankRequest, context: grpc.ServicerContext) -> recommender_pb2.RankResponse:
         """Ranks items from activations."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from recsae.errors import FailedPreconditionError
 from recsae.rpc.settings import CommaSeparated, Port, ServiceSettings
+from recsae.steering.plans import DEFAULT_NORM_BUDGET
 
 
 class RecommenderSettings(ServiceSettings):
@@ -52,6 +53,17 @@ class RecommenderSettings(ServiceSettings):
     exposure_buffer: int = Field(default=1024, ge=1, description="Exposures held at most; more are dropped.")
     plan_max_age_s: float = Field(
         default=600, gt=0, description="Age in seconds from which a plan the interpreter no longer confirms is unused."
+    )
+    steering: Literal["plan", "rpc"] = Field(
+        default="plan",
+        description="`plan` = plans applied in process; `rpc` = the interpreter's `Steer`, once a batch.",
+    )
+    steer_timeout_s: float = Field(default=0.05, gt=0, le=10, description="Most seconds for one call of `Steer`.")
+    steer_norm_budget: float = Field(
+        default=DEFAULT_NORM_BUDGET,
+        gt=0,
+        le=100,
+        description="Largest change taken from `Steer`; the interpreter's own.",
     )
     kill_switch: bool = Field(default=False, description="True switches all steering off, here.")
     max_batch: int = Field(default=32, ge=1, le=1024, description="Requests computed together at most.")

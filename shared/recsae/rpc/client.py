@@ -59,12 +59,14 @@ class ClientOptions:
     stream_timeout_s: float = 7200.0
     """For streams that name none: longer than the life a server gives them."""
     max_message_bytes: int = 64 << 20
+    retries: bool = True
+    """False: a call that fails fails at once, for callers that have a better use for their time."""
 
 
 def channel(address: str, options: ClientOptions | None = None) -> grpc.Channel:
     """A channel to `host:port`; close it when done. Connects on the first call and again after failures.
 
-    InvalidRequestError when a token would travel unencrypted to another machine.
+    InvalidRequestError when a token would travel unencrypted to another machine, or for a certificate that is none.
     """
     options = options or ClientOptions()
     if options.ca is None:
@@ -76,6 +78,13 @@ def channel(address: str, options: ClientOptions | None = None) -> grpc.Channel:
     else:
         raw = grpc.secure_channel(address, _credentials(options), _channel_arguments(options))
     return grpc.intercept_channel(raw, _Outgoing(options))
+
+
+def check_address(address: str) -> None:
+    """InvalidRequestError when `host:port` names no port: gRPC itself says so only at the first call."""
+    host, _, port = address.rpartition(":")
+    if not address.startswith("unix:") and not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise InvalidRequestError(f"{address!r} is no address; give host:port, e.g. 127.0.0.1:50052")
 
 
 def service_config() -> str:
@@ -93,6 +102,7 @@ def service_config() -> str:
 
 def _channel_arguments(options: ClientOptions) -> list[tuple[str, Any]]:
     return [
+        ("grpc.enable_retries", int(options.retries)),
         ("grpc.service_config", service_config()),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", options.max_message_bytes),
@@ -108,10 +118,21 @@ def _channel_arguments(options: ClientOptions) -> list[tuple[str, Any]]:
 
 def _credentials(options: ClientOptions) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(
-        root_certificates=options.ca.read_bytes() if options.ca else None,
-        private_key=options.key.read_bytes() if options.key else None,
-        certificate_chain=options.certificate.read_bytes() if options.certificate else None,
+        root_certificates=_pem(options.ca), private_key=_pem(options.key), certificate_chain=_pem(options.certificate)
     )
+
+
+def _pem(path: Path | None) -> bytes | None:
+    """The file's content. gRPC takes anything, and then fails each call with words about something else."""
+    if path is None:
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidRequestError(f"{path}: {error.strerror}; name a PEM file that can be read") from error
+    if b"-----BEGIN " not in content:
+        raise InvalidRequestError(f"{path} holds no PEM; name a file with a certificate or a key")
+    return content
 
 
 def _is_local(address: str) -> bool:

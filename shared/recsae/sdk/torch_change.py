@@ -38,10 +38,16 @@ class ServedPlace:
         self.sampler: ActivationSampler | None = None
         self.stop()
 
-    def start(self, name: str, version: str, current: Callable[[], Steerer | UnsteeredReason]) -> None:
-        """Steers by `current` from now on."""
+    def start(
+        self,
+        name: str,
+        version: str,
+        current: Callable[[], Steerer | UnsteeredReason],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Steers by `current` from now on; `now` is the time by which policies begin and end."""
         self._name, self._version = name, version
-        self._live = LivePlan(current, version, self._place.name)
+        self._live = LivePlan(current, version, self._place.name, now)
 
     def stop(self) -> None:
         """Steers nothing any more."""

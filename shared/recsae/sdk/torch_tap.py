@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -110,12 +111,21 @@ class Tap:
         self._interpreter = channel(interpreter, options)
         watcher = f"{socket.gethostname()}:{os.getpid()}"
         self._follower = PlanFollower(self._interpreter, name, version, watcher=watcher, max_age_s=max_age_s).start()
-        return self.apply_plans_of(name, version, self._follower.current)
+        return self.apply_plans_of(name, version, self._follower.current, self._follower.now)
 
-    def apply_plans_of(self, model: str, version: str, current: Callable[[], Steerer | UnsteeredReason]) -> Self:
-        """Steers by whatever `current` holds at each forward, where plans come another way than by `follow`."""
+    def apply_plans_of(
+        self,
+        model: str,
+        version: str,
+        current: Callable[[], Steerer | UnsteeredReason],
+        now: Callable[[], float] = time.time,
+    ) -> Self:
+        """Steers by whatever `current` holds at each forward, where plans come another way than by `follow`.
+
+        `now` is the time by which policies begin and end.
+        """
         self._name, self._version = model, version
-        self._serving.start(model, version, current)
+        self._serving.start(model, version, current, now)
         return self
 
     def unfollow(self) -> None:

@@ -23,6 +23,7 @@ from recsae.steering.delta import Encode, Steerer
 from recsae.steering.held_plan import Arrival, HeldPlan
 from recsae.steering.plans import PlanSet
 from recsae.steering.receipts import UnsteeredReason
+from recsae.steering.wire import seconds
 from recsae.steering.wire_plans import plan_from
 from recsae.telemetry.event_log import event_log
 from recsae.v1 import steering_pb2, steering_pb2_grpc
@@ -41,6 +42,11 @@ _ENCODER_TIMEOUT_S = 20.0
 # A new stream after a clean end (the server drains, the stream's life is over) waits up to this: no stampede.
 _REJOIN_S = 0.1
 
+
+class _RejectedError(RecsaeError):
+    """A plan came that cannot be used."""
+
+
 Event = steering_pb2.WatchPlansResponse | None
 
 
@@ -57,13 +63,18 @@ class PlanFollower:
         max_age_s: float = 600.0,
         silence_s: float = _SILENCE_S,
         on_change: Callable[[], None] | None = None,
+        on_rejected: Callable[[], None] | None = None,
     ) -> None:
-        """`silence_s`: a stream that says nothing for so long is taken for dead. `on_change` runs after each change."""
+        """`silence_s`: a stream that says nothing for so long is taken for dead.
+
+        `on_change` runs after each change, `on_rejected` after each plan that could not be used.
+        """
         self._stub = steering_pb2_grpc.SteeringStub(channel)
         self._held = HeldPlan(model, model_version, self._fetch_encoder, max_age_s=max_age_s)
         self._request = steering_pb2.WatchPlansRequest(model=model, watcher=watcher)
         self._silence_s = silence_s
         self._on_change = on_change
+        self._on_rejected = on_rejected
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._call: grpc.Call | None = None
@@ -93,6 +104,15 @@ class PlanFollower:
         """Seconds since the interpreter last confirmed the plan; infinite when none is held."""
         return self._held.age_s
 
+    def now(self) -> float:
+        """The interpreter's time in seconds since the epoch: what windows of policies are judged by. Takes no lock."""
+        return self._held.now()
+
+    @property
+    def clock_offset_s(self) -> float:
+        """The interpreter's clock less this machine's; 0 until it has said."""
+        return self._held.clock_offset_s
+
     def current(self) -> Steerer | UnsteeredReason:
         """The plan to apply now, or why there is none. Takes no lock."""
         return self._held.current()
@@ -111,13 +131,14 @@ class PlanFollower:
                 received, error = False, RecsaeError(f"following the plans of {self._request.model} failed")
                 error.__cause__ = unforeseen
             failures = 0 if received else failures + 1
-            if error is not None and failures <= 1:
+            # A plan refused was reported already.
+            if error is not None and failures <= 1 and not isinstance(error, _RejectedError):
                 _log.warning("plan_stream_lost", model=self._request.model, code=error.code, exc_info=error)
             ceiling = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures, 10))
             self._stop.wait(random.uniform(0, ceiling if error is not None else _REJOIN_S))
 
     def _follow_once(self) -> tuple[bool, RecsaeError | None]:
-        """One stream from its snapshot to its end: whether a plan came, and what ended it when it was a failure."""
+        """One stream from its snapshot to its end: whether something good came, and what ended it when it failed."""
         events: queue.Queue[Event | RecsaeError] = queue.Queue()
         call = self._stub.WatchPlans(self._request)
         self._call = call
@@ -133,6 +154,8 @@ class PlanFollower:
                     return received, None
                 received = True
             return received, None
+        except _RejectedError as rejected:  # asked for again; where nothing else ever comes, each time a little later
+            return received, rejected
         except queue.Empty:
             return received, RecsaeError(f"the interpreter said nothing for {self._silence_s:.0f} s")
         finally:
@@ -140,9 +163,12 @@ class PlanFollower:
             reader.join(timeout=1)
 
     def _handle(self, event: steering_pb2.WatchPlansResponse, *, last: bool) -> bool:
-        """Takes one event; False when a new snapshot is needed. `last`: no other one waits to be taken."""
+        """Takes one event; False when a new snapshot is needed. `last`: no other one waits to be taken.
+
+        _RejectedError for a plan that cannot be used: the one held stays, and the stream begins anew.
+        """
         if event.WhichOneof("event") == "heartbeat":
-            if not self._held.confirm(event.heartbeat.revision):
+            if not self._held.confirm(event.heartbeat.revision, _sent_at(event.heartbeat)):
                 return False
             # Fetching may take longer than the time between heartbeats: no change of plans may queue behind it.
             if last:
@@ -150,10 +176,16 @@ class PlanFollower:
             return True
         try:
             plans = PlanSet(event.plans.revision, tuple(plan_from(plan) for plan in event.plans.plans))
+            arrival = self._held.take(plans, _sent_at(event.plans))
         except RecsaeError as error:
-            self._report(Arrival(False, error))
-            return True
-        self._report(self._held.take(plans))
+            arrival = self._held.reject(error)
+        if not arrival.taken and arrival.error is None:
+            return False
+        self._report(arrival)
+        if not arrival.taken:
+            if self._on_rejected is not None:
+                self._on_rejected()
+            raise _RejectedError("a plan was refused") from arrival.error
         with self._changed:
             self._changed.notify_all()
         if self._on_change is not None:
@@ -189,6 +221,11 @@ class PlanFollower:
                 f"the encoder of SAE {sae_version} has SHA-256 {digest}, promised was {answer.sha256}; fetch it again"
             )
         return OnnxEncoder(answer.onnx, dim)
+
+
+def _sent_at(message: steering_pb2.PlanSet | steering_pb2.PlanHeartbeat) -> float | None:
+    """The interpreter's time; None from a release that does not say."""
+    return seconds(message.sent_at) if message.HasField("sent_at") else None
 
 
 def _read(call: _CallIterator[steering_pb2.WatchPlansResponse], events: queue.Queue[Event | RecsaeError]) -> None:

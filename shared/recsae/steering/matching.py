@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from recsae.steering.conditions import alternatives
 from recsae.steering.plans import PlanPolicy
 from recsae.steering.policies import Window
 from recsae.steering.policy_index import AlternativesIndex, NotIndexedError, Places, Steps, bits, places_in
 from recsae.steering.predicates import compiled
-from recsae.steering.receipts import PolicyRef
+from recsae.steering.receipts import MOST_HELD_OUT, PolicyRef
 from recsae.steering.rollout import rollout_limit, salted
 from recsae.steering.segments import Attribute
 
@@ -38,7 +39,7 @@ class SteerContext:
 class Match:
     """What holds for a request, in the order of application: `live` policies, those in `shadow`, and `together` both.
 
-    `held_out`: live policies that would hold but for their rollout.
+    `held_out`: live policies that would hold but for their rollout, the first `MOST_HELD_OUT` in order.
     """
 
     live: tuple[PlanPolicy, ...] = ()
@@ -138,7 +139,7 @@ class Matcher:
 
     def _outcome(self, members: Places, out: Places) -> Match:
         together = tuple(self._policies[place] for place in places_in(members))
-        held_out = tuple(self._policies[place].ref for place in places_in(out))
+        held_out = tuple(self._policies[place].ref for place in islice(places_in(out), MOST_HELD_OUT))
         live = tuple(policy for policy in together if not policy.shadow)
         found = Match(live, tuple(policy for policy in together if policy.shadow), together, held_out)
         if len(self._outcomes) >= _OUTCOMES:

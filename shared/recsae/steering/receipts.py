@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from recsae.pipeline.triples import Triple
 
+# A plan may roll hundreds of policies out to everyone; a receipt that named them all would cost as much as the list.
+MOST_HELD_OUT = 16
+
 
 class UnsteeredReason(StrEnum):
     """Why a response carries no steering; NONE_MATCHED is the normal state. STEERED = it carries some."""
@@ -54,7 +57,8 @@ class ShadowOutcome:
 class Receipt:
     """`applied` in order of application, or `reason`; `delta_norm` = |x' - x|, `delta_share` = that over |x|.
 
-    `held_out`: policies that would have applied but for their rollout. `shadow`: None when none in shadow matched.
+    `held_out`: policies that would have applied but for their rollout, the first `MOST_HELD_OUT` of them. `shadow`:
+    None when none in shadow matched.
     """
 
     reason: UnsteeredReason

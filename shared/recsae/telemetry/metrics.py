@@ -102,6 +102,41 @@ class RecommenderMetrics:
             ("model",),
             registry=registry,
         )
+        self.plan_rejected = Counter(
+            "recsae_plan_rejected", "Plans refused on arrival; the last good one stays.", ("model",), registry=registry
+        )
+        self.plan_clock_offset = Gauge(
+            "recsae_plan_clock_offset_seconds",
+            "The interpreter's clock less this machine's; windows of policies are judged by the interpreter's.",
+            ("model",),
+            registry=registry,
+        )
+        self.steer_calls = Counter(
+            "recsae_steer_calls",
+            'Batches steered by RPC: "steered" = answered, else why there is no answer.',
+            ("model", "outcome"),
+            registry=registry,
+        )
+        self.steer_duration = Histogram(
+            "recsae_steer_duration_seconds",
+            "Time a batch spent on being steered by RPC.",
+            ("model",),
+            buckets=_DURATION_BUCKETS_S,
+            registry=registry,
+        )
+        self.steer_given = Histogram(
+            "recsae_steer_given_seconds",
+            "Time the call for a batch was given: the setting, or less where its requests had less left.",
+            ("model",),
+            buckets=_DURATION_BUCKETS_S,
+            registry=registry,
+        )
+        self.steer_breaker = Gauge(
+            "recsae_steer_breaker",
+            "The breaker before the interpreter: 0 = closed, 1 = one call probes, 2 = open, nothing is asked.",
+            ("model",),
+            registry=registry,
+        )
         self.batch_size = Histogram(
             "recsae_batch_size", "Requests computed together.", buckets=_BATCH_BUCKETS, registry=registry
         )

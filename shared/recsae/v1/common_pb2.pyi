@@ -675,7 +675,9 @@ class Receipt(_message.Message):
 
     @_builtins.property
     def held_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyRef]:
-        """Policies that would have applied but for their rollout: this request is in their control group."""
+        """Policies that would have applied but for their rollout: this request is in their control group. At most 16, in the
+        order of application.
+        """
 
     @_builtins.property
     def shadow(self) -> Global___ShadowOutcome:

@@ -11,11 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+from tests.integration.recommender.made_plans import WIDTH, K
 
 from recsae.datasets.schema import Dataset, Histories, ItemTable, UserTable, save_dataset
+from recsae.rpc.client import channel
+from recsae.sae.export import encoder_graph
+from recsae.sae.weights import SaeWeights
 from recsae.store.artifacts import ArtifactStore
+from recsae.v1 import recommender_pb2_grpc
 from recsae_recommender.app import RecommenderApp
 from recsae_recommender.settings import RecommenderSettings
 
@@ -175,6 +181,37 @@ def start_interpreter(tmp_path: Path) -> Iterator[Callable[..., InterpreterProce
     yield start
     for interpreter in started:
         interpreter.kill()
+
+
+@pytest.fixture
+def weights() -> SaeWeights:
+    random = np.random.default_rng(0)
+    w_dec = random.standard_normal((WIDTH, DIM)).astype(np.float32)
+    w_dec /= np.linalg.norm(w_dec, axis=1, keepdims=True)
+    zeros = np.zeros(DIM, dtype=np.float32)
+    return SaeWeights(
+        w_enc=w_dec.copy(), b_enc=np.zeros(WIDTH, dtype=np.float32), w_dec=w_dec, b_dec=zeros, mean=zeros.copy()
+    )
+
+
+@pytest.fixture
+def interpreter(start_interpreter: Callable[..., InterpreterProcess], weights: SaeWeights) -> InterpreterProcess:
+    made = start_interpreter()
+    made.give("encoder", encoder_graph(weights, K))
+    return made
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[RecommenderApp], recommender_pb2_grpc.RecommenderStub]]:
+    channels: list[grpc.Channel] = []
+
+    def opened(app: RecommenderApp) -> recommender_pb2_grpc.RecommenderStub:
+        channels.append(channel(f"127.0.0.1:{app.server.port}"))
+        return recommender_pb2_grpc.RecommenderStub(channels[-1])
+
+    yield opened
+    for one in channels:
+        one.close()
 
 
 def _items() -> ItemTable:

@@ -3,116 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
+from tests.integration.recommender.made_plans import DICTIONARY, DIM, SAE, K, ask, pairs, plans, reason_is, until
 
-from recsae.pipeline.triples import Triple
-from recsae.rpc.client import channel
 from recsae.sae.export import encoder_graph
 from recsae.sae.weights import SaeWeights
-from recsae.steering.plans import Plan, PlanOperation, PlanPolicy, PlanSet
-from recsae.steering.policies import OperationKind, Scope, Window
-from recsae.steering.receipts import PolicyRef
-from recsae.steering.segments import Equals
-from recsae.steering.wire_plans import plan_set_message
-from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc, steering_pb2
+from recsae.steering.policies import Window
+from recsae.v1 import common_pb2, steering_pb2
 from recsae_recommender.app import RecommenderApp
 
 Start = Callable[..., RecommenderApp]
 StartInterpreter = Callable[..., Any]
-Stub = recommender_pb2_grpc.RecommenderStub
-
-DIM, WIDTH, K = 16, 64, 8
-SAE = "5ae" + "0" * 13
-DICTIONARY = "d1c" + "0" * 13
-FOR_DK = Scope(segment=Equals("country", "DK"))  # users u-1, u-3, u-5 ...
-
-
-@pytest.fixture
-def weights() -> SaeWeights:
-    random = np.random.default_rng(0)
-    w_dec = random.standard_normal((WIDTH, DIM)).astype(np.float32)
-    w_dec /= np.linalg.norm(w_dec, axis=1, keepdims=True)
-    zeros = np.zeros(DIM, dtype=np.float32)
-    return SaeWeights(
-        w_enc=w_dec.copy(), b_enc=np.zeros(WIDTH, dtype=np.float32), w_dec=w_dec, b_dec=zeros, mean=zeros.copy()
-    )
-
-
-@pytest.fixture
-def interpreter(start_interpreter: StartInterpreter, weights: SaeWeights) -> Any:
-    made = start_interpreter()
-    made.give("encoder", encoder_graph(weights, K))
-    return made
-
-
-@pytest.fixture
-def connect() -> Iterator[Callable[[RecommenderApp], Stub]]:
-    channels: list[grpc.Channel] = []
-
-    def opened(app: RecommenderApp) -> Stub:
-        channels.append(channel(f"127.0.0.1:{app.server.port}"))
-        return Stub(channels[-1])
-
-    yield opened
-    for one in channels:
-        one.close()
-
-
-def plans(
-    version: str,
-    weights: SaeWeights,
-    *,
-    revision: int = 1,
-    kinds: Sequence[OperationKind] = (OperationKind.ADD, OperationKind.SET),
-    scope: Scope = FOR_DK,
-    value: float = 0.5,
-    norm_budget: float = 5.0,
-    kill_switch: bool = False,
-    window: Window | None = None,
-) -> bytes:
-    operations = tuple(
-        PlanOperation(latent=latent, kind=kind, value=value, decoder_row=weights.w_dec[latent])
-        for latent, kind in enumerate(kinds)
-    )
-    policies = (PlanPolicy(PolicyRef("p-1", 3), operations, scope, window or Window(), "salt"),) if kinds else ()
-    plan = Plan(
-        revision=revision,
-        model="tiny",
-        triple=Triple(version, SAE, DICTIONARY),
-        policies=policies,
-        dim=DIM,
-        hook="sequence",
-        compiled_at=time.time(),
-        norm_budget=norm_budget,
-        kill_switch=kill_switch,
-    )
-    return plan_set_message(PlanSet(revision, (plan,))).SerializeToString()
-
-
-def ask(stub: Stub, user: str, **values: Any) -> recommender_pb2.RecommendResponse:
-    return stub.Recommend(recommender_pb2.RecommendRequest(user_id=user, **values), timeout=20)
-
-
-def pairs(reply: recommender_pb2.RecommendResponse) -> list[tuple[str, float]]:
-    return [(item.item_id, item.score) for item in reply.items]
-
-
-def until(claim: Callable[[], bool], seconds: float = 20) -> None:
-    """Asks until the claim holds: a plan takes effect between two requests, at a moment only replies tell."""
-    end = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < end, "it never became true"
-        time.sleep(0.01)
-
-
-def reason_is(stub: Stub, user: str, reason: int) -> Callable[[], bool]:
-    return lambda: ask(stub, user).receipt.reason == reason
 
 
 def test_policy_steers_those_it_names_and_leaves_neighbours_bit_for_bit(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from time import time
 
 import numpy as np
@@ -26,9 +27,19 @@ _log = structlog.get_logger(__name__)
 class SteerHandler:
     """Applies the plan in force to activations of one model version."""
 
-    def __init__(self, board: PlanBoard, library: Library, metrics: InterpreterMetrics) -> None:
-        """Keeps its collaborators."""
+    def __init__(
+        self,
+        board: PlanBoard,
+        library: Library,
+        metrics: InterpreterMetrics,
+        *,
+        state_age_s: Callable[[], float] = lambda: 0.0,
+        max_age_s: float = math.inf,
+    ) -> None:
+        """`state_age_s` says how long ago the state server last answered: from `max_age_s` on nothing is steered."""
         self._board = board
+        self._state_age_s = state_age_s
+        self._max_age_s = max_age_s
         self._library = library
         self._metrics = metrics
 
@@ -56,6 +67,9 @@ class SteerHandler:
         dim = steerer.plan.dim
         if x.shape[1] != dim:
             raise InvalidRequestError(f"activations have length {x.shape[1]}, model {address} has {dim} at its hook")
+        if self._state_age_s() >= self._max_age_s:  # as a replica that holds the plan would
+            self._metrics.steered.labels(address, UnsteeredReason.PLAN_TOO_OLD.value).inc(len(x))
+            return unsteered(x, UnsteeredReason.PLAN_TOO_OLD, steerer.plan)
         steered = steerer.steer(x, contexts, time()) if len(x) else unsteered(x, UnsteeredReason.NONE_MATCHED)
         if steered.error is not None:
             _log.error("steering_failed", model=address, exc_info=steered.error)

@@ -70,6 +70,7 @@ class RecommendHandler:
             ask=_ask(model.recommender, query, subject, k),
             user=subject.known_as,
             bare=query.without_steering,
+            deadline=query.deadline,
         )
         check_slate(model.recommender, job.ask)
         ranking = model.batcher.submit(job, query.deadline)

@@ -1,0 +1,1 @@
+"""How fast an acknowledged policy write is live at every replica of the recommender."""
