@@ -14,6 +14,9 @@ import sys
 import threading
 from collections.abc import Callable
 
+import structlog
+
+_log = structlog.get_logger(__name__)
 METRICS = "metrics"
 """Asks for the metrics, in Prometheus' text format."""
 _HANDLER_PAUSE_S = 0.01
@@ -40,7 +43,7 @@ class GroupMember:
     def _listen(self) -> None:
         for line in sys.stdin:
             if line.strip() == METRICS:
-                self._tell(METRICS, self._exposition())
+                self._tell(METRICS, self._metrics())
         if not self._serving:
             os._exit(1)  # nothing to drain: still loading
         pause = threading.Event()
@@ -50,6 +53,13 @@ class GroupMember:
         os.kill(os.getpid(), signal.SIGINT)
         pause.wait(self._most_drain_s)
         os._exit(1)
+
+    def _metrics(self) -> str:
+        try:
+            return self._exposition()
+        except Exception as error:  # this thread has to live on: it hears when the parent is gone
+            _log.error("metrics_failed", exc_info=error)
+            return ""
 
     def _tell(self, what: str, content: str) -> None:
         try:
