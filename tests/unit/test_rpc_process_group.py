@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,7 +21,8 @@ mark = pathlib.Path(os.environ["MARK"])
 if mark.exists():
     sys.exit(3)
 mark.touch()
-{READY}"""
+{READY}sys.stdin.read()
+"""
 HANGS = f"""
 import threading
 {READY}threading.Event().wait()
@@ -38,6 +40,7 @@ def group(script: str, mark: Path, processes: int = 1, **limits: float) -> tuple
 def test_one_that_cannot_start_again_ends_the_group_after_so_many_tries(tmp_path: Path) -> None:
     made, failed = group(SERVES_ONCE, tmp_path / "mark")
     made.start()
+    os.kill(made.pids()[0], signal.SIGKILL)
     assert failed.wait(30)
     made.stop()
     assert made.failure.startswith("process 0 ended with status 3 before it served, 3 times in a row")
