@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 import numpy as np
@@ -35,7 +36,16 @@ def load_recommender(store: ArtifactStore, name: str, version: str, threads: int
         raise FailedPreconditionError(
             f"model {version} is named {bundle.name!r}, not {name!r}; set {bundle.name}={version}"
         )
-    return OnnxRecommender(bundle, threads)
+    recommender = OnnxRecommender(bundle, threads)
+    _return_freed_memory()
+    return recommender
+
+
+def _return_freed_memory() -> None:
+    """Gives the system what loading has freed: glibc keeps 240 MB of a model with a million items for later."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    if trim is not None:
+        trim(0)
 
 
 def serve_model(
