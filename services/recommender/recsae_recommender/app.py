@@ -9,7 +9,6 @@ from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.histories import is_remote, open_history_store
 from recsae.telemetry.metrics import MetricsServer, RecommenderMetrics, RpcMetrics, metrics_tls, new_registry
-from recsae.telemetry.observing import Sample
 from recsae.v1 import recommender_pb2_grpc
 from recsae_recommender.exposures import open_exposures
 from recsae_recommender.handlers.embed import EmbedHandler
@@ -110,7 +109,8 @@ class RecommenderApp:
         steering = ModelSteering(recommender, self._interpreter, settings, self._metrics)
         self._steerings.append(steering)
         subjects = self._subjects_of(settings.history_of(name))
-        return serve_model(recommender, steering, self._observe, subjects, settings, self._metrics, self._lane)
+        observe = self._observer.offer if self._observer is not None else None
+        return serve_model(recommender, steering, observe, subjects, settings, self._metrics, self._lane)
 
     def _subjects_of(self, url: str) -> SubjectReader:
         """One reader per store, however many models share it."""
@@ -119,10 +119,6 @@ class RecommenderApp:
             aside = self._lane.aside if is_remote(url) else None
             self._subjects[url] = SubjectReader(store, self._settings.pseudonym_key(), aside)
         return self._subjects[url]
-
-    def _observe(self, sample: Sample) -> None:
-        if self._observer is not None:
-            self._observer.offer(sample)
 
     def _add_services(self) -> None:
         models = self._models

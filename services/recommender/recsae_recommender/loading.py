@@ -51,7 +51,7 @@ def _return_freed_memory() -> None:
 def serve_model(
     recommender: OnnxRecommender,
     steering: ModelSteering,
-    observe: Callable[[Sample], None],
+    observe: Callable[[Sample], None] | None,
     subjects: SubjectReader,
     settings: RecommenderSettings,
     metrics: RecommenderMetrics,
@@ -64,7 +64,7 @@ def serve_model(
     metrics.batch_invariant.labels(recommender.name).set(check.holds)
     pipeline = ModelPipeline(recommender, steering, observe)
     # Through the whole pipeline but not observed: made-up histories are no traffic.
-    ModelPipeline(recommender, steering, lambda _sample: None).serve([_warm_up_job(recommender)])
+    ModelPipeline(recommender, steering, None).serve([_warm_up_job(recommender)])
     batcher = Batcher(
         pipeline.serve,
         lane,
