@@ -49,7 +49,7 @@ endef
 
 .PHONY: help setup demo test saelens-test recbole-test check format lint types imports proto-lint proto-fresh protos proto-baseline lock \
 	clean fix bench-sae bench-growth bench-fidelity bench-evidence bench-families bench-recbole bench-sdk bench-serving bench-propagation bench-faults bench-durability bench-matching \
-	bench-steering-cost bench-exposures paper
+	bench-steering-cost bench-exposures bench-catalogue paper
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -151,6 +151,9 @@ bench-steering-cost: $(READY) ## What applying a plan costs a batch, by operatio
 
 bench-exposures: $(READY) ## What the exposure log costs a recommender
 	@.venv/bin/python -m benchmarks.exposures
+
+bench-catalogue: $(READY) ## Load, memory and ranking time at 3.7k, 50k and 1M items
+	@.venv/bin/python -m benchmarks.catalogue
 
 paper: $(READY) ## The study of concepts: docs/results.md and docs/results.json; DATA=FOLDER as above, LLM_URL= and LLM_MODEL=
 	@.venv/bin/python -m benchmarks.study $(if $(DATA),--data "$(DATA)") --threads $(or $(THREADS),1) \

@@ -115,7 +115,7 @@ class Reference:
         plan = Plan(1, MODEL, self.world.triples[0], made, DIM, "sequence", 0.0)
         indices = self._recommender.bundle.index_of_known(self._histories[user])
         job = Job(indices, SteerContext(user), RankAsk(LIST, np.unique(indices)))
-        pipeline = ModelPipeline(self._recommender, _Fixed(Steerer(plan, self._encoder)), lambda _sample: None)  # type: ignore[arg-type]
+        pipeline = ModelPipeline(self._recommender, _Fixed(Steerer(plan, self._encoder)), None)  # type: ignore[arg-type]
         (ranking,) = pipeline.serve([job])
         ids = self._recommender.bundle.item_ids
         found = zip(ranking.items.indices, ranking.items.scores, strict=True)

@@ -131,7 +131,7 @@ def test_a_shadow_list_is_the_list_those_rows_would_have_got_in_the_batch(tmp_pa
     moved = rows.activation + np.float32(0.75)
     expected = rank_rows(model, rows.lists(moved), rows.passthrough, asks, rows.candidates)
     plain = rank_rows(model, rows.lists(rows.activation), rows.passthrough, asks, rows.candidates)
-    served = ModelPipeline(model, Shadowing([0, 2], 0.75), lambda _sample: None).serve(jobs)  # type: ignore[arg-type]
+    served = ModelPipeline(model, Shadowing([0, 2], 0.75), None).serve(jobs)  # type: ignore[arg-type]
     assert [ranking.items for ranking in served] == plain
     assert served[1].shadow is None
     for place in (0, 2):

@@ -103,15 +103,21 @@ def _forget_exclusions(model: onnx.ModelProto) -> None:
     model.graph.node.insert(0, helper.make_node("Sub", ["exclude", "exclude"], ["nobody"]))
 
 
+def _tops(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The best k are taken in the branches with and without candidates."""
+    branches = [attribute.g for node in model.graph.node if node.op_type == "If" for attribute in node.attribute]
+    return [node for branch in branches for node in branch.node if node.op_type == "TopK"]
+
+
 def _worst_first(model: onnx.ModelProto) -> None:
-    top = next(node for node in model.graph.node if node.op_type == "TopK")
-    next(attribute for attribute in top.attribute if attribute.name == "largest").i = 0
+    for top in _tops(model):
+        next(attribute for attribute in top.attribute if attribute.name == "largest").i = 0
 
 
 def _let_padding_in(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, N_ITEMS + 1), np.float32), "open"))
-    top = next(node for node in model.graph.node if node.op_type == "TopK")
-    top.input[0] = "unmasked"
+    for top in _tops(model):
+        top.input[0] = "unmasked"
     model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Add", ["raw", "open"], ["unmasked"]))
 
 

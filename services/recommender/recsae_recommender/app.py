@@ -8,8 +8,7 @@ from recsae.rpc.deadline import Deadline
 from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
 from recsae.store.histories import AsideStore, is_remote, open_history_store
-from recsae.telemetry.metrics import MetricsServer, MetricsTls, RecommenderMetrics, RpcMetrics, new_registry
-from recsae.telemetry.observing import Sample
+from recsae.telemetry.metrics import MetricsServer, RecommenderMetrics, RpcMetrics, metrics_tls, new_registry
 from recsae.v1 import recommender_pb2_grpc
 from recsae_recommender.exposures import open_exposures
 from recsae_recommender.handlers.embed import EmbedHandler
@@ -41,8 +40,9 @@ class RecommenderApp:
     def __init__(self, settings: RecommenderSettings) -> None:
         """RecsaeError when a model, the history store or a certificate is not what the settings say."""
         self._settings = settings
-        self._registry = new_registry()
-        self._metrics = RecommenderMetrics(self._registry)
+        self.registry = new_registry()
+        """The metrics of this process."""
+        self._metrics = RecommenderMetrics(self.registry)
         self._interpreter = try_interpreter_client(settings)
         self._observer = self._make_observer()
         self._exposures = open_exposures(settings, self._metrics)
@@ -50,7 +50,7 @@ class RecommenderApp:
         self._subjects: dict[str, SubjectReader] = {}
         self._steerings: list[ModelSteering] = []
         self._models = ModelTable([self._make_model(name, version) for name, version in settings.model_versions()])
-        self.server = build_server(settings, RpcMetrics(self._registry))
+        self.server = build_server(settings, RpcMetrics(self.registry))
         self._add_services()
         self._exposition: MetricsServer | None = None
 
@@ -61,13 +61,9 @@ class RecommenderApp:
 
     def start(self) -> None:
         """Binds both ports and reports READY: every model has answered a warm-up request by now."""
-        settings = self._settings
         self._wait_for_plans()
-        tls = None
-        if settings.tls_cert and settings.tls_key:
-            tls = MetricsTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-        self._exposition = MetricsServer(self._registry, settings.metrics_port, settings.metrics_host, tls)
-        _log.info("metrics_started", host=settings.metrics_host, port=self._exposition.port)
+        if self._settings.process is None:  # else the parent serves the metrics of all its processes
+            self._serve_metrics()
         start_server(self.server, self._lane)
         self.server.mark_ready()
 
@@ -85,6 +81,12 @@ class RecommenderApp:
             self._interpreter.close()
         if self._exposition is not None:
             self._exposition.close()
+
+    def _serve_metrics(self) -> None:
+        settings = self._settings
+        tls = metrics_tls(settings)
+        self._exposition = MetricsServer(self.registry, settings.metrics_port, settings.metrics_host, tls)
+        _log.info("metrics_started", host=settings.metrics_host, port=self._exposition.port)
 
     def _wait_for_plans(self) -> None:
         """Gives the interpreter a moment, so that a new replica does not begin with unsteered answers."""
@@ -107,7 +109,8 @@ class RecommenderApp:
         steering = ModelSteering(recommender, self._interpreter, settings, self._metrics)
         self._steerings.append(steering)
         subjects = self._subjects_of(settings.history_of(name))
-        return serve_model(recommender, steering, self._observe, subjects, settings, self._metrics, self._lane)
+        observe = self._observer.offer if self._observer is not None else None
+        return serve_model(recommender, steering, observe, subjects, settings, self._metrics, self._lane)
 
     def _subjects_of(self, url: str) -> SubjectReader:
         """One reader per store, however many models share it."""
@@ -117,10 +120,6 @@ class RecommenderApp:
                 store = AsideStore(store, self._lane.aside)
             self._subjects[url] = SubjectReader(store, self._settings.pseudonym_key(), self._lane.aside)
         return self._subjects[url]
-
-    def _observe(self, sample: Sample) -> None:
-        if self._observer is not None:
-            self._observer.offer(sample)
 
     def _add_services(self) -> None:
         models = self._models

@@ -49,9 +49,9 @@ class ModelPipeline:
     """Computes batches for one model."""
 
     def __init__(
-        self, recommender: OnnxRecommender, steering: ModelSteering, observe: Callable[[Sample], None]
+        self, recommender: OnnxRecommender, steering: ModelSteering, observe: Callable[[Sample], None] | None
     ) -> None:
-        """`observe` takes samples and must neither block nor raise."""
+        """`observe` takes samples and must neither block nor raise; None = nobody asks for any."""
         self._recommender = recommender
         self._steering = steering
         self._observe = observe
@@ -89,6 +89,8 @@ class ModelPipeline:
 
         Of a request with several rows one at random, so that each request weighs the same.
         """
+        if self._observe is None:
+            return
         name, version, hook = self._recommender.name, self._recommender.version, self._recommender.hooks[0].name
         end = 0
         for size, receipt in zip(rows.sizes, receipts, strict=True):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recsae.errors import InvalidRequestError
 from recsae.recommenders.inputs import ModelInputs, stack_indices
 from recsae.recommenders.runtime import OnnxRecommender
-from recsae.rpc.limits import MOST_LISTS
+from recsae.rpc.limits import MOST_ITEM_IDS, MOST_LISTS
 from recsae_recommender.ranking import RankAsk
 
 # Every pair of a request is a run through the trunk: beyond this, a recommender that scores pairs is given a slate.
@@ -60,9 +60,9 @@ def embed_rows(recommender: OnnxRecommender, inputs: ModelInputs, asks: Sequence
 
 
 def most_together(recommender: OnnxRecommender) -> int:
-    """Requests of a batch at most, so that memory stays bounded where every request has a row per candidate."""
+    """Requests of a batch at most, so that its memory stays bounded: by scores and lists of items, or by pairs."""
     if recommender.hooks[0].rows != "pair":
-        return MOST_LISTS
+        return min(MOST_LISTS, recommender.lists_at_once(2 * MOST_ITEM_IDS))
     return max(1, _PAIRS_AT_ONCE // min(recommender.n_items, MOST_PAIRS))
 
 

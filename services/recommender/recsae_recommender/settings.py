@@ -73,6 +73,17 @@ class RecommenderSettings(ServiceSettings):
     )
     max_batch: int = Field(default=32, ge=1, le=1024, description="Requests computed together at most.")
     batch_queue: int = Field(default=512, ge=1, description="Requests of a model waiting for it; more are shed.")
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes that serve the port together, each with its own copy of the models; limits per "
+        "principal (`principal_rate`, `principal_in_flight`) hold in each process, so all together allow that many "
+        "times more.",
+    )
+    process: int | None = Field(
+        default=None, ge=0, description="Set by the parent of several processes: which one this is."
+    )
     threads_per_model: int = Field(default=1, ge=1, le=64, description="onnxruntime threads of a model's graphs.")
 
     @field_validator("pseudonym_key_file", mode="before")
@@ -95,6 +106,15 @@ class RecommenderSettings(ServiceSettings):
         return models
 
     @model_validator(mode="after")
+    def _one_of_the_processes(self) -> Self:
+        if self.process is not None and self.process >= self.processes:
+            raise ValueError(
+                f"RECSAE_RECOMMENDER_PROCESS={self.process} is none of {self.processes} processes; leave it unset: the "
+                "parent of several processes sets it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _histories_of_models(self) -> Self:
         served = [name for name, _ in self.model_versions()]
         for history in self.histories:
@@ -107,6 +127,11 @@ class RecommenderSettings(ServiceSettings):
     def history_urls(self) -> list[str]:
         """URLs of every history store that is read."""
         return [url for name, _ in self.model_versions() if (url := self.history_of(name))]
+
+    @property
+    def shares_port(self) -> bool:
+        """True in a process that serves its port together with others."""
+        return self.process is not None
 
     def history_of(self, model: str) -> str:
         """URL of the history store of a model; empty = none."""

@@ -27,6 +27,7 @@ class ServingOptions:
     observe_sample: float = 0.1
     log_level: str = "info"
     exposure_sample: float = 0.0
+    recommender_processes: int = 1
 
 
 def local_addresses(workspace: Workspace, ports: Ports) -> Addresses:
@@ -80,6 +81,7 @@ def _recommender(workspace: Workspace, ports: Ports, options: ServingOptions, ad
         "RECSAE_RECOMMENDER_OBSERVE_SAMPLE": str(options.observe_sample),
         "RECSAE_RECOMMENDER_EXPOSURES": str(workspace.exposures),
         "RECSAE_RECOMMENDER_EXPOSURE_SAMPLE": str(options.exposure_sample),
+        "RECSAE_RECOMMENDER_PROCESSES": str(options.recommender_processes),
         "RECSAE_RECOMMENDER_LOG_LEVEL": options.log_level,
         "RECSAE_RECOMMENDER_DRAIN_PROBE_S": _DRAIN_PROBE_S,
     }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from recsae.errors import InvalidRequestError
@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # fsspec stays out of processes that only read a bundle
 KIND = "model"
 TRUNK, TRUNK_POSITIONS, HEAD = "trunk.onnx", "trunk_positions.onnx", "head.onnx"
 ITEMS, USERS, HEAD_TENSORS = "items.json", "users.json", "head.safetensors"
+# As safetensors writes them; others are shown as they are there.
+_DTYPES = {"F32": "float32", "F64": "float64", "F16": "float16"}
 FILES = (TRUNK, TRUNK_POSITIONS, HEAD, HEAD_TENSORS, ITEMS, USERS, DESCRIPTION)
 
 
@@ -65,7 +67,7 @@ class ModelBundle:
             )
         bundle = cls(folder, version, description, ids, titles, user_ids)
         if description.head == "dot_product":
-            bundle._head_tensors  # noqa: B018  (read now, so that a wrong shape fails at load)
+            bundle._check_head_tensors()
         return bundle
 
     @classmethod
@@ -97,27 +99,34 @@ class ModelBundle:
 
     @cached_property
     def _head_tensors(self) -> dict[str, NDArray[np.float32]]:
-        path = self.folder / HEAD_TENSORS
+        """Read on first use: serving lists alone never needs this copy of the item vectors."""
         if self.description.head == "opaque":
             return {}
+        tensors = load_file(self.folder / HEAD_TENSORS)
+        for tensor in tensors.values():
+            tensor.flags.writeable = False
+        return tensors
+
+    def _check_head_tensors(self) -> None:
+        path = self.folder / HEAD_TENSORS
         if not path.is_file():
             raise BundleError(
                 f"the bundle {self.name!r} has a dot_product head but no {HEAD_TENSORS} with item_vectors"
             )
         try:
-            tensors = load_file(path)
+            with safe_open(path, "numpy") as opened:
+                there = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  (no mapping)
+                found = {name: (one.get_dtype(), tuple(one.get_shape())) for name, one in there.items()}
         except SafetensorError as error:
             raise BundleError(f"{path} cannot be read as safetensors: {error}") from error
         rows = self.n_items + 1
         for name, shape in (("item_vectors", (rows, self.description.hooks[0].dim)), ("item_bias", (rows,))):
-            tensor = tensors.get(name)
-            if tensor is None and name == "item_bias":
+            if name == "item_bias" and name not in found:
                 continue
-            if tensor is None or tensor.shape != shape or tensor.dtype != np.float32:
-                found = "missing" if tensor is None else f"{tensor.dtype} {tensor.shape}"
-                raise BundleError(f"{HEAD_TENSORS} of {self.name!r}: {name} is {found}, expected float32 {shape}")
-            tensor.flags.writeable = False
-        return tensors
+            if found.get(name) != ("F32", shape):
+                kind, size = found.get(name, ("missing", ""))
+                is_there = f"{_DTYPES.get(kind, kind)} {size}".strip()
+                raise BundleError(f"{HEAD_TENSORS} of {self.name!r}: {name} is {is_there}, expected float32 {shape}")
 
     @cached_property
     def _index(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
+from recsae.recommenders.blocked_head import dot_product_head
 from recsae.recommenders.bundle import (
     HEAD,
     HEAD_TENSORS,
@@ -28,7 +29,6 @@ from recsae.recommenders.bundle import (
     write_users,
 )
 from recsae.recommenders.description import BundleDescription
-from recsae.recommenders.heads import head_graph
 from recsae.recommenders.made_up_feed import made_up_feed
 from recsae.recommenders.torch_check import check_against_torch
 from recsae.recommenders.torch_graphs import PositionsGraph, TrunkGraph, export_graph, hook_outputs
@@ -108,7 +108,7 @@ def write_bundle(
 def _write_head(head: Head, description: BundleDescription, made: tuple[Tensor, ...], out: Path) -> None:
     """`made` is what the trunk gives, to trace a torch head by."""
     if isinstance(head, DotProduct):
-        onnx.save(head_graph(head.vectors, head.bias), out / HEAD)
+        onnx.save(dot_product_head(head.vectors, head.bias), out / HEAD)
         save_file({"item_vectors": head.vectors, "item_bias": head.bias}, out / HEAD_TENSORS)
     elif isinstance(head, onnx.ModelProto):
         onnx.save(head, out / HEAD)

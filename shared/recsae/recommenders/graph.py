@@ -20,6 +20,8 @@ from recsae.recommenders.description import BundleError
 _FATAL_ONLY = 4
 # The one input of our graphs that has no row per subject.
 _FOR_ALL_ROWS = "k"
+COLUMNS_AT_ONCE = "recsae_columns_at_once"
+"""Name in a head's metadata: how many columns of scores it holds at once, where that is not one per item."""
 _TYPES: Mapping[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
@@ -47,10 +49,14 @@ class Graph:
         firsts = {value.name: value.shape[0] for value in given if value.shape and value.name != _FOR_ALL_ROWS}
         sizes = {size for size in firsts.values() if isinstance(size, int)}
         self._batch: int | None = min(sizes, default=None)
+        columns = self._session.get_modelmeta().custom_metadata_map.get(COLUMNS_AT_ONCE, "")
+        self.columns_at_once: int | None = int(columns) if columns.isdecimal() else None
+        """Columns of scores a head says it holds at once; None of one that says nothing."""
 
-    def run(self, outputs: list[str], feed: Arrays, rows: int) -> list[NDArray[Any]]:
+    def run(self, outputs: list[str], feed: Arrays, rows: int, most: int | None = None) -> list[NDArray[Any]]:
         """The outputs over a batch of `rows`; inputs the graph does not have are left out. float16 comes as float32.
 
+        More rows than `most` are run in pieces, to bound memory; a graph of a fixed batch has pieces of its own.
         The input `k` has no rows and is fed as it is to every piece of a fixed batch. Of no rows at all, which many
         graphs cannot take, one row of zeros is run and dropped.
         """
@@ -60,7 +66,9 @@ class Graph:
         }
         if not rows:
             typed = {name: value if name == _FOR_ALL_ROWS else _one_of_zeros(value) for name, value in typed.items()}
-        if self._batch is None or self._batch == max(rows, 1):
+        if self._batch is None and most is not None and rows > most:
+            found = self._in_pieces(outputs, typed, rows, most)
+        elif self._batch is None or self._batch == max(rows, 1):
             found = self._session.run(outputs, typed)
         else:
             found = self._in_pieces(outputs, typed, max(rows, 1), self._batch)

@@ -35,8 +35,8 @@ def interest_head_graph(vectors: NDArray[np.float32], bias: NDArray[np.float32],
     """
     constants = [
         *_item_constants(vectors, bias),
-        _constant("a_row_each", [-1, vectors.shape[1]], np.int64),
-        _constant("by_interest", [-1, interests, len(vectors)], np.int64),
+        constant("a_row_each", [-1, vectors.shape[1]], np.int64),
+        constant("by_interest", [-1, interests, len(vectors)], np.int64),
     ]
     scoring = [
         helper.make_node("Reshape", ["activation", "a_row_each"], ["rows"]),
@@ -48,7 +48,7 @@ def interest_head_graph(vectors: NDArray[np.float32], bias: NDArray[np.float32],
 
 
 def _item_constants(vectors: NDArray[np.float32], bias: NDArray[np.float32]) -> list[onnx.TensorProto]:
-    return [_constant("item_vectors", vectors, np.float32), _constant("item_bias", bias, np.float32)]
+    return [constant("item_vectors", vectors, np.float32), constant("item_bias", bias, np.float32)]
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Masking:
 def masking() -> Masking:
     """What stands behind the scores in every head that ranks items, written for operator sets 13 and later."""
     constants = [
-        _constant("minus_infinity", [-np.inf], np.float32),
-        _constant("nothing", [0.0], np.float32),
-        _constant("one_column_in_front", [0, 1, 0, 0], np.int64),
-        _constant("padding", 0, np.int64),
-        _constant("none", 0, np.int64),
-        _constant("second_axis", 1, np.int64),
+        constant("minus_infinity", [-np.inf], np.float32),
+        constant("nothing", [0.0], np.float32),
+        constant("one_column_in_front", [0, 1, 0, 0], np.int64),
+        constant("padding", 0, np.int64),
+        constant("none", 0, np.int64),
+        constant("second_axis", 1, np.int64),
     ]
     nodes = [
         # The padding index joins the exclusions, so index 0 is masked whatever the caller excludes.
@@ -81,13 +81,10 @@ def masking() -> Masking:
         helper.make_node(
             "If",
             ["has_candidates"],
-            ["masked"],
-            then_branch=_candidates_only(),
-            else_branch=helper.make_graph(
-                [helper.make_node("Identity", ["allowed"], ["all_items"])], "every_item", [], [_float("all_items")]
-            ),
+            ["scores", "items"],
+            then_branch=top_k_branch(_candidates_only(), "candidates_only", "k"),
+            else_branch=top_k_branch([], "allowed", "k"),
         ),
-        helper.make_node("TopK", ["masked", "k"], ["scores", "items"], axis=1, largest=1, sorted=1),
     ]
     return Masking(tuple(nodes), tuple(constants))
 
@@ -97,8 +94,15 @@ def _ranking(
 ) -> onnx.ModelProto:
     """`scoring` makes "raw" [batch, n_items + 1] of "activation"; here it is masked and its best k are taken."""
     behind = masking()
+    return ranking_model([*scoring, *behind.nodes], [*constants, *behind.constants], activation)
+
+
+def ranking_model(
+    nodes: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto], activation: Sequence[int | str]
+) -> onnx.ModelProto:
+    """A checked model of a head's nodes: an activation of that shape and what is asked -> `items` and `scores`."""
     graph = helper.make_graph(
-        [*scoring, *behind.nodes],
+        nodes,
         "head",
         [
             helper.make_tensor_value_info("activation", TensorProto.FLOAT, activation),
@@ -110,7 +114,7 @@ def _ranking(
             helper.make_tensor_value_info("items", TensorProto.INT64, ["batch", "k"]),
             helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", "k"]),
         ],
-        [*constants, *behind.constants],
+        constants,
     )
     model = helper.make_model(
         graph, producer_name="recsae", ir_version=_IR, opset_imports=[helper.make_opsetid("", OPSET)]
@@ -119,21 +123,27 @@ def _ranking(
     return model
 
 
-def _candidates_only() -> onnx.GraphProto:
+def top_k_branch(nodes: Sequence[onnx.NodeProto], scores: str, k: str) -> onnx.GraphProto:
+    """Nodes and the best `k` of what they make; in a branch, because all scores would be copied on leaving one."""
+    best, places = f"{scores}_best", f"{scores}_places"
+    top = helper.make_node("TopK", [scores, k], [best, places], axis=1, largest=1, sorted=1)
+    outputs = [(best, TensorProto.FLOAT), (places, TensorProto.INT64)]
+    return helper.make_graph(
+        [*nodes, top], f"best_of_{scores}", [], [helper.make_tensor_value_info(*one, None) for one in outputs]
+    )
+
+
+def _candidates_only() -> list[onnx.NodeProto]:
     """-inf wherever `candidates` does not name the item; 0 + score leaves the scores of candidates as they were."""
-    nodes = [
+    return [
         helper.make_node("Shape", ["allowed"], ["allowed_shape"]),
         helper.make_node("Expand", ["minus_infinity", "allowed_shape"], ["shut"]),
         helper.make_node("Expand", ["nothing", "candidates_shape"], ["openings"]),
         helper.make_node("ScatterElements", ["shut", "candidates", "openings"], ["mask"], axis=1),
         helper.make_node("Add", ["allowed", "mask"], ["candidates_only"]),
     ]
-    return helper.make_graph(nodes, "candidates_only", [], [_float("candidates_only")])
 
 
-def _constant(name: str, value: ArrayLike, dtype: type) -> onnx.TensorProto:
+def constant(name: str, value: ArrayLike, dtype: type) -> onnx.TensorProto:
+    """A named constant of a graph."""
     return numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value)), name)
-
-
-def _float(name: str) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)

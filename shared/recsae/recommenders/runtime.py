@@ -18,6 +18,7 @@ from recsae.errors import FailedPreconditionError, InvalidRequestError, NotFound
 from recsae.recommenders.bundle import HEAD, TRUNK, TRUNK_POSITIONS, ModelBundle
 from recsae.recommenders.description import HeadKind, Hook, Inputs
 from recsae.recommenders.graph import Graph
+from recsae.recommenders.head_memory import HeadMemory
 from recsae.recommenders.inputs import (
     ATTRIBUTE,
     CANDIDATE,
@@ -69,6 +70,7 @@ class OnnxRecommender:
         self._pairs = self._hooks[0].rows == "pair"
         first = description.hooks[0]
         self._activation_shape = (first.interests, first.dim) if first.rows == "interest" else (first.dim,)
+        self._memory = HeadMemory(self._head.columns_at_once or self._n_items + 1, first.interests)
         self._outputs = {
             hook.name: [_output("activation", hook, self._hooks), *(description.passthrough if hook is first else ())]
             for hook in self._hooks
@@ -128,6 +130,10 @@ class OnnxRecommender:
             there = ", ".join(repr(hook.name) for hook in self.hooks)
             raise NotFoundError(f"model {self.name} has no hook {name!r}; it has {there}")
         return found
+
+    def lists_at_once(self, indices: int) -> int:
+        """Lists the head makes together at most, each with `indices` exclusions and candidates; of more, in pieces."""
+        return self._memory.lists(indices)
 
     def pad(self, histories: Sequence[Sequence[int] | NDArray[np.integer]]) -> Ints:
         """See `recsae.recommenders.inputs.pad_histories`."""
@@ -214,6 +220,7 @@ class OnnxRecommender:
     ) -> Ranked:
         """The best k items of n lists; k is cut to n_items.
 
+        Exact at every size of catalogue: all items are scored, none is left out by an index or an approximation.
         `activation` float32 [n, d], or [n, interests, d], or of pairs [n, c, d] for `candidates` int64 [n, c].
         `exclude` int64 [n, e] and `candidates` are filled up with 0; c = 0 means every item (of pairs, none).
         InvalidRequestError for wrong shapes, values that are not finite and indices outside 0..n_items.
@@ -239,7 +246,8 @@ class OnnxRecommender:
         if self._pairs:
             return rank_pairs(self._pair_scores(activation, feed, wanted), wanted, excluded, k)
         feed |= {"activation": activation, "exclude": excluded, "candidates": wanted, "k": np.array([k], np.int64)}
-        return Ranked(*self._head.run(_LISTS, feed, count))
+        most = self.lists_at_once(excluded.shape[1] + wanted.shape[1])
+        return Ranked(*self._head.run(_LISTS, feed, count, most))
 
     def recommend(self, batch: ModelInputs | Ints, *, k: int, exclude: Ints | None = None) -> Ranked:
         """The best k of all items for each subject: `embed`, then `rank`, whatever the model's rows stand for."""

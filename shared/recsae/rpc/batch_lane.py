@@ -95,7 +95,7 @@ class BatchLane(ThreadPoolExecutor):
         """Lets a parked call go on, in the lane's thread; called there."""
         self._resumed.append((call, error))
 
-    def resume_later(self, call: greenlet) -> None:
+    def resume_anywhere(self, call: greenlet) -> None:
         """As `resume`, called in any thread."""
         self._inbox.put(call.switch)
 
@@ -105,7 +105,7 @@ class BatchLane(ThreadPoolExecutor):
             return fn(*args, **kwargs)
         context = contextvars.copy_context()
         call, outcome = getcurrent(), self._aside.submit(lambda: context.run(fn, *args, **kwargs))
-        outcome.add_done_callback(lambda _done: self.resume_later(call))
+        outcome.add_done_callback(lambda _done: self.resume_anywhere(call))
         self.waits_aside += 1
         try:
             self.park()
@@ -117,7 +117,7 @@ class BatchLane(ThreadPoolExecutor):
         """Runs a call in the lane. What comes back knows no more of futures than `add_done_callback`."""
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        self.let_park(args)
+        self._park_where_grpc_waits(args)
         ended = _Ended()
         self._submitted += 1
 
@@ -155,46 +155,8 @@ class BatchLane(ThreadPoolExecutor):
         """Makes the current thread and greenlet the ones that run calls."""
         self._thread, self._hub = threading.current_thread(), getcurrent()
 
-    def turn(self) -> bool:
-        """Runs calls that can go on or begin; when there was none, computes a batch. False when there was neither.
-
-        A batch is due after some turns all the same: a flood of new calls must not hold up those that wait.
-        """
-        return self._guarded(self._turn)
-
-    def tell_idle(self) -> None:
-        """Wakes those in `wait_idle`, when no call is held."""
-        if self.held == 0:
-            with self._idle:
-                self._idle.notify_all()
-
-    def let_park(self, arguments: tuple[Any, ...]) -> None:
-        """Makes a call park for its request message, for which grpcio blocks on the condition of the call's state.
-
-        A caller who sends headers and no message would hold up everybody. `arguments` are those of `submit`.
-        """
-        for argument in arguments:
-            condition = getattr(argument, "condition", None)
-            if isinstance(condition, threading.Condition):
-                argument.condition = _ParkingCondition(self, condition)
-
-    def _guarded(self, step: Callable[[], object]) -> bool:
-        """Whether the step did something; it never raises: with this thread every call would end."""
-        try:
-            return bool(step())
-        except BaseException as error:
-            _log.error("lane_turn_failed", lane=self.name, exc_info=error)
-            return True
-
-    def _turn(self) -> bool:
-        ran = self._run_ready()
-        if ran and self._turns < _TURNS_BETWEEN_BATCHES:
-            self._turns += 1
-            return True
-        self._turns = 0
-        return self._compute_one() or ran
-
-    def _run_ready(self) -> bool:
+    def run_ready(self) -> bool:
+        """Runs calls that can go on or begin; False when there was none."""
         resumed, inbox = self._resumed, self._inbox
         waiting = min(inbox.qsize(), _BEGUN_AT_ONCE)
         ran = bool(resumed) or waiting > 0
@@ -205,7 +167,8 @@ class BatchLane(ThreadPoolExecutor):
             inbox.get()()
         return ran
 
-    def _compute_one(self) -> bool:
+    def compute_one(self) -> bool:
+        """Computes one batch of calls that wait; False when none does."""
         ready = next((batches for batches in self._batches if batches.ready()), None)
         if ready is None:
             return False
@@ -214,39 +177,83 @@ class BatchLane(ThreadPoolExecutor):
         ready.compute()
         return True
 
+    def turn(self) -> bool:
+        """Runs what is ready, else computes one batch; False when there was nothing to do. Never raises.
+
+        A batch is due after some turns all the same: a flood of new calls must not hold up those that wait.
+        """
+        try:
+            ran = self.run_ready()
+            if ran and self._turns < _TURNS_BETWEEN_BATCHES:
+                self._turns += 1
+                return True
+            self._turns = 0
+            return self.compute_one() or ran
+        except BaseException as error:  # with this thread every call would end
+            _log.error("lane_turn_failed", lane=self.name, exc_info=error)
+            return True
+
+    def tell_idle(self) -> None:
+        """Wakes those in `wait_idle`, when no call is held."""
+        if self.held == 0:
+            with self._idle:
+                self._idle.notify_all()
+
+    def _park_where_grpc_waits(self, arguments: tuple[Any, ...]) -> None:
+        """Makes a call park for its request message, for which grpcio blocks on the condition of the call's state.
+
+        A caller who sends headers and no message would hold up everybody.
+        """
+        for argument in arguments:
+            condition = getattr(argument, "condition", None)
+            if isinstance(condition, threading.Condition):
+                argument.condition = _ParkingCondition(self, condition)
+
     def _run(self) -> None:
         self.settle_in()
         while not (self._closed and self.held == 0):
             if not self.turn():
                 self.tell_idle()
-                self._guarded(self._inbox.get())
+                self.begin_next()
+
+    def begin_next(self) -> None:
+        """Waits for something to run, and runs it. Never raises."""
+        try:
+            self._inbox.get()()
+        except BaseException as error:
+            _log.error("lane_turn_failed", lane=self.name, exc_info=error)
 
 
-class _ParkingCondition(threading.Condition):
-    """Another condition's lock, where calls of a lane park instead of waiting."""
+class _ParkingCondition:
+    """Stands for another condition, with its lock: a call of a lane parks here instead of blocking its thread."""
+
+    __slots__ = ("_lane", "_lock", "_parked")
 
     def __init__(self, lane: BatchLane, condition: threading.Condition) -> None:
-        lock: Any = condition
-        super().__init__(lock._lock)
-        self._lane = lane
+        held: Any = condition
+        self._lane, self._lock = lane, held._lock
         self._parked: greenlet | None = None
 
-    def wait(self, timeout: float | None = None) -> bool:
-        if not self._lane.is_running_here():
-            return super().wait(timeout)
-        lock: Any = self
-        self._parked, held = getcurrent(), lock._release_save()
+    def __enter__(self) -> bool:
+        taken: bool = self._lock.acquire()
+        return taken
+
+    def __exit__(self, *_exception: object) -> None:
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Parks until `notify_all`. grpcio waits without a timeout, and looks itself whether to go on."""
+        self._parked, held = getcurrent(), self._lock._release_save()
         try:
             self._lane.park()
         finally:
-            lock._acquire_restore(held)
-        return True
+            self._lock._acquire_restore(held)
 
     def notify_all(self) -> None:
-        parked, self._parked = self._parked, None
-        if parked is not None:
-            self._lane.resume_later(parked)
-        super().notify_all()
+        """Lets the call go on, when its message has come or its caller has gone."""
+        if self._parked is not None:
+            parked, self._parked = self._parked, None
+            self._lane.resume_anywhere(parked)
 
 
 class _Ended:

@@ -23,7 +23,7 @@ class App(Protocol):
         """Binds its ports and reports READY."""
 
     def stop(self) -> None:
-        """Drains and ends everything it started."""
+        """Drains and ends everything it started; RecsaeError when it could not serve on."""
 
 
 def _collect_rarely() -> None:
@@ -38,7 +38,7 @@ def _collect_rarely() -> None:
 
 
 def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App]) -> int:
-    """Serves until SIGTERM or SIGINT; 1 when it cannot start, with the reason in the log.
+    """Serves until SIGTERM or SIGINT; 1 when it cannot start or go on, with the reason in the log.
 
     Of an error nobody foresaw, files and sockets apart, the log has type and places alone, as everywhere: its message
     may quote a secret.
@@ -62,8 +62,13 @@ def run_service(name: str, kind: type[Settings], build: Callable[[Settings], App
     except Exception as error:
         log.error("start_failed", code="internal", exc_info=error)
         return 1
+    status = 0
     try:
         log.info("stop_requested", signal=stop_signal())
     finally:
-        app.stop()
-    return 0
+        try:
+            app.stop()
+        except RecsaeError as error:
+            log.error("service_failed", code=error.code, reason=str(error))
+            status = 1
+    return status

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 import grpc
-from greenlet import getcurrent, greenlet
+from greenlet import greenlet
 
 from recsae.rpc.batch_lane import BatchLane
 
@@ -30,8 +30,6 @@ _BLOCKED_S = 1.0
 _LOOK_S = 0.001
 # Events taken between two batches at most: without a bound a flood of new calls would hold up those that wait.
 _EVENTS_AT_ONCE = 256
-# Where the state of a call stands among what grpcio submits: context.run, the function, the event, the state.
-_STATE = 2
 
 _starting = threading.Lock()
 
@@ -42,44 +40,18 @@ def serves_polling() -> bool:
 
 
 class PollingLane(BatchLane):
-    """Runs calls in the polling thread of the server that `start_polling` starts."""
-
-    def let_park(self, arguments: tuple[Any, ...]) -> None:
-        """As `BatchLane.let_park`, where one thread does it all."""
-        arguments[_STATE].condition = _ParkingCondition(self)
+    """Runs calls in the polling thread of the server that `start_polling` starts; grpcio submits them there too."""
 
     def begin(self, call: Callable[[], None]) -> None:
-        """Queues a call in the polling thread, where it was submitted."""
+        """Queues a call where it was submitted."""
         self.resume(greenlet(call))
 
-
-class _ParkingCondition:
-    """Stands for the condition a call waits on for its message: it parks the call instead of blocking the thread."""
-
-    __slots__ = ("_lane", "_lock", "_parked")
-
-    def __init__(self, lane: PollingLane) -> None:
-        self._lane, self._lock = lane, threading.RLock()
-        self._parked: greenlet | None = None
-
-    def __enter__(self) -> bool:
-        return self._lock.acquire()
-
-    def __exit__(self, *_exception: object) -> None:
-        self._lock.release()
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Parks until `notify_all`. grpcio waits without a timeout and looks itself whether to go on."""
-        self._parked = getcurrent()
-        self._lock.release()
-        self._lane.park()
-        self._lock.acquire()
-
-    def notify_all(self) -> None:
-        """Called by the polling thread, when a message or the end of the call has come."""
-        if self._parked is not None:
-            parked, self._parked = self._parked, None
-            self._lane.resume(parked)
+    def resume_anywhere(self, call: greenlet) -> None:
+        """Messages arrive where calls run; what is done aside ends elsewhere."""
+        if self.is_running_here():
+            self.resume(call)
+        else:
+            super().resume_anywhere(call)
 
 
 def start_polling(server: grpc.Server, lane: PollingLane) -> None:

@@ -144,7 +144,7 @@ def _server_arguments(settings: ServiceSettings) -> list[tuple[str, Any]]:
     most = settings.max_message_mb << 20
     return [
         # On by default in grpc: a second server would bind the same port silently and take half the calls.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(settings.shares_port)),
         ("grpc.max_receive_message_length", most),
         ("grpc.max_send_message_length", most),
         ("grpc.keepalive_time_ms", 60_000),

@@ -159,6 +159,11 @@ class ServiceSettings(BaseSettings):
             raise ValueError(str(error)) from None
         return self
 
+    @property
+    def shares_port(self) -> bool:
+        """True when other processes may bind the port of the gRPC server too."""
+        return False
+
     def gate(self, refused: Refused | None = None) -> Gate:
         """Who may call this service; `refused` counts refusals by the limits, by principal and limit."""
         limits = Limits(self.principal_rate, self.principal_burst, self.principal_in_flight)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http.server import HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.gc_collector import GCCollector
@@ -154,6 +155,22 @@ class MetricsTls:
     certificate: Path
     key: Path
     client_ca: Path | None = None
+
+
+class _TlsFiles(Protocol):
+    @property
+    def tls_cert(self) -> Path | None: ...
+    @property
+    def tls_key(self) -> Path | None: ...
+    @property
+    def tls_client_ca(self) -> Path | None: ...
+
+
+def metrics_tls(settings: _TlsFiles) -> MetricsTls | None:
+    """The certificates that a service's settings name; None without TLS."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return MetricsTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
 class MetricsServer:

@@ -8,11 +8,13 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+from prometheus_client import Counter
 
 from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.limits import MOST_ATTRIBUTES, MOST_ITEM_IDS, at_most, list_length
 from recsae.steering.matching import SteerContext
+from recsae.steering.receipts import UnsteeredReason
 from recsae.steering.segments import Attribute
 from recsae.telemetry.metrics import RecommenderMetrics
 from recsae_recommender.exposures import Exposures
@@ -58,6 +60,7 @@ class RecommendHandler:
         self._models = models
         self._metrics = metrics
         self._exposures = exposures
+        self._counters: dict[tuple[str, UnsteeredReason], Counter] = {}
 
     def __call__(self, query: RecommendQuery) -> Recommendation:
         """The list for the query; InvalidRequestError, NotFoundError, ResourceExhaustedError as they say."""
@@ -75,10 +78,17 @@ class RecommendHandler:
         )
         check_slate(model.recommender, job.ask)
         ranking = model.batcher.submit(job, query.deadline)
-        self._metrics.recommended.labels(model.recommender.name, ranking.receipt.reason).inc()
+        self._count(model.recommender.name, ranking.receipt.reason)
         if self._exposures is not None and self._exposures.drawn():
             self._exposures.offer(model.recommender, ranking, user_id=query.user_id, request_id=query.request_id)
         return Recommendation(model.recommender, ranking)
+
+    def _count(self, model: str, reason: UnsteeredReason) -> None:
+        """Finding a counter by its labels takes longer than counting: it is found once."""
+        counter = self._counters.get((model, reason))
+        if counter is None:
+            counter = self._counters[model, reason] = self._metrics.recommended.labels(model, reason)
+        counter.inc()
 
 
 def _ask(recommender: OnnxRecommender, query: RecommendQuery, subject: Subject, k: int) -> RankAsk:

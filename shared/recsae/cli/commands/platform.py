@@ -60,6 +60,9 @@ def up(
     exposure_sample: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of responses written to the workspace's exposure log.")
     ] = 0.0,
+    recommender_processes: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes that serve recommendations on one port.")
+    ] = 1,
     log_level: Annotated[LogLevel, typer.Option(help="Least level that is logged.")] = LogLevel.INFO,
     json: Annotated[bool, typer.Option("--json", help="With --detach: print the addresses as JSON.")] = False,
 ) -> None:
@@ -71,7 +74,7 @@ def up(
         raise typer.BadParameter("goes with --detach; without it the processes write to this terminal")
     context = context_of(ctx)
     context.workspace.model("")
-    options = ServingOptions(observe_sample, log_level.value, exposure_sample)
+    options = ServingOptions(observe_sample, log_level.value, exposure_sample, recommender_processes)
     if detach:
         addresses = _start_detached(context.workspace, options)
         print_json(vars(addresses)) if json else _print_detached(context.workspace, addresses)
@@ -151,7 +154,7 @@ def _start_detached(workspace: Workspace, options: ServingOptions) -> Addresses:
     command = [
         *(sys.executable, "-m", "recsae.cli", "--home", str(workspace.home), "up", "--quiet"),
         *("--observe-sample", str(options.observe_sample), "--exposure-sample", str(options.exposure_sample)),
-        *("--log-level", options.log_level),
+        *("--recommender-processes", str(options.recommender_processes), "--log-level", options.log_level),
     ]
     workspace.logs.mkdir(parents=True, exist_ok=True)
     with (workspace.logs / "supervisor.log").open("a+b") as log:
