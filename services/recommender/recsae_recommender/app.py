@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from recsae.recommenders.runtime import OnnxRecommender
 from recsae.rpc.deadline import Deadline
 from recsae.rpc.server import build_server
 from recsae.store.artifacts import ArtifactStore
@@ -46,10 +47,12 @@ class RecommenderApp:
         self._interpreter = try_interpreter_client(settings)
         self._observer = self._make_observer()
         self._exposures = open_exposures(settings, self._metrics)
-        self._lane = make_lane(settings)
+        store, threads = ArtifactStore(settings.artifacts), settings.threads_per_model
+        recommenders = [load_recommender(store, name, version, threads) for name, version in settings.model_versions()]
+        self._lane = make_lane(settings, recommenders)
         self._subjects: dict[str, SubjectReader] = {}
         self._steerings: list[ModelSteering] = []
-        self._models = ModelTable([self._make_model(name, version) for name, version in settings.model_versions()])
+        self._models = ModelTable([self._make_model(recommender) for recommender in recommenders])
         self.server = build_server(settings, RpcMetrics(self.registry))
         self._add_services()
         self._exposition: MetricsServer | None = None
@@ -102,13 +105,11 @@ class RecommenderApp:
             self._interpreter, self._metrics, share=settings.observe_sample, capacity=settings.observe_buffer
         )
 
-    def _make_model(self, name: str, version: str) -> ServedModel:
+    def _make_model(self, recommender: OnnxRecommender) -> ServedModel:
         settings = self._settings
-        store = ArtifactStore(settings.artifacts)
-        recommender = load_recommender(store, name, version, settings.threads_per_model)
         steering = ModelSteering(recommender, self._interpreter, settings, self._metrics)
         self._steerings.append(steering)
-        subjects = self._subjects_of(settings.history_of(name))
+        subjects = self._subjects_of(settings.history_of(recommender.name))
         observe = self._observer.offer if self._observer is not None else None
         return serve_model(recommender, steering, observe, subjects, settings, self._metrics, self._lane)
 

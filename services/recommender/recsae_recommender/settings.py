@@ -69,7 +69,7 @@ class RecommenderSettings(ServiceSettings):
     loop: Literal["auto", "thread"] = Field(
         default="auto",
         description="Where recommendations are computed: `auto` = where calls arrive, unless something in them may "
-        "block; `thread` = in a thread of its own.",
+        "block or takes long; `thread` = in a thread of its own.",
     )
     max_batch: int = Field(default=32, ge=1, le=1024, description="Requests computed together at most.")
     batch_queue: int = Field(default=512, ge=1, description="Requests of a model waiting for it; more are shed.")
