@@ -2,9 +2,9 @@
 
 Everything is first written beside the state, under other names; one script then takes the old state away, renames the
 new one into place and records the event. Cut short before that, the state is as it was, and the next restore takes away
-what is left of the copy once it is an hour old. The revision goes up to the
-next million, above what any replica can have seen since the backup was made, so whoever watches it takes the restored
-state for newer than its own. Not here: the file (`recsae.store.state_file`).
+what is left of the copy once it is an hour old. The revision goes up to the seconds since the epoch: above what any
+replica can have seen, on a server that is empty by now too, as long as there is less than a change a second; so whoever
+watches it takes the restored state for newer than its own. Not here: the file (`recsae.store.state_file`).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _STAGED = "recsae-restore:"  # then the time and a word of this restore's own, s
 _OLD_COPY_S = 3600.0
 _PAGE = 200
 _PIECE = 1_000
-_GAP = 1_000_000
 T = TypeVar("T")
 
 # KEYS: events, revision. ARGV 7..12: revision of the backup, revision of the state to replace ("" = it must be empty),
-# gap, prefix of the staged keys, SHA-256 of the backup, prefix of the state; then prefixes that are no state.
+# least revision to go on from, prefix of the staged keys, SHA-256 of the backup, prefix of the state; then prefixes that
+# are no state.
 _SWITCH = (
     RECORD_LUA
     + """
@@ -56,8 +56,7 @@ for _, key in ipairs(old) do redis.call('UNLINK', key) end
 for _, key in ipairs(redis.call('KEYS', ARGV[10] .. '*')) do
   redis.call('RENAME', key, string.sub(key, #ARGV[10] + 1))
 end
-local gap = tonumber(ARGV[9])
-local next = (math.floor(math.max(tonumber(ARGV[7]), tonumber(current)) / gap) + 1) * gap
+local next = math.max(tonumber(ARGV[7]) + 1, tonumber(current) + 1, tonumber(ARGV[9]))
 redis.call('SET', KEYS[2], string.format('%d', next - 1))
 record('{"revision": ' .. current .. '}', '{"backup_revision": ' .. ARGV[7] .. ', "sha256": "' .. ARGV[11] .. '"}')
 return {'restored', string.format('%d', next)}
@@ -84,7 +83,14 @@ def state_revision(client: redis.Redis) -> int | None:
 
 
 def restore(
-    client: redis.Redis, path: Path, artifacts: ArtifactStore, *, actor: str, reason: str, replaced: int | None = None
+    client: redis.Redis,
+    path: Path,
+    artifacts: ArtifactStore,
+    *,
+    actor: str,
+    reason: str,
+    replaced: int | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> Restored:
     """Restores a backup into an empty server, or in place of the state at revision `replaced`.
 
@@ -95,7 +101,7 @@ def restore(
     if replaced is None and state_revision(client) is not None:
         raise _not_empty()
     missing = missing_artifacts(manifest, artifacts)
-    now = time.time()
+    now = clock()
     staged = f"{_STAGED}{int(now)}:{secrets.token_hex(4)}:"
     with translated("writing the backup beside the state"):
         _clear(client, lambda key: int(key.split(":")[1]) < now - _OLD_COPY_S)
@@ -106,7 +112,7 @@ def restore(
         *change_arguments(change, "state"),
         manifest.revision,
         "" if replaced is None else replaced,
-        _GAP,
+        int(now),
         staged,
         manifest.sha256,
         PREFIX,
