@@ -40,3 +40,11 @@ def test_an_unreadable_url_is_refused_without_showing_any_of_it(make: Callable[[
         make(url)
     assert MARKER not in str(refused.value)
     assert refused.value.__suppress_context__
+
+
+@pytest.mark.parametrize("make", [readable_url, connect, RedisHistoryStore, CeleryTaskQueue.connect])
+@pytest.mark.parametrize("url", [f"{MARKER}", f"h:6390/{MARKER}", f"http://{MARKER}@h:1/0", ""])
+def test_what_is_no_url_of_a_redis_server_is_refused_with_the_form(make: Callable[[str], object], url: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"write redis://HOST:PORT/DB") as refused:
+        make(url)
+    assert MARKER not in str(refused.value)

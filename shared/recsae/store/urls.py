@@ -9,6 +9,7 @@ from recsae.errors import InvalidRequestError
 
 # Up to the last @, because a password that was not percent-encoded may hold one itself.
 _CREDENTIALS = re.compile(r"(?<=://).*@", re.DOTALL)
+_SCHEMES = ("redis://", "rediss://", "unix://")
 _PARAMETERS = re.compile(r"(?<=[?&])(username|password)=[^&#]*", re.IGNORECASE)
 
 
@@ -18,10 +19,14 @@ def without_password(url: str) -> str:
 
 
 def readable_url(url: str) -> str:
-    """The URL itself; InvalidRequestError, without showing it, when host and port cannot be told from the password.
+    """The URL itself; InvalidRequestError, without showing it, when it is none or host and port cannot be told apart.
 
     Asked before a client is made: its own error would quote a part of the password.
     """
+    if not url.startswith(_SCHEMES):
+        raise InvalidRequestError(
+            f"the URL of a Redis server begins with none of {', '.join(_SCHEMES)}; write redis://HOST:PORT/DB"
+        )
     try:
         urlsplit(url).port  # noqa: B018  # reads it
     except ValueError:
