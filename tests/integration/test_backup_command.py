@@ -81,3 +81,19 @@ def test_without_a_platform_or_an_address_the_remedy_is_named(recsae: Run, tmp_p
     code, _, err = recsae("backup", str(tmp_path / "state.gz"))
     assert (code, "--state-url" in err) == (1, True)
     assert not (tmp_path / "state.gz").exists()
+
+
+def test_a_file_that_is_cut_short_or_cannot_be_written_ends_in_a_sentence_and_leaves_nothing(
+    redis_url: str, recsae: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "state.gz"
+    at = ("--state-url", redis_url)
+    switched(redis_url, on=True)
+    assert recsae("backup", str(file), *at)[0] == 0
+    file.write_bytes(file.read_bytes()[:-20])
+    code, _, err = recsae("restore", str(file), *at, "--force")
+    assert (code, "take another backup" in err) == (1, True)
+    assert list(tmp_path.glob("state.gz.replaced-*")) == [], "nothing was replaced"
+    code, _, err = recsae("backup", str(file / "state.gz"), *at)
+    assert (code, "Traceback" in err, "name a path" in err) == (1, False, True)
+    assert is_on(redis_url)

@@ -114,6 +114,10 @@ def main() -> None:
         if (error.name or "recsae").partition(".")[0].startswith("recsae"):
             raise
         _fail("failed precondition", f"this needs the package {error.name}; run `pip install 'recsae[worker]'`")
+    except OSError as error:
+        if error.filename is None:  # no file of anybody's, but a fault of ours
+            raise
+        _fail("failed precondition", f"{error.filename}: {error.strerror}; name a path this user may read and write")
 
 
 def _fail(what: str, why: str) -> NoReturn:

@@ -19,6 +19,7 @@ from recsae.store.audit_archive import AuditArchive
 from recsae.store.backup import back_up
 from recsae.store.redis import connect
 from recsae.store.restore import Restored, restore, state_revision
+from recsae.store.state_file import read_manifest
 
 _TIMEOUT_S = 120.0
 StateUrl = Annotated[
@@ -91,6 +92,8 @@ def restore_(
     store = _store(context, artifacts)
     kept: Path | None = None
     with _connected(context, state_url) as client:
+        if force:
+            read_manifest(file)  # before a copy is kept of what will not be replaced
         replaced = state_revision(client) if force else None
         if replaced is not None:
             kept = file.with_name(f"{file.name}.replaced-{datetime.now(UTC):%Y%m%dT%H%M%S}")
