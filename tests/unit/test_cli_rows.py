@@ -84,9 +84,12 @@ def test_a_refusal_and_a_read_only_hook_say_why_there_are_no_items() -> None:
 
 
 def test_attributes_are_numbers_where_they_are_some_and_text_elsewhere() -> None:
-    found = attribute_values(["age=25", "zip=02139", "city=New York", "note=a=b"])
+    found = attribute_values(["age=25", "zip=02139", "city=New York", "note=a=b", "premium=true", "new=false"])
     assert found["age"].number == 25.0
     assert [found[name].text for name in ("zip", "city", "note")] == ["02139", "New York", "a=b"]
+    # As in `--segment premium=true`, which a text never meets.
+    assert [found[name].WhichOneof("value") for name in ("premium", "new")] == ["flag", "flag"]
+    assert (found["premium"].flag, found["new"].flag) == (True, False)
     assert attribute_values(None) == {}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich import box
@@ -88,6 +88,24 @@ def revisions(found: Iterable[steering_pb2.Policy]) -> RenderableType:
     return _unbroken(table("Revisions, newest first", columns, rows))
 
 
+def audit_trail(events: Iterable[steering_pb2.AuditEvent]) -> RenderableType:
+    """Who changed what, when and why."""
+    rows = [
+        (
+            f"{event.at.ToDatetime():%Y-%m-%d %H:%M:%S}",
+            escape(event.actor),
+            event.action,
+            escape(event.subject),
+            escape(event.reason),
+        )
+        for event in events
+    ]
+    shown = table("Audit trail, newest first", ["at (UTC)", "who", "what", "to", "why"], rows)
+    for column in (shown.columns[0], shown.columns[2], shown.columns[3]):
+        column.no_wrap = True  # ids are to be copied
+    return shown
+
+
 def kill_banner(switches: Sequence[steering_pb2.KillSwitch]) -> RenderableType | None:
     """Which switches are on, to stand above anything that speaks of policies; None when all are off."""
     on = [switch for switch in switches if switch.on]
@@ -143,7 +161,9 @@ def _reasons(found: Iterable[steering_pb2.Policy]) -> list[Text]:
 
 def _for_whom(policy: steering_pb2.Policy) -> str:
     whom = escape(scope_words(policy.scope, _SHOWN_USERS, _SHOWN_SEGMENT))
-    return f"{whom}\n[dim]{until(policy) or 'no end'}[/]"
+    start = policy.window.start.ToDatetime(UTC) if policy.window.HasField("start") else None
+    begins = f"from {moment(policy.window.start)}, " if start is not None and start > datetime.now(UTC) else ""
+    return f"{whom}\n[dim]{begins}{until(policy) or 'no end'}[/]"
 
 
 def _unbroken(shown: Table) -> Table:

@@ -14,6 +14,7 @@ from recsae.datasets.attributes import typed_column
 from recsae.errors import InvalidRequestError
 from recsae.v1 import common_pb2
 
+_FLAGS = {"true": True, "false": False}
 Candidates = Annotated[
     list[str] | None,
     typer.Option("--candidate", help="Item to score, for a model that scores pairs of a user and an item; repeatable"),
@@ -25,7 +26,10 @@ Attributes = Annotated[
 
 
 def attribute_values(texts: Iterable[str] | None) -> dict[str, common_pb2.AttributeValue]:
-    """`age=25` and the like by name: a number where it is one, else text; InvalidRequestError shows the form."""
+    """`age=25` and the like by name: a number where it is one, true and false as flags, as in segments, else text.
+
+    InvalidRequestError shows the form.
+    """
     found: dict[str, common_pb2.AttributeValue] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
@@ -34,6 +38,8 @@ def attribute_values(texts: Iterable[str] | None) -> dict[str, common_pb2.Attrib
             raise InvalidRequestError(f"{text!r} is not an attribute, or names one again; write e.g. age=25")
         if isinstance(typed, float):
             found[name] = common_pb2.AttributeValue(number=typed)
+        elif typed in _FLAGS:
+            found[name] = common_pb2.AttributeValue(flag=_FLAGS[typed])
         else:
             found[name] = common_pb2.AttributeValue(text=typed)
     return found

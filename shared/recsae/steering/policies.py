@@ -11,6 +11,7 @@ import math
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from recsae.errors import InvalidRequestError
@@ -233,6 +234,11 @@ def as_of(policy: Policy, now: float) -> Policy:
     return replace(policy, state=PolicyState.EXPIRED, state_reason="its end has passed")
 
 
+def utc(at: float | None) -> str:
+    """A time in words, e.g. "2026-11-26 21:00 UTC"; seconds since the epoch, None = "never"."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC" if at is not None else "never"
+
+
 def _validate_operation(operation: Operation) -> None:
     if not 1 <= len(operation.concept_id) <= MAX_ID:
         raise InvalidRequestError(f"a concept id has {len(operation.concept_id)} characters; give 1 to {MAX_ID}")
@@ -255,6 +261,11 @@ def _validate_window(window: Window, now: float, *, end_needed: bool) -> None:
     if window.end is None:
         return
     if window.end <= now:
-        raise InvalidRequestError("the policy's end has passed already; give one in the future")
+        raise InvalidRequestError(
+            f"the policy's end, {utc(window.end)}, has passed already; give one in the future (it is {utc(now)})"
+        )
     if window.start is not None and window.start >= window.end:
-        raise InvalidRequestError("the policy starts at or after its end; swap them")
+        raise InvalidRequestError(
+            f"the policy starts {utc(window.start)}, at or after its end {utc(window.end)}; give an earlier start or a "
+            "later end"
+        )

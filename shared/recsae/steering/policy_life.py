@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from recsae.errors import ConflictError, FailedPreconditionError, InvalidRequestError, NotFoundError
 from recsae.steering.policies import (
@@ -18,6 +17,7 @@ from recsae.steering.policies import (
     PolicyState,
     as_of,
     reverted,
+    utc,
     validate_draft,
 )
 
@@ -124,11 +124,6 @@ def brought_back(policy: Policy, revisions: Sequence[Policy], to_revision: int, 
             "update the policy with a new window instead"
         )
     return _next(earlier, policy, now)
-
-
-def utc(at: float | None) -> str:
-    """A time in words, e.g. "2026-11-26 21:00 UTC"; seconds since the epoch, None = "never"."""
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC" if at is not None else "never"
 
 
 def _next(said: Policy, before: Policy, now: float) -> Policy:

@@ -13,8 +13,7 @@ from enum import StrEnum
 
 from recsae.steering.matching import SteerContext
 from recsae.steering.plans import in_order
-from recsae.steering.policies import Operation, Policy, PolicyState, Scope
-from recsae.steering.policy_life import utc
+from recsae.steering.policies import Operation, Policy, PolicyState, Scope, utc
 from recsae.steering.receipts import PolicyRef
 from recsae.steering.rollout import in_rollout, rollout_position
 from recsae.steering.segment_words import segment_text, why_not

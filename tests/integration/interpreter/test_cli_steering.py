@@ -150,10 +150,37 @@ def test_why_names_what_wins_and_why_the_others_do_not(recsae: Recsae) -> None:
 def test_what_is_written_wrong_is_refused_with_the_form(recsae: Recsae) -> None:
     for options, words in (
         (("--segment", "country=DK and"), "cannot be read at character 15: expected an attribute"),
+        (("--segment", ""), "cannot be read at character 1: expected an attribute"),
         (("--start", "soon"), "'soon' is no time; write e.g. 2h (from now), 2026-12-01"),
         (("--lasts", "3d", "--until", "2030-01-01"), "both say when it ends"),
-        (("--until", "2020-01-01"), "end has passed already"),
+        (("--until", "2020-01-01"), "end, 2020-01-01 00:00 UTC, has passed already"),
         (("--state", "paused"), "cannot begin as 'paused'; give --state draft, shadow or live"),
     ):
         asked = ("create", "Wrong", "--op", "c-0-3:add=1", "--model", "tiny", "--reason", "because", *options)
         assert words in recsae.refused(*asked)
+
+
+def test_a_segment_that_is_blank_never_stands_for_everyone(recsae: Recsae) -> None:
+    policy_id = recsae.create("Danes", "--segment", "country=DK")
+    for command in (("edit", policy_id), ("edit", policy_id, "--everyone")):
+        recsae.refused(*command, "--segment", "", "--reason", "a variable that was not set")
+    assert "where country=DK" in recsae("show", policy_id)
+
+
+def test_the_audit_trail_and_lists_keep_what_is_to_be_copied_in_one_piece_at_100_columns(
+    recsae: Recsae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", 100)
+    policy_id = recsae.create("Later", "--start", "2h")
+    recsae("pause", policy_id, "--reason", "a reason of several words that is longer than its column is wide")
+    trail = [line.split() for line in recsae("audit").splitlines() if policy_id in line.split()]
+    assert [line[3] for line in trail] == ["policy.state", "policy.create"]
+    assert "from 20" in recsae("list"), "one that is not in force yet says from when"
+    assert "No event of p-nobody" in recsae("audit", "p-nobody")
+
+
+def test_what_is_not_known_to_be_safe_is_said_once(recsae: Recsae) -> None:
+    policy_id = recsae.create("Shadow", "--state", "shadow")
+    edits = [("edit", policy_id, "--op", "c-0-3:add=9", "--reason", "x") for _ in range(2)]
+    for shown in (*(recsae(*edit) for edit in edits), recsae("revert", policy_id)):
+        assert shown.lower().count("not known to be safe") == 1

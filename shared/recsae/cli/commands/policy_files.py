@@ -117,7 +117,8 @@ def read_policies(file: Path) -> list[steering_pb2.Policy]:
     except OSError as error:
         raise InvalidRequestError(f"{file} cannot be read ({error.strerror}); name a file of policies") from error
     except (ValueError, KeyError, TypeError, json_format.ParseError) as error:
-        raise InvalidRequestError(f"{file} is no file of policies ({error}); make one with `steer export`") from error
+        why = str(error).partition("\n")[0]
+        raise InvalidRequestError(f"{file} is no file of policies ({why}); make one with `steer export`") from error
 
 
 def batches(policies: Iterable[steering_pb2.Policy]) -> Iterator[list[steering_pb2.Policy]]:

@@ -31,7 +31,9 @@ def preview(
     handle: Handles = None,
     policy: Annotated[str, typer.Option(help="A stored policy instead of --op and --handle, for many users")] = "",
     users: Annotated[int, typer.Option(min=0, max=2000, help="Most users to try it for, 0 = 200")] = 0,
-    segment: Annotated[str, typer.Option(help='Only users it matches, e.g. "country=DK and not age<18"')] = "",
+    segment: Annotated[
+        str | None, typer.Option(help='Only users it matches, e.g. "country=DK and not age<18"')
+    ] = None,
     member: Annotated[list[str] | None, typer.Option("--user", help="Try it for these users; repeatable")] = None,
     facet: Annotated[str, typer.Option(help="Facet the change is meant for; default: its own")] = "",
     model: ModelName = "",
@@ -49,10 +51,10 @@ def preview(
     [bold]recsae preview --users 500 --handle genre=Horror=0.5 --plot horror.svg[/] ·
     [bold]recsae preview --segment "country=DK" --policy p-01h2[/]
     """
-    one, many = bool(user) or bool(item), bool(users or segment or member or policy or facet or plot)
+    one, many = bool(user) or bool(item), bool(users or segment is not None or member or policy or facet or plot)
     if one == many or (user and item):
         raise typer.BadParameter(f"give a user id, or --item, or --users, --user or --segment for many; {_EXAMPLE}")
-    if member and segment:
+    if member and segment is not None:
         raise typer.BadParameter("give --user or --segment, not both")
     operations = [parse_operation(text) for text in op or []]
     handles = [parse_handle(text) for text in handle or []]
@@ -75,7 +77,7 @@ def preview(
     )
     if member:
         panel.users.user_ids.extend(member)
-    if segment:
+    if segment is not None:
         panel.segment.CopyFrom(_segment(segment))
     _many(context, panel, plot, as_json=json)
 

@@ -13,8 +13,8 @@ import typer
 from rich.markup import escape
 
 from recsae.cli.context import JsonFlag, ModelName, context_of
-from recsae.cli.output import console, print_json, table
-from recsae.cli.policy_views import policies
+from recsae.cli.output import console, print_json
+from recsae.cli.policy_views import audit_trail, policies
 from recsae.cli.policy_windows import changed_window
 from recsae.cli.segment_expression import parse_segment
 from recsae.errors import InvalidRequestError
@@ -91,7 +91,7 @@ def create(
         priority=priority,
         state=_STATES[state],
     )
-    if segment:
+    if segment is not None:
         policy.scope.segment.CopyFrom(segment_message(parse_segment(segment)))
     request = steering_pb2.CreatePolicyRequest(
         policy=policy,
@@ -127,11 +127,10 @@ def audit(
     if json:
         print_json(reply)
         return
-    rows = [
-        (f"{event.at.ToDatetime():%Y-%m-%d %H:%M:%S}", event.actor, event.action, event.subject, escape(event.reason))
-        for event in reply.events
-    ]
-    console.print(table("Audit trail, newest first", ["at (UTC)", "who", "what", "to", "why"], rows))
+    if policy_id and not reply.events:
+        console.print(f"No event of {escape(policy_id)}{' before that one' if before else ''}; see `recsae steer list`.")
+        return
+    console.print(audit_trail(reply.events))
 
 
 def parse_operation(text: str) -> steering_pb2.Operation:

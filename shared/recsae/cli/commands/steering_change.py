@@ -73,7 +73,7 @@ def edit(
     """
     platform = context_of(ctx).platform
     found = platform.call(platform.steering.GetPolicy, steering_pb2.GetPolicyRequest(policy_id=policy_id)).policy
-    if everyone and (user or segment):
+    if everyone and (user or segment is not None):
         raise InvalidRequestError("--everyone drops users and segment, and --user or --segment sets them; give one")
     if name is not None:
         found.name = name
@@ -83,9 +83,9 @@ def edit(
     if everyone or user:
         del found.scope.user_ids[:]
         found.scope.user_ids.extend(user or [])
-    if everyone or segment is not None:
+    if everyone:
         found.scope.ClearField("segment")
-    if segment:
+    if segment is not None:
         found.scope.segment.CopyFrom(segment_message(parse_segment(segment)))
     if rollout is not None:
         found.scope.rollout_percent = rollout
@@ -217,11 +217,11 @@ def _move(
     if json:
         print_json(reply)
         return
+    warn_outside(reply.policy)
     _say_from(reply.policy, reply.plan_revision)
 
 
 def _say_from(policy: steering_pb2.Policy, plan_revision: int) -> None:
-    warn_outside(policy)
     why = f" ({escape(policy.state_reason)})" if policy.state_reason else ""
     console.print(
         f"{policy.id} is {state(policy)}{why} at revision {policy.revision}, from plan revision {plan_revision}. "

@@ -12,7 +12,7 @@ from recsae.cli.context import JsonFlag, ModelName, Platform, context_of
 from recsae.cli.output import console, print_json
 from recsae.cli.policy_windows import parse_time
 from recsae.cli.subjects import attribute_values
-from recsae.v1 import common_pb2, steering_pb2
+from recsae.v1 import steering_pb2
 
 PolicyId = Annotated[str, typer.Argument(help="Policy id, see `recsae steer list`")]
 
@@ -85,7 +85,7 @@ def why(
     [bold]recsae steer why 42 --at 7d --json[/]
     """
     platform = context_of(ctx).platform
-    context = steering_pb2.SteerContext(user_id=user, request_id=request_id, attributes=_with_flags(attribute))
+    context = steering_pb2.SteerContext(user_id=user, request_id=request_id, attributes=attribute_values(attribute))
     request = steering_pb2.ResolvePoliciesRequest(model=model, context=context)
     if at is not None:
         request.at.FromDatetime(parse_time(at, datetime.now(UTC)))
@@ -96,10 +96,3 @@ def why(
 def switches_of(platform: Platform) -> list[steering_pb2.KillSwitch]:
     """Every kill switch that was ever set."""
     return list(platform.call(platform.steering.ListKillSwitches, steering_pb2.ListKillSwitchesRequest()).kill_switches)
-
-
-def _with_flags(texts: list[str] | None) -> dict[str, common_pb2.AttributeValue]:
-    """Attributes by name; true and false are flags, as in `--segment`."""
-    values = attribute_values(texts)
-    flags = {name: value.text == "true" for name, value in values.items() if value.text in ("true", "false")}
-    return values | {name: common_pb2.AttributeValue(flag=flag) for name, flag in flags.items()}
