@@ -115,6 +115,9 @@ class Recommender(recommender_pb2_grpc.RecommenderServicer):
                 receipt = common_pb2.Receipt(applied=ref)
             elif int(request.user_id[1:]) % 4 == 1:
                 receipt.held_out.extend(ref)
+                if request.user_id in ("u1", "u5"):
+                    receipt.reason = common_pb2.UNSTEERED_REASON_UNSPECIFIED
+                    receipt.applied.add(policy_id="p-2", revision=1)
             ids = ["i2", "stranger"] if even and not request.without_steering else ["i1"]
             return recommender_pb2.RecommendResponse(
                 items=[common_pb2.ScoredItem(item_id=one, score=-at) for at, one in enumerate(ids)], receipt=receipt
@@ -164,6 +167,7 @@ def test_users_in_arms_are_asked_twice_and_others_once(serve: Serve) -> None:
     assert [one.items[0].tolist() for one in found.steered[applied]] == [[2, 0, 0]] * 20
     assert found.steered[applied][0].scores[0].tolist() == [0.0, -1.0, -np.inf]
     assert [one.items[0].tolist() for one in found.bare[applied]] == [[1, 0, 0]] * 20
+    assert found.others == {Role.APPLIED: 0, Role.HELD_OUT: 2}
     assert sum(done) == 40
     assert servicer.most_at_once <= 3
 

@@ -45,6 +45,7 @@ def write_experiment_plot(path: Path, experiment: Experiment, wanted: Sequence[s
             ax.scatter(found.value[shown], places, color=colours, s=18, gid=f"{one.comparing}/{one.revision}")
             ax.set_title(f"{one.comparing}, revision {one.revision}")
             ax.set_xlabel("difference, 95 % interval")
+            ax.locator_params(axis="x", nbins=5)
             ax.grid(alpha=0.25, axis="x")
         axes[0].set_yticks(places, [experiment.measures[at] for at in shown])
         figure.suptitle(f"{experiment.policy_id} {experiment.name}".strip())

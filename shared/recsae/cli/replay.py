@@ -69,21 +69,21 @@ class Question:
 class Replayed:
     """Lists of users by arm: row numbers, lists with steering, and the same users' lists without any.
 
-    `outside` counts users in no arm by reason, `others` those of the policy who were also steered by other policies.
+    `outside` counts users in no arm by reason, `others` by role those whom other policies steered, too or alone.
     """
 
     rows: dict[Place, list[int]] = field(default_factory=dict)
     steered: dict[Place, list[Ranked]] = field(default_factory=dict)
     bare: dict[Place, list[Ranked]] = field(default_factory=dict)
     outside: Counter[str] = field(default_factory=Counter)
-    others: int = 0
+    others: Counter[Role] = field(default_factory=Counter)
 
     def add(self, row: int, place: Place, receipt: Receipt, steered: Ranked, bare: Ranked) -> None:
         """Takes the answers of one user in an arm."""
         self.rows.setdefault(place, []).append(row)
         self.steered.setdefault(place, []).append(steered)
         self.bare.setdefault(place, []).append(bare)
-        self.others += len(receipt.applied) > (place.role is Role.APPLIED)
+        self.others[place.role] += len(receipt.applied) > (place.role is Role.APPLIED)
 
 
 @dataclass(frozen=True)

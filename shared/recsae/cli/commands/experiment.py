@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from recsae.exposures.reader import ExposureReader
 from recsae.exposures.record import OWN_KEY
 from recsae.exposures.units import LogArms
 from recsae.recommenders.ranked import Ranked
-from recsae.steering.arms import Arm, comparisons, doubts
+from recsae.steering.arms import Arm, Role, comparisons, doubts
 from recsae.steering.experiment import Doubles, facet_shares, mean_interval, quality
 from recsae.steering.wire import scope_from
 from recsae.v1 import steering_pb2
@@ -138,14 +139,21 @@ def _of_replay(policy_id: str, name: str, answers: Replayed, test: TestUsers, fa
     measures = (f"hr@{k}", f"ndcg@{k}", *facets.names)
     made = comparisons(arms)
     notes = doubts(arms, made, measures, answers.outside)
-    if answers.others:
-        notes.append(
-            f"{answers.others} users it applied to were steered by other policies too: `paired` shows all of it, "
-            "`adjusted` this policy alone"
-        )
+    notes += _of_others(answers.others)
     if not arms:
         notes.append("nobody asked is in an arm: look at the reasons, the policy's state, window and scope")
     return Experiment(policy_id, "replay", measures, 2, arms, made, dict(answers.outside), notes, name=name)
+
+
+def _of_others(others: Mapping[Role, int]) -> Iterator[str]:
+    """What to make of users whom other policies steered."""
+    if also := others.get(Role.APPLIED):
+        yield (
+            f"{also} users it applied to were steered by other policies too: `paired` shows all of it, `adjusted` what "
+            "this policy adds"
+        )
+    if alone := others.get(Role.HELD_OUT):
+        yield f"{alone} users held out were steered by other policies: `arms` and `adjusted` compare it with those"
 
 
 def _values(lists: list[Ranked], targets: NDArray[np.int64], facets: Facets, k: int) -> Doubles:
