@@ -9,12 +9,15 @@ from concurrent import futures
 import grpc
 import numpy as np
 import pytest
+from rich.console import Console
 
+from recsae.cli.experiment_record import Experiment
 from recsae.cli.experiment_users import facets_of, users_to_ask
+from recsae.cli.experiment_views import experiment_view
 from recsae.cli.replay import Asked, Question, replay
 from recsae.datasets.schema import Dataset, Histories, ItemTable, UserTable
 from recsae.errors import FailedPreconditionError, InvalidRequestError, UnavailableError
-from recsae.steering.arms import Place, Role
+from recsae.steering.arms import Arm, Place, Role, comparisons
 from recsae.steering.policies import Scope
 from recsae.steering.rollout import in_rollout
 from recsae.v1 import common_pb2, recommender_pb2, recommender_pb2_grpc
@@ -184,3 +187,15 @@ def test_a_recommender_that_fails_every_call_is_not_asked_for_all_users(serve: S
     with pytest.raises(UnavailableError, match="as told"):
         replay(stub.Recommend, QUESTION, USERS, INDEX, concurrency=2)
     assert len(servicer.asked) == 8
+
+
+def test_a_comparison_that_found_nothing_is_a_sentence_and_no_empty_table() -> None:
+    same = np.tile([0.1, 0.2], (20, 1))
+    arms = {Place(Role.SHADOW, 3): Arm(same, same)}
+    found = Experiment("p-1", "log", ("genre=Horror", "genre=War"), 0, arms, comparisons(arms), {}, [])
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(experiment_view(found, [], 10))
+    text = shown.get()
+    assert "beside what was served (revision 3, 20 users): no facet of 2 changed beyond chance." in text
+    assert "would be" not in text

@@ -64,12 +64,12 @@ def _comparison(experiment: Experiment, one: Comparison, wanted: Sequence[str], 
     users = (
         f"{found.n_after:,} users" if found.n_after == found.n_before else f"{found.n_after:,} and {found.n_before:,}"
     )
-    yield table(
-        f"{title} (revision {one.revision}, {users})",
-        ["measure", f">{after}", f">{before}", "difference [95 %]", ">p"],
-        rows,
-    )
+    heading = f"{title} (revision {one.revision}, {users})"
     facets = len(experiment.measures) - experiment.quality
+    if not rows:
+        yield f"[bold]{heading}[/]: no facet of {facets} changed beyond chance.\n"
+        return
+    yield table(heading, ["measure", f">{after}", f">{before}", "difference [95 %]", ">p"], rows)
     if len(changed) > limit:
         yield f"[dim]{len(changed) - limit} more of {facets} facets changed; --limit shows more, --json all.[/]"
     elif not changed and facets:

@@ -31,9 +31,7 @@ def preview(
     handle: Handles = None,
     policy: Annotated[str, typer.Option(help="A stored policy instead of --op and --handle, for many users")] = "",
     users: Annotated[int, typer.Option(min=0, max=2000, help="Most users to try it for, 0 = 200")] = 0,
-    segment: Annotated[
-        str | None, typer.Option(help='Only users it matches, e.g. "country=DK and not age<18"')
-    ] = None,
+    segment: Annotated[str | None, typer.Option(help='Only users it matches, e.g. "country=DK and not age<18"')] = None,
     member: Annotated[list[str] | None, typer.Option("--user", help="Try it for these users; repeatable")] = None,
     facet: Annotated[str, typer.Option(help="Facet the change is meant for; default: its own")] = "",
     model: ModelName = "",

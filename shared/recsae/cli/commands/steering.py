@@ -128,7 +128,9 @@ def audit(
         print_json(reply)
         return
     if policy_id and not reply.events:
-        console.print(f"No event of {escape(policy_id)}{' before that one' if before else ''}; see `recsae steer list`.")
+        console.print(
+            f"No event of {escape(policy_id)}{' before that one' if before else ''}; see `recsae steer list`."
+        )
         return
     console.print(audit_trail(reply.events))
 
