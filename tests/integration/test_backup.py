@@ -197,6 +197,8 @@ def test_a_restore_into_a_server_that_lost_its_state_counts_on_from_what_replica
         (lambda lines: [line.replace(b"Ghosts", b"Ghouls") for line in lines], "checksum"),
         (lambda lines: lines + lines[1:2], "goes on after"),
         (lambda lines: [b"{}\n", *lines[1:]], "no backup of RecSAE"),
+        (lambda lines: [*lines[:-1], lines[-1].replace(b"created_at", b"made_at")], "manifest of another form"),
+        (lambda lines: [lines[0], b"7\n", *lines[1:]], "cannot be read"),
         (lambda lines: [lines[0].replace(b": 1", b": 2"), *lines[1:]], "schema 2"),
     ],
 )

@@ -35,8 +35,8 @@ _PIECE = 1_000
 T = TypeVar("T")
 
 # KEYS: events, revision. ARGV 7..12: revision of the backup, revision of the state to replace ("" = it must be empty),
-# least revision to go on from, prefix of the staged keys, SHA-256 of the backup, prefix of the state; then prefixes that
-# are no state.
+# least revision to go on from, prefix of the staged keys, SHA-256 of the backup, prefix of the state; then prefixes
+# that are no state.
 _SWITCH = (
     RECORD_LUA
     + """

@@ -85,7 +85,7 @@ def read_manifest(path: Path) -> Manifest:
         if found is not None:
             raise CorruptArtifactError(f"{path} goes on after its manifest; take another backup")
         if "manifest" in line:
-            found = Manifest(**line["manifest"])
+            found = _manifest(path, line["manifest"])
             continue
         digest.update(content)
         n_keys += "key" in line
@@ -95,6 +95,13 @@ def read_manifest(path: Path) -> Manifest:
     if (found.sha256, found.keys, found.events) != (digest.hexdigest(), n_keys, n_events):
         raise CorruptArtifactError(f"{path} does not match its checksum: it was changed; take another backup")
     return found
+
+
+def _manifest(path: Path, facts: Any) -> Manifest:
+    try:
+        return Manifest(**facts)
+    except TypeError as error:
+        raise CorruptArtifactError(f"{path} has a manifest of another form ({error}); take another backup") from error
 
 
 def read_keys(path: Path) -> Iterator[StoredKey]:
@@ -122,6 +129,9 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
                 )
             stream.seek(0)
             for content in stream:
-                yield content, json.loads(content)
+                line = json.loads(content)
+                if not isinstance(line, dict):
+                    raise CorruptArtifactError(f"{path} cannot be read: a line is no record; take another backup")
+                yield content, line
     except (OSError, EOFError, ValueError, AttributeError, TypeError) as error:
         raise CorruptArtifactError(f"{path} cannot be read to its end ({error}); take another backup") from error

@@ -118,6 +118,10 @@ def test_a_policy_that_differs_is_kept_unless_it_is_to_be_replaced(served: tuple
     now = listed(steering)[one.id]
     assert (now.revision, now.priority, now.state, now.salt) == (2, 7, STATES["PAUSED"], one.salt)
     assert outcomes(steering, changed, replace=True) == [("unchanged", "")]
+    changed.priority = 8
+    changed.ClearField("salt")
+    assert outcomes(steering, changed, replace=True) == [("replaced", "")]
+    assert listed(steering)[one.id].salt == one.salt, "who was in its rollout stays in it"
     steering.DeletePolicy(steering_pb2.DeletePolicyRequest(policy_id=one.id, reason="x"))
     ((outcome, reason),) = outcomes(steering, changed, replace=True)
     assert (outcome, "final" in reason) == ("refused", True)
@@ -132,7 +136,7 @@ def test_each_is_checked_like_a_new_one_and_refused_alone(served: tuple[Any, int
     found = outcomes(steering, policy("good"), policy("nothing", concept="c-9-9"), over, unsafe)
     assert [outcome for outcome, _ in found] == ["created", "refused", "refused", "refused"]
     assert "c-9-9" in found[1][1]
-    assert "end has passed" in found[2][1]
+    assert "has passed already" in found[2][1]
     assert "outside the safe range" in found[3][1]
     assert outcomes(steering, unsafe, allow_outside_safe_range=True) == [("created", "")]
     assert "outside the safe range" in listed(steering)["p-unsafe"].outside_safe_range

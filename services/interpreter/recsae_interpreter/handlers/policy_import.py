@@ -31,7 +31,10 @@ _COMPUTED = (PolicyState.EXPIRED, PolicyState.SUSPENDED)
 
 @dataclass(frozen=True)
 class PolicyEntry:
-    """A policy of a file. Without an id or a salt it gets one; `created_at` 0 = now, in seconds since the epoch."""
+    """A policy of a file. Without an id it gets one, without a salt the one of the policy it replaces, or one.
+
+    `created_at` in seconds since the epoch, 0 = now.
+    """
 
     id: str
     salt: str
@@ -118,7 +121,11 @@ class PolicyImportHandler:
         if stored is None:
             return Imported(policy.id, "created"), self._policies.create(policy, change, Idempotency())
         after = replace(
-            policy, revision=stored.revision + 1, created_at=stored.created_at, created_by=stored.created_by
+            policy,
+            salt=entry.salt or stored.salt,
+            revision=stored.revision + 1,
+            created_at=stored.created_at,
+            created_by=stored.created_by,
         )
         return Imported(policy.id, "replaced"), self._policies.replace(after, change)
 
