@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -188,6 +189,15 @@ def test_a_watcher_reports_the_start_and_every_change(valkey: redis.Redis, redis
     finally:
         watcher.close()
         client.close()
+
+
+def test_a_watcher_that_is_closed_waits_for_no_event(valkey: redis.Redis, redis_url: str) -> None:
+    called = threading.Event()
+    watcher = StateWatcher(redis_url, called.set, poll_s=60).start()
+    assert called.wait(5)
+    began = time.monotonic()
+    watcher.close()
+    assert time.monotonic() - began < 10, "it blocks on the stream for a minute"
 
 
 def test_a_watcher_whose_receiver_failed_tries_again(valkey: redis.Redis, redis_url: str) -> None:

@@ -50,8 +50,10 @@ class StateWatcher:
         return self
 
     def close(self) -> None:
-        """Ends the thread, within one poll."""
+        """Ends the thread: at once where it waits for the server, within one poll else."""
         self._stop.set()
+        # Otherwise it would wait for the stream until its block is over.
+        self._client.connection_pool.disconnect()
         if self._thread.is_alive():
             self._thread.join(timeout=self._poll_ms / 1000 + 5)
         self._client.close()
@@ -61,6 +63,8 @@ class StateWatcher:
             try:
                 self._watch()
             except Exception as error:
+                if self._stop.is_set():  # its connection was closed under it
+                    return
                 lost = isinstance(error, redis.ConnectionError | redis.TimeoutError)
                 if self._failures == 0:
                     _log.warning("state_server_lost" if lost else "state_change_failed", exc_info=error)

@@ -6,7 +6,9 @@ user id, an item id or a history (labels are methods, status codes, model names 
 
 from __future__ import annotations
 
+import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import HTTPServer
 from pathlib import Path
@@ -19,6 +21,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 # 0.5 ms to 10 s: a recommendation takes about 1 ms, an export page up to seconds.
+_WAKE_S = 0.05
 _DURATION_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 _SHARE_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -200,6 +203,12 @@ class MetricsServer:
 
     def close(self) -> None:
         """Stops serving and frees the port."""
-        self._server.shutdown()
+        # It looks every half second whether it should stop, and after each connection: one wakes it.
+        stopping = Thread(target=self._server.shutdown, name="recsae-metrics-stop", daemon=True)
+        stopping.start()
+        while stopping.is_alive():
+            with suppress(OSError):
+                socket.create_connection((str(self._server.server_address[0]), self.port), timeout=1).close()
+            stopping.join(_WAKE_S)
         self._server.server_close()
         self._thread.join(timeout=5)
