@@ -52,7 +52,7 @@ Fault = Callable[[Crew, float], None]
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is broken; `steers` = recommenders are steered by the first triple when it is over."""
+    """What is broken; `clocks` = the recommenders asked are those whose clocks are off."""
 
     name: str
     fault: Fault

@@ -82,7 +82,9 @@ class _PolicyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicySta
     POLICY_STATE_REVERTED: _PolicyState.ValueType  # 6
     """Taken back."""
     POLICY_STATE_SUSPENDED: _PolicyState.ValueType  # 7
-    """Out of force because a concept of it is gone, or may not be what it was when the policy was made; see `state_reason`."""
+    """Out of force because of what is promoted: a concept is gone or may not be what it was when the policy was made, its
+    safe range does not cover a live policy any more, or there is nothing to steer by; see `state_reason`.
+    """
 
 class PolicyState(_PolicyState, metaclass=_PolicyStateEnumTypeWrapper):
     """State of a policy."""
@@ -102,7 +104,9 @@ POLICY_STATE_EXPIRED: PolicyState.ValueType  # 5
 POLICY_STATE_REVERTED: PolicyState.ValueType  # 6
 """Taken back."""
 POLICY_STATE_SUSPENDED: PolicyState.ValueType  # 7
-"""Out of force because a concept of it is gone, or may not be what it was when the policy was made; see `state_reason`."""
+"""Out of force because of what is promoted: a concept is gone or may not be what it was when the policy was made, its
+safe range does not cover a live policy any more, or there is nothing to steer by; see `state_reason`.
+"""
 Global___PolicyState: _TypeAlias = PolicyState  # noqa: Y015
 
 class _PolicyOutcome:
