@@ -330,8 +330,9 @@ class CreatePolicyRequest(_message.Message):
     """True takes operations that were not measured to be safe; the policy and its audit event say so. Needs role admin."""
     @_builtins.property
     def policy(self) -> Global___Policy:
-        """name, model, operations, scope, window, priority and state (DRAFT, SHADOW or LIVE; not set = LIVE) are read;
-        everything else is the server's. Only a live one needs an end, and has to be within the safe range.
+        """name, model (empty = the only one there is), operations, scope, window, priority and state (DRAFT, SHADOW or LIVE;
+        not set = LIVE) are read; everything else is the server's. Only a live one needs an end, and has to be within the
+        safe range.
         """
 
     @_builtins.property

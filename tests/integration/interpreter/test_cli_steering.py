@@ -160,6 +160,11 @@ def test_what_is_written_wrong_is_refused_with_the_form(recsae: Recsae) -> None:
         assert words in recsae.refused(*asked)
 
 
+def test_where_the_platform_runs_elsewhere_the_only_model_need_not_be_named(recsae: Recsae) -> None:
+    made = recsae.json("create", "Elsewhere", "--op", "c-0-3:add=1", "--reason", "because")["policy"]
+    assert made["model"] == "tiny"
+
+
 def test_a_segment_that_is_blank_never_stands_for_everyone(recsae: Recsae) -> None:
     policy_id = recsae.create("Danes", "--segment", "country=DK")
     for command in (("edit", policy_id), ("edit", policy_id, "--everyone")):

@@ -38,11 +38,13 @@ class CheckedDraft:
 def checked_draft(
     asked: PolicyDraft, handles: Iterable[HandleDose], library: Library, *, now: float, state: PolicyState
 ) -> CheckedDraft:
-    """The draft with its handles written out, for a policy in `state`.
+    """The draft with its handles written out, for a policy in `state`; without a model for the only one there is.
 
     InvalidRequestError and NotFoundError name what cannot work; FailedPreconditionError for a hook that can only be
-    read.
+    read, and where there are several models and none is named.
     """
+    if not asked.model:
+        asked = replace(asked, model=library.model("").model)
     handles = tuple(handles)
     uses = handle_uses(handles, library.model(asked.model)) if handles else ()
     draft = replace(asked, operations=expanded(asked.operations, uses))

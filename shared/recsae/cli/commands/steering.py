@@ -82,9 +82,10 @@ def create(
     if state not in _STATES:
         raise InvalidRequestError(f"a policy cannot begin as {state!r}; give --state draft, shadow or live")
     lasts = "7d" if lasts is None and until is None else lasts
+    own = context.workspace.models()  # none where the platform runs elsewhere
     policy = steering_pb2.Policy(
         name=name,
-        model=model or context.workspace.model("").name,
+        model=model or (own[0].name if own else ""),
         operations=[parse_operation(text) for text in op or []],
         scope=steering_pb2.Scope(user_ids=user or [], rollout_percent=rollout),
         window=changed_window(common_pb2.TimeWindow(), start=start, lasts=lasts, until=until, now=datetime.now(UTC)),
