@@ -40,6 +40,7 @@ DANISH = Equals("country", "DK")
         ("not not exists a", Not(Not(Exists("a")))),
         ('"in"=\'not\' and a="1"', AllOf((Equals("in", "not"), Equals("a", "1")))),
         ('"favourite genre"="Film-Noir, \\"B\\""', Equals("favourite genre", 'Film-Noir, "B"')),
+        ("zip=02139 and floor=0.5", AllOf((Equals("zip", "02139"), Equals("floor", 0.5)))),
         ("land=Føroyar and sig=Sci-Fi", AllOf((Equals("land", "Føroyar"), Equals("sig", "Sci-Fi")))),
     ],
 )
@@ -47,7 +48,9 @@ def test_a_line_says_a_segment(text: str, segment: Segment) -> None:
     assert parse_segment(text) == segment
 
 
-WORDS = st.text(min_size=1, max_size=12) | st.sampled_from(["and", "Not", "in", "true", "1", "-2e5", "a b", "DK", "<="])
+WORDS = st.text(min_size=1, max_size=12) | st.sampled_from(
+    ["and", "Not", "in", "true", "1", "007", "-2e5", "a b", "DK", "<="]
+)
 VALUES = WORDS | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
 BOUNDS = st.floats(-1e9, 1e9)
 LEAVES = st.one_of(

@@ -6,10 +6,10 @@
     leaf     = "exists" NAME | NAME "in" "(" VALUE ("," VALUE)* ")" | NAME ("=" | "!=") VALUE
              | NAME (">=" | "<") NUMBER | NUMBER "<=" NAME ["<" NUMBER]
 
-A VALUE is a number, true, false or a text; a text or NAME that is one of these words, looks like a number, or holds a
-blank or a sign of the grammar stands in quotes. Ranges include their lower bound and not their upper one, as segments
-do. `recsae.steering.segment_words.segment_text` writes what is read here. Not here: what may be asked
-(`validate_segment`).
+A VALUE is a number (02139 is a code, and a text), true, false or a text; a text or NAME that is one of these words,
+looks like a number, or holds a blank or a sign of the grammar stands in quotes. Ranges include their lower bound and
+not their upper one, as segments do. `recsae.steering.segment_words.segment_text` writes what is read here. Not here:
+what may be asked (`validate_segment`).
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ from recsae.steering.segments import (
 )
 
 KEYWORDS = frozenset({"and", "or", "not", "in", "exists", "true", "false"})
-NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+# Digits after a leading zero are a code, as in user tables (`recsae.datasets.attributes`): as a number it would be lost.
+NUMBER = re.compile(r"(?!0\d+\Z)[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 # What stands without quotes: anything but blanks, quotes, and the signs of the grammar.
 BARE = re.compile(r"[^\s()=<>!,\"'\\]+")
 _MOST_WORDS = 60
