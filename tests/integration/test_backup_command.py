@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from recsae.cli.output import console
 from recsae.pipeline.triples import Triple
 from recsae.steering.kill_switch import KillSwitch
 from recsae.steering.policy_store_redis import RedisPolicyStore
+from recsae.store.artifacts import ArtifactStore
+from recsae.store.backup import back_up
 from recsae.store.channels_redis import RedisChannelStore
-from recsae.store.events import Change, RedisTrail
+from recsae.store.events import REVISION, Change, RedisTrail
 from recsae.store.redis import connect
+from recsae.store.restore import restore
 
 CHANGE = Change("me", "killswitch.set", "because", "r-1", 1.0)
 Run = Callable[..., tuple[int, str, str]]
@@ -75,6 +79,23 @@ def test_a_backup_is_restored_over_a_newer_state_which_is_kept_beside_it(
     code, out, _ = recsae("restore", str(kept), "--state-url", redis_url, "--force", "--json")
     assert (code, json.loads(out)["revision"] > revision) == (0, True)
     assert not is_on(redis_url)
+
+
+def test_a_restore_into_a_server_that_lost_its_state_counts_on_from_what_replicas_saw(
+    redis_url: str, tmp_path: Path
+) -> None:
+    file, artifacts = tmp_path / "state.gz", ArtifactStore(str(tmp_path / "artifacts"))
+    seen: list[int] = []
+    with connect(redis_url) as client:
+        switched(redis_url, on=True)
+        back_up(client, file)
+        for later_s in (0, 10):
+            client.flushall()
+            now = time.time() + later_s
+            seen.append(restore(client, file, artifacts, actor="me", reason="x", clock=lambda: now).revision)
+            switched(redis_url, on=False)
+            seen.append(int(client.get(REVISION) or 0))
+    assert seen == sorted(set(seen)), "a replica that held one of them would take what was restored for its own"
 
 
 def test_without_a_platform_or_an_address_the_remedy_is_named(recsae: Run, tmp_path: Path) -> None:

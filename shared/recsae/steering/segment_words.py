@@ -25,7 +25,7 @@ from recsae.steering.segments import (
 )
 
 KEYWORDS = frozenset({"and", "or", "not", "in", "exists", "true", "false"})
-# Digits after a leading zero are a code, as in user tables (`recsae.datasets.attributes`): as a number it would be lost.
+# Digits after a leading zero are a code, as in user tables (`recsae.datasets.attributes`).
 NUMBER = re.compile(r"(?!0\d+\Z)[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 # What stands without quotes: anything but blanks, quotes, and the signs of the grammar.
 BARE = re.compile(r"[^\s()=<>!,\"'\\]+")
