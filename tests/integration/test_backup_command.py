@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_a_restore_into_a_server_that_lost_its_state_counts_on_from_what_replica
         for later_s in (0, 10):
             client.flushall()
             now = time.time() + later_s
-            seen.append(restore(client, file, artifacts, actor="me", reason="x", clock=lambda: now).revision)
+            seen.append(restore(client, file, artifacts, actor="me", reason="x", clock=partial(float, now)).revision)
             switched(redis_url, on=False)
             seen.append(int(client.get(REVISION) or 0))
     assert seen == sorted(set(seen)), "a replica that held one of them would take what was restored for its own"
