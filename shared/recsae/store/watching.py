@@ -24,6 +24,7 @@ _log = structlog.get_logger(__name__)
 # A read of one key: cheap enough to notice within half a second what the stream did not say, and to stop as fast.
 POLL_S = 0.5
 _LONGEST_BACKOFF_S = 2.0
+_WAKE_S = 0.05
 
 
 class StateWatcher:
@@ -50,12 +51,12 @@ class StateWatcher:
         return self
 
     def close(self) -> None:
-        """Ends the thread: at once where it waits for the server, within one poll else."""
+        """Ends the thread, which would wait for the stream until its block is over: its connection is taken from it."""
         self._stop.set()
-        # Otherwise it would wait for the stream until its block is over.
-        self._client.connection_pool.disconnect()
-        if self._thread.is_alive():
-            self._thread.join(timeout=self._poll_ms / 1000 + 5)
+        deadline = time.monotonic() + self._poll_ms / 1000 + 5
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._client.connection_pool.disconnect()  # again, where it was just about to ask
+            self._thread.join(timeout=_WAKE_S)
         self._client.close()
 
     def _run(self) -> None:
