@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import socket
 from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
+from recsae.cli.context import Platform
 from recsae.cli.explain_views import explanation
 from recsae.cli.model_views import model_records, model_tables
 from recsae.cli.subjects import attribute_values
 from recsae.cli.workspace import ModelEntry, Workspace
-from recsae.errors import FailedPreconditionError, InvalidRequestError
+from recsae.errors import DeadlineExceededError, FailedPreconditionError, InvalidRequestError
 from recsae.recommenders.bundle import publish_bundle
 from recsae.recommenders.synthetic import tiny_bundle
-from recsae.v1 import common_pb2, interpreter_pb2
+from recsae.rpc.client import ClientOptions
+from recsae.v1 import common_pb2, interpreter_pb2, steering_pb2
 
 
 def text_of(view: RenderableType) -> str:
@@ -125,3 +128,11 @@ def test_the_address_of_a_hook_names_its_model_in_a_workspace(tmp_path: Path) ->
     assert workspace.model("").name == "one"
     with pytest.raises(FailedPreconditionError, match="no model 'three@block_0'"):
         workspace.model("three@block_0")
+
+
+def test_a_platform_that_accepts_and_never_answers_ends_in_a_sentence_with_the_time_it_had() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        platform = Platform(address, address, ClientOptions())
+        with pytest.raises(DeadlineExceededError, match=r"did not answer within 0\.2 s; look at `recsae status`"):
+            platform.call(platform.steering.ListPolicies, steering_pb2.ListPoliciesRequest(), 0.2)

@@ -13,13 +13,14 @@ import grpc
 import typer
 
 from recsae.cli.workspace import Workspace
-from recsae.errors import UnavailableError
+from recsae.errors import DeadlineExceededError, UnavailableError
 from recsae.rpc.client import ClientOptions, channel
 from recsae.rpc.routes import Routes, routed_channel
 from recsae.rpc.status import error_from
 from recsae.v1 import interpreter_pb2_grpc, pipeline_pb2_grpc, recommender_pb2_grpc, steering_pb2_grpc
 
 DEFAULT_TIMEOUT_S = 20.0
+_GRPC_WORDS = "deadline exceeded"  # what gRPC says, where a server of ours would say what it was doing
 Reply = TypeVar("Reply")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 ModelName = Annotated[
@@ -74,7 +75,14 @@ class Platform:
         try:
             return method(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            raise error_from(error) from error
+            found = error_from(error)
+            if (
+                isinstance(found, DeadlineExceededError) and str(found).lower() == "deadline exceeded"
+            ):  # gRPC's own words
+                found = DeadlineExceededError(
+                    f"the platform did not answer within {timeout_s:g} s; look at `recsae status` and its logs"
+                )
+            raise found from error
 
 
 @dataclass
