@@ -82,3 +82,21 @@ def sample(app: RecommenderApp, name: str) -> float:
     return next(
         one.value for family in text_string_to_metric_families(text) for one in family.samples if one.name == name
     )
+
+
+def test_a_model_that_cannot_answer_a_request_never_becomes_ready(
+    start_recommender: Callable[..., RecommenderApp], artifacts: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(artifacts / "model" / models["tiny"], folder)
+    graph = onnx.load(folder / "head.onnx")
+    for node in graph.graph.node:
+        node.input[:] = ["twisted" if name == "activation" else name for name in node.input]
+    shape = numpy_helper.from_array(np.array([7, 16], dtype=np.int64), "seven_rows")
+    graph.graph.initializer.append(shape)
+    graph.graph.node.insert(0, helper.make_node("Reshape", ["activation", "seven_rows"], ["twisted"]))
+    onnx.save(graph, folder / "head.onnx")
+    root = tmp_path / "store"
+    version = publish_bundle(ArtifactStore(str(root)), folder)
+    with pytest.raises(Exception, match="Reshape"):  # onnxruntime's own, from the request that warms up
+        start_recommender(artifacts=root, models=f"tiny={version}")
