@@ -5,12 +5,7 @@ Not a setting of the product, which is why the benchmark replaces the class in i
 
 from __future__ import annotations
 
-import os
 import sys
-
-# As the recommender's own `__main__` does, and for the same reason before anything imports gRPC.
-os.environ.setdefault("GRPC_POLL_STRATEGY", "poll")
-
 from collections.abc import Sequence
 from typing import Any
 from unittest import mock

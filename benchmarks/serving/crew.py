@@ -18,6 +18,7 @@ import grpc
 from benchmarks.serving.plans import Sent
 from benchmarks.serving.processes import Served, cores, free_port
 from benchmarks.serving.world import MODEL, USERS, World
+from recsae.rpc.grpc_engine import engine_environment
 from recsae.v1 import recommender_pb2, recommender_pb2_grpc
 
 _CALL_S = 60.0
@@ -66,6 +67,8 @@ class Crew:
             "DRAIN_GRACE_S": 1,
         } | dict(settings or {})
         environment = {f"RECSAE_RECOMMENDER_{key}": str(value) for key, value in values.items()}
+        # As the recommender sets it for itself; the bare one has a `__main__` of its own.
+        environment |= engine_environment()
         if checkout is not None:
             parts = ("shared", "services/recommender", "services/interpreter", "services/worker")
             environment["PYTHONPATH"] = ":".join(str(checkout / part) for part in parts)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from typing import TYPE_CHECKING
 
-# Read by gRPC when it is imported. With its usual engine (epoll1) the threads of a process poll one set of sockets:
-# with a stream of plans open, each event of the server woke that stream's thread first, 60 us for a lone call. What a
-# poll costs grows with the connections: with thousands of them, set the variable to epoll1.
-os.environ.setdefault("GRPC_POLL_STRATEGY", "poll")
+from recsae.rpc.grpc_engine import serve_in_one_thread
 
-from recsae.rpc.main import App, run_service
-from recsae_recommender.settings import RecommenderSettings
+if TYPE_CHECKING:
+    from recsae.rpc.main import App
+    from recsae_recommender.settings import RecommenderSettings
+
+
+def main() -> int:
+    """The exit status. Imports here: gRPC reads the environment as it is imported."""
+    serve_in_one_thread()
+    from recsae.rpc.main import run_service
+    from recsae_recommender.settings import RecommenderSettings
+
+    return run_service("recommender", RecommenderSettings, _build)
 
 
 def _build(settings: RecommenderSettings) -> App:
@@ -26,4 +33,4 @@ def _build(settings: RecommenderSettings) -> App:
 
 
 if __name__ == "__main__":
-    sys.exit(run_service("recommender", RecommenderSettings, _build))
+    sys.exit(main())

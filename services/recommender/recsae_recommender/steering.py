@@ -129,7 +129,7 @@ class ModelSteering:
         plan = self._follower.current()
         if isinstance(plan, UnsteeredReason):
             return unsteered(activation, plan, rows=requests)
-        if all(size == 1 for size in sizes):
+        if list(sizes).count(1) == requests:
             return plan.steer(activation, contexts, self._follower.now())
         return plan.steer_groups(activation, contexts, sizes, self._follower.now())
 

@@ -6,8 +6,8 @@ computes a batch when no event waits, and only then blocks. Nothing else of the 
 has to be short and nothing in a call may block.
 
 grpcio has no hook for this. Private names of its server are used (`_serve`, `_process_event_and_continue`,
-`_begin_shutdown_once`, and the condition of an `_RPCState`), as they are in the releases of `KNOWN`, which tests run
-on; with any other release a `BatchLane` with a thread takes its place (`serves_polling`).
+`_begin_shutdown_once`, and the condition of an `_RPCState`), as they are in the releases `recsae.rpc.grpc_engine`
+knows, which tests run on; with any other release a `BatchLane` with a thread takes its place (`serves_polling`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import grpc
 from greenlet import greenlet
 
 from recsae.rpc.batch_lane import BatchLane
+from recsae.rpc.grpc_engine import is_known
 
-KNOWN = ("1.85.",)
 # grpcio's own: how often it looks whether its server was forgotten without being stopped.
 _BLOCKED_S = 1.0
 # While something is done aside, whose end is no event of the completion queue.
@@ -36,7 +36,7 @@ _starting = threading.Lock()
 
 def serves_polling() -> bool:
     """True with a release of grpcio whose internals are known."""
-    return grpc.__version__.startswith(KNOWN)
+    return is_known(grpc.__version__)
 
 
 class PollingLane(BatchLane):

@@ -112,12 +112,15 @@ class Steerer:
         return self.apply(x, [find(context, now) for context in contexts], sizes)
 
     def _apply(self, x: Floats, groups: Sequence[Group], receipts: list[Receipt]) -> Steered:
-        codes, error = self._codes(x, [group for group in groups if group.work.reads_latents])
+        reading = [group for group in groups if group.work.reads_latents]
+        codes, error = self._codes(x, reading) if reading else (None, None)
         out, read, shadows = x, 0, dict[int, Floats]()
         for group in groups:
             own = x if group.rows is None else x[group.rows]
-            latents = _Part(codes, read, read + len(own))
-            read = latents.end if group.work.reads_latents else read
+            latents = _NO_LATENTS
+            if group.work.reads_latents:
+                latents = _Part(codes, read, read + len(own))
+                read = latents.end
             served = own
             if group.work.live is not None:
                 found = self._changed(own, group.work.live, latents)
@@ -151,8 +154,6 @@ class Steerer:
 
     def _codes(self, x: Floats, groups: Sequence[Group]) -> tuple[LatentCodes | None, Exception | None]:
         """The latents of the rows that need them; the error when there is no encoder or it failed."""
-        if not groups:
-            return None, None
         if self._encode is None:
             return None, RuntimeError(f"no encoder of SAE {self.plan.triple.sae_version} is loaded")
         reading = x if groups[0].rows is None else x[[row for group in groups for row in group.rows or ()]]
@@ -191,6 +192,9 @@ class _Part:
     codes: LatentCodes | None
     begin: int
     end: int
+
+
+_NO_LATENTS = _Part(None, 0, 0)
 
 
 def unsteered(x: Floats, reason: UnsteeredReason, plan: Plan | None = None, *, rows: int | None = None) -> Steered:

@@ -6,7 +6,7 @@ Not here: how rows are changed (`recipes`), and what the receipts say (`outcomes
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from recsae.steering.receipts import PolicyRef, Receipt
@@ -24,11 +24,13 @@ class Work:
     together: Recipe | None
     shadow: tuple[PolicyRef, ...]
     none: Receipt
+    reads_latents: bool = field(init=False)
+    """True when the latents of its rows are needed."""
 
-    @property
-    def reads_latents(self) -> bool:
-        """True when the latents of its rows are needed."""
-        return any(recipe is not None and recipe.reads_latents for recipe in (self.live, self.together))
+    def __post_init__(self) -> None:
+        """Decided once, for it is asked of every batch."""
+        reads = any(recipe is not None and recipe.reads_latents for recipe in (self.live, self.together))
+        object.__setattr__(self, "reads_latents", reads)
 
 
 @dataclass(frozen=True, eq=False)
